@@ -1,0 +1,152 @@
+"""Where training data come from: samples in arrays, shuffled into batches, or ready batches.
+
+Either way a chunk is a part that stays (``fixed``) and one entry a step (``each``), and a ``pick``
+makes the step's batch of the two inside the compiled scan. Builds on JAX alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import keystr, tree_leaves_with_path
+
+__all__ = ["Chunk", "Pick", "source"]
+
+Pick = Callable[[Any, Any], Any]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["fixed", "each"], meta_fields=[])
+@dataclass(frozen=True)
+class Chunk:
+    """Data of some consecutive steps: what they share, and what each adds (leading axis the steps)."""
+
+    fixed: Any
+    each: Any
+
+    def first(self, count: int) -> Chunk:
+        """The data of the first ``count`` steps."""
+        return Chunk(self.fixed, jax.tree.map(lambda leaf: leaf[:count], self.each))
+
+
+def whole(data: Any, _: Any) -> Any:
+    """Full batch."""
+    return data
+
+
+def take(data: Any, index: jax.Array) -> Any:
+    """A minibatch of the samples at ``index``."""
+    return jax.tree.map(lambda leaf: leaf[index], data)
+
+
+def ready(_: Any, batch: Any) -> Any:
+    """A batch that came ready-made."""
+    return batch
+
+
+def source(
+    data: Any, batch_size: int | None, key: jax.Array | None, *, steps: int, chunk: int
+) -> tuple[Pick, Iterator[Chunk]]:
+    """How to pick a batch, and the chunks (at most ``chunk`` steps each) to pick it from.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `jaxchain.train.fit`, whose arguments these are.
+    """
+    lengths = [min(chunk, steps - start) for start in range(0, steps, chunk)]
+    if _is_stream(data):
+        if batch_size is not None:
+            msg = f"data is an iterable of ready batches, so batch_size={batch_size} has no meaning; leave it out."
+            raise ValueError(msg)
+        return ready, _stream(data, steps, chunk)
+    data, samples = _table(data)
+    if batch_size is None:
+        return whole, (Chunk(data, np.zeros((length, 0))) for length in lengths)
+    if not 1 <= batch_size <= samples:
+        msg = f"batch_size must be between 1 and the number of samples, {samples}, but {batch_size} was given."
+        raise ValueError(msg)
+    if key is None:
+        msg = "Minibatches are shuffled by an explicit key: pass key=jax.random.key(0), or leave batch_size out for full batches."
+        raise TypeError(msg)
+    order = _shuffled(key, samples)
+    return take, (
+        Chunk(data, np.fromiter(itertools.islice(order, length * batch_size), np.int32).reshape(length, batch_size))
+        for length in lengths
+    )
+
+
+def _shuffled(key: jax.Array, samples: int) -> Iterator[int]:
+    """Sample numbers, without replacement within an epoch, epoch after epoch, without end."""
+    for epoch in itertools.count():
+        yield from np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), samples)).tolist()
+
+
+def _is_stream(data: Any) -> bool:
+    if isinstance(data, list):
+        if any(hasattr(item, "shape") for item in data):
+            msg = (
+                "A list of arrays could be samples or batches. Put arrays whose leading axis is the samples in a tuple or dict; "
+                "pass ready batches as an iterator: iter(batches)."
+            )
+            raise TypeError(msg)
+        return True
+    if not jax.tree_util.treedef_is_leaf(jax.tree.structure(data)) or hasattr(data, "shape"):
+        return False
+    if not isinstance(data, Iterable):
+        msg = f"data must be a pytree of arrays or an iterable of batches, but a {type(data).__name__} was given."
+        raise TypeError(msg)
+    return True
+
+
+def _table(data: Any) -> tuple[Any, int]:
+    leaves = tree_leaves_with_path(data)
+    if not leaves:
+        msg = "data holds no array, so there is nothing to train on."
+        raise ValueError(msg)
+    counts = {keystr(path) or "data": np.shape(leaf)[:1] for path, leaf in leaves}
+    if len(set(counts.values())) != 1 or () in counts.values():
+        msg = f"Every array in data needs the same number of samples on its leading axis, but they have {counts}."
+        raise ValueError(msg)
+    _refuse_nonfinite(data, "samples")
+    return jax.tree.map(jnp.asarray, data), next(iter(counts.values()))[0]
+
+
+def _stream(data: Iterable[Any], steps: int, chunk: int) -> Iterator[Chunk]:
+    """Ready batches, stacked as long as their shapes agree; begun again while they can be."""
+    batches = itertools.islice(_again(data), steps)
+    for _, alike in itertools.groupby(
+        batches, key=lambda batch: str(jax.tree.map(lambda leaf: (np.shape(leaf), leaf.dtype), batch))
+    ):
+        while stack := list(itertools.islice(alike, chunk)):
+            each = jax.tree.map(lambda *leaves: np.stack(leaves), *stack)
+            _refuse_nonfinite(each, "batches")
+            yield Chunk((), each)
+
+
+def _again(data: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        count = 0
+        for batch in data:
+            count += 1
+            yield batch
+        if not count:
+            return
+
+
+def _refuse_nonfinite(data: Any, unit: str) -> None:
+    for path, leaf in tree_leaves_with_path(data):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            continue
+        finite = np.asarray(jnp.isfinite(leaf)).reshape(len(leaf), -1).all(axis=1)
+        if not finite.all():
+            where = f" at {keystr(path)}" if path else ""
+            bad = np.flatnonzero(~finite)
+            msg = f"data{where} holds NaN or infinity in {bad.size} of {finite.size} {unit}, first in number {bad[0]}. Drop or fill them."
+            raise ValueError(msg)

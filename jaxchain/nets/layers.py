@@ -1,0 +1,131 @@
+"""What the networks share: activations, initialisers, and layers drawn with them."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxchain.chain import Stage
+
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALISERS",
+    "Activation",
+    "Layers",
+    "Params",
+    "activation_named",
+    "affine",
+    "float_dtype",
+    "sizes_of",
+]
+
+Activation = str | Callable[[jax.Array], jax.Array]
+Params = dict[str, jax.Array]
+
+
+def identity(x: jax.Array) -> jax.Array:
+    """The activation of a linear network."""
+    return x
+
+
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
+    "elu": jax.nn.elu,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "identity": identity,
+    "leaky_relu": jax.nn.leaky_relu,
+    "relu": jax.nn.relu,
+    "sigmoid": jax.nn.sigmoid,
+    "silu": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+    "tanh": jnp.tanh,
+}
+
+INITIALISERS: Mapping[str, tuple[str, float]] = {
+    "glorot": ("fan_avg", 1.0),
+    "he": ("fan_in", math.sqrt(2.0)),
+    "lecun": ("fan_in", 1.0),
+    "orthogonal": ("orthogonal", 1.0),
+}
+"""Name → what the variance is divided by, and the default σ_w."""
+
+
+def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
+    if name in table:
+        return table[name]
+    near = difflib.get_close_matches(str(name), table, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    msg = f"Unknown {kind} {name!r}.{hint} Known: {', '.join(sorted(table))}."
+    raise ValueError(msg)
+
+
+def activation_named(activation: Activation) -> tuple[str, Callable[[jax.Array], jax.Array]]:
+    """An activation's name and function."""
+    if not callable(activation):
+        return activation, lookup(ACTIVATIONS, activation, "activation")
+    return getattr(activation, "__name__", "activation").strip("<>"), activation
+
+
+def weights(init: str, sigma_w: float | None, *, in_axis: Any = -1, out_axis: int = -2) -> Callable[..., jax.Array]:
+    """``w(key, shape, dtype)``: variance σ_w²/fan, or σ_w times an orthogonal matrix."""
+    fan, default = lookup(INITIALISERS, init, "initialiser")
+    scale = default if sigma_w is None else sigma_w
+    if fan == "orthogonal":
+        return jax.nn.initializers.orthogonal(scale, column_axis=out_axis)
+    # variance_scaling refuses a scale of zero, which theory asks for; scaling the draw does not.
+    draw = jax.nn.initializers.variance_scaling(1.0, fan, "normal", in_axis=in_axis, out_axis=out_axis)
+    return lambda key, shape, dtype: scale * draw(key, shape, dtype)
+
+
+def float_dtype(dtype: Any) -> Any:
+    """``dtype``, or JAX's default float."""
+    return jnp.result_type(float) if dtype is None else dtype
+
+
+def sizes_of(sizes: Sequence[int], what: str, least: int = 2) -> list[int]:
+    """``sizes`` as a list, once they are at least ``least`` positive integers."""
+    widths = list(sizes)
+    if len(widths) < least or any(not isinstance(n, int) or n < 1 for n in widths):  # pyright: ignore[reportUnnecessaryIsInstance]
+        msg = f"{what} must be at least {least} positive integers, but {sizes!r} was given."
+        raise ValueError(msg)
+    return widths
+
+
+class Layers:
+    """The choices that every layer of one network shares, and the layers made with them."""
+
+    def __init__(self, init: str, sigma_w: float | None, sigma_b: float, dtype: Any) -> None:
+        self.weights = partial(weights, init, sigma_w)
+        self.weights()  # an unknown initialiser is refused when the network is built
+        self.sigma_b, self.dtype = sigma_b, dtype
+
+    def affine(self, key: jax.Array, n_in: int, n_out: int) -> Params:
+        """W (n_out, n_in) and b (n_out,), so that the local Jacobian of Wx + b is W itself."""
+        return self.draw(key, (n_out, n_in), n_out, in_axis=-1, out_axis=-2)
+
+    def kernel(self, key: jax.Array, side: int, n_in: int, n_out: int) -> Params:
+        """A convolution kernel (side, side, n_in, n_out) and bias (n_out,)."""
+        return self.draw(key, (side, side, n_in, n_out), n_out, in_axis=-2, out_axis=-1)
+
+    def draw(self, key: jax.Array, shape: tuple[int, ...], n_out: int, *, in_axis: int, out_axis: int) -> Params:
+        dtype, (key_w, key_b) = float_dtype(self.dtype), jax.random.split(key)
+        return {
+            "w": self.weights(in_axis=in_axis, out_axis=out_axis)(key_w, shape, dtype),
+            "b": self.sigma_b * jax.random.normal(key_b, (n_out,), dtype),
+        }
+
+    def dense(self, name: str, n_in: int, n_out: int, fn: Callable[..., jax.Array] | None = None) -> Stage:
+        """Stage Wx + b."""
+        return Stage(name, fn or affine, lambda key: self.affine(key, n_in, n_out))
+
+
+def affine(p: Params, x: jax.Array) -> jax.Array:
+    """Wx + b over the last axis of x: (…, n_in) → (…, n_out)."""
+    if x.ndim == 1:
+        return p["w"] @ x + p["b"]
+    return x @ p["w"].T + p["b"]

@@ -1,0 +1,308 @@
+"""Sweeps: the chain rule run along a chain, one direction at a time.
+
+A forward sweep pushes tangents, ẋ_k = J_k ẋ_{k-1}; a reverse sweep pulls cotangents back,
+x̄_{k-1} = x̄_k J_k. Either can carry one vector or a whole basis; a basis is carried in one pass,
+and every stage is read off on the way. Builds on `chain` and `flat`.
+
+References: Griewank and Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, ch. 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+
+from jaxchain.chain import Chain, Side, State
+from jaxchain.flat import Coordinates, check_like, map_basis, require_inexact
+from jaxchain.structure import Structure
+
+__all__ = [
+    "ForwardSweep",
+    "LocalJacobian",
+    "ReverseSweep",
+    "accumulate",
+    "forward_sweep",
+    "local_jacobians",
+    "prefix_jacobians",
+    "reverse_sweep",
+    "suffix_jacobians",
+]
+
+Args = tuple[Any, ...]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["primals", "tangents"], meta_fields=["names"])
+@dataclass(frozen=True)
+class ForwardSweep:
+    """States x_0 … x_q and their tangents ẋ_0 … ẋ_q, with their names. A pytree."""
+
+    names: tuple[str, ...]
+    primals: tuple[State, ...]
+    tangents: tuple[State, ...]
+
+
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["primals", "cotangents", "arg_cotangents"], meta_fields=["names"]
+)
+@dataclass(frozen=True)
+class ReverseSweep:
+    """States x_0 … x_q and their cotangents x̄_0 … x̄_q, with their names. A pytree.
+
+    ``arg_cotangents`` is a tuple like ``args``: what `jax.vjp` of the whole chain returns.
+    """
+
+    names: tuple[str, ...]
+    primals: tuple[State, ...]
+    cotangents: tuple[State, ...]
+    arg_cotangents: tuple[Any, ...]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["matrix"], meta_fields=["name", "in_shape", "out_shape"])
+@dataclass(frozen=True)
+class LocalJacobian:
+    """J_k = ∂x_k/∂x_{k-1} of one stage, between flattened states. A pytree.
+
+    Attributes
+    ----------
+    name
+        The stage's name.
+    matrix
+        (m, n): m numbers in the stage's output, n in its input. Leaves of a pytree state are
+        joined in leaf order; a complex leaf counts as its real parts, then its imaginary parts.
+    in_shape, out_shape
+        Shapes of the states; for a pytree, a tuple of its leaves' shapes.
+    """
+
+    name: str
+    matrix: jax.Array
+    in_shape: tuple[Any, ...]
+    out_shape: tuple[Any, ...]
+
+    @property
+    def structure(self) -> Structure:
+        """What the matrix is (see `Structure`). Needs values, so not under ``jit``."""
+        return Structure.of(self.matrix, self.in_shape, self.out_shape)
+
+
+def start(chain: Chain, args: Args) -> tuple[State, tuple[Side, ...]]:
+    """The chain input, known to be differentiable, and the side inputs.
+
+    Raises
+    ------
+    TypeError
+        If ``args`` is not a tuple, or the chain input is not floating point.
+    """
+    if not isinstance(args, tuple):  # pyright: ignore[reportUnnecessaryIsInstance]
+        msg = f"args is the tuple of the chain's positional arguments, as in jax.jvp: (x,) or (params, x), not {type(args).__name__}."
+        raise TypeError(msg)
+    state, sides = chain.split(*args)
+    return require_inexact(state, "chain input"), sides
+
+
+def forward_sweep(chain: Chain, args: Args, tangent: State) -> ForwardSweep:
+    """Push one tangent through every stage: ẋ_k = J_k ẋ_{k-1}.
+
+    Parameters
+    ----------
+    chain
+        The composition h = f_q ∘ … ∘ f_1.
+    args
+        Positional arguments of ``chain``, as for a call.
+    tangent
+        ẋ_0, with the structure, shapes and dtypes of the chain input.
+
+    Returns
+    -------
+    ForwardSweep
+        Primals x_0 … x_q and tangents ẋ_0 … ẋ_q; the last pair is `jax.jvp` of the chain.
+
+    Raises
+    ------
+    TangentMismatchError
+        If ``tangent`` does not look like the chain input; names the leaf.
+    TypeError
+        If the chain input is not floating point.
+
+    References
+    ----------
+    Griewank and Walther, Evaluating Derivatives, 2nd ed., sec. 3.1.
+    """
+    state, sides = start(chain, args)
+    tangent = check_like(tangent, state, "tangent", "chain input")
+    primals, tangents = [state], [tangent]
+    for stage, side in zip(chain, sides, strict=True):
+        state, tangent = jax.jvp(partial(stage, *side), (state,), (tangent,))
+        primals.append(state)
+        tangents.append(tangent)
+    return ForwardSweep(chain.names_with_input, tuple(primals), tuple(tangents))
+
+
+def reverse_sweep(chain: Chain, args: Args, cotangent: State) -> ReverseSweep:
+    """Pull one cotangent back through every stage: x̄_{k-1} = x̄_k J_k.
+
+    Parameters
+    ----------
+    chain
+        The composition h = f_q ∘ … ∘ f_1.
+    args
+        Positional arguments of ``chain``, as for a call.
+    cotangent
+        x̄_q, with the structure, shapes and dtypes of the chain output.
+
+    Returns
+    -------
+    ReverseSweep
+        Primals x_0 … x_q, cotangents x̄_0 … x̄_q, and the cotangents of all arguments, equal to
+        ``jax.vjp(chain, *args)[1](cotangent)``.
+
+    Raises
+    ------
+    TangentMismatchError
+        If ``cotangent`` does not look like the chain output; names the leaf.
+    TypeError
+        If the chain input is not floating point.
+
+    References
+    ----------
+    Griewank and Walther, Evaluating Derivatives, 2nd ed., sec. 3.2.
+    """
+    start(chain, args)  # refuses bad arguments in jaxchain's words before jax.vjp does in its own
+    (state, sides), pull_split = jax.vjp(chain.split, *args)
+    primals: list[State] = [state]
+    pulls: list[Callable[[Any], tuple[Any, ...]]] = []
+    for stage, side in zip(chain, sides, strict=True):
+        state, pull = jax.vjp(stage, *side, state)
+        primals.append(state)
+        pulls.append(pull)
+    cotangent = check_like(cotangent, state, "cotangent", "chain output")
+    cotangents, side_cotangents = [cotangent], []
+    for pull in reversed(pulls):
+        *side_cotangent, cotangent = pull(cotangent)
+        cotangents.append(cotangent)
+        side_cotangents.append(tuple(side_cotangent))
+    arg_cotangents = pull_split((cotangent, tuple(reversed(side_cotangents))))
+    return ReverseSweep(chain.names_with_input, tuple(primals), tuple(reversed(cotangents)), arg_cotangents)
+
+
+def accumulate(fn: Callable[[State], State], state: State, *, chunk_size: int | None = None) -> tuple[State, jax.Array]:
+    """f(x) and its dense Jacobian (m, n), by n tangents or m cotangents, whichever are fewer."""
+    here = Coordinates.of(state)
+    there = Coordinates.of(jax.eval_shape(fn, state))
+    if here.size <= there.size:
+        out, push = jax.linearize(fn, state)
+        columns = map_basis(lambda e: there.flatten(push(here.unflatten(e))), here.identity(), chunk_size)
+        return out, columns.T
+    out, pull = jax.vjp(fn, state)
+    rows = map_basis(
+        lambda e: here.flatten_cotangent(*pull(there.unflatten_cotangent(e))), there.identity(), chunk_size
+    )
+    return out, rows
+
+
+def local_jacobians(chain: Chain, args: Args, *, chunk_size: int | None = None) -> tuple[LocalJacobian, ...]:
+    """Every stage's own Jacobian J_k = ∂x_k/∂x_{k-1}; their product J_q ⋯ J_1 is the whole one.
+
+    Parameters
+    ----------
+    chain, args
+        As for `forward_sweep`.
+    chunk_size
+        How many rows or columns are computed at once; ``None``: all. Bounds the memory.
+
+    Returns
+    -------
+    tuple of LocalJacobian
+        q of them, in order of evaluation; ``.matrix`` is (m_k, n_k).
+
+    Raises
+    ------
+    TypeError
+        If the chain input is not floating point.
+    ValueError
+        If ``chunk_size`` is below 1.
+    """
+    state, sides = start(chain, args)
+    jacobians: list[LocalJacobian] = []
+    for stage, side in zip(chain, sides, strict=True):
+        here = Coordinates.of(state)
+        state, matrix = accumulate(partial(stage, *side), state, chunk_size=chunk_size)
+        jacobians.append(LocalJacobian(stage.name, matrix, here.shape, Coordinates.of(state).shape))
+    return tuple(jacobians)
+
+
+def prefix_jacobians(chain: Chain, args: Args, *, chunk_size: int | None = None) -> tuple[jax.Array, ...]:
+    """∂x_k/∂x_0 for k = 0 … q, by one forward sweep of a basis.
+
+    Parameters
+    ----------
+    chain, args
+        As for `forward_sweep`.
+    chunk_size
+        How many columns are computed at once; ``None``: all n_0. Bounds the memory.
+
+    Returns
+    -------
+    tuple of jax.Array
+        q + 1 matrices (n_k, n_0); the first is the identity, the last the whole Jacobian.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `local_jacobians`.
+    """
+    state, sides = start(chain, args)
+    spaces, pushes = [Coordinates.of(state)], []
+    for stage, side in zip(chain, sides, strict=True):
+        state, push = jax.linearize(partial(stage, *side), state)
+        spaces.append(Coordinates.of(state))
+        pushes.append(push)
+
+    def columns(e: jax.Array) -> tuple[jax.Array, ...]:
+        tangent, read = spaces[0].unflatten(e), [e]
+        for push, space in zip(pushes, spaces[1:], strict=True):
+            tangent = push(tangent)
+            read.append(space.flatten(tangent))
+        return tuple(read)
+
+    return tuple(matrix.T for matrix in map_basis(columns, spaces[0].identity(), chunk_size))
+
+
+def suffix_jacobians(chain: Chain, args: Args, *, chunk_size: int | None = None) -> tuple[jax.Array, ...]:
+    """∂x_q/∂x_k for k = 0 … q, by one reverse sweep of a basis.
+
+    Parameters
+    ----------
+    chain, args
+        As for `forward_sweep`.
+    chunk_size
+        How many rows are computed at once; ``None``: all n_q. Bounds the memory.
+
+    Returns
+    -------
+    tuple of jax.Array
+        q + 1 matrices (n_q, n_k); the first is the whole Jacobian, the last the identity.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `local_jacobians`.
+    """
+    state, sides = start(chain, args)
+    spaces, pulls = [Coordinates.of(state)], []
+    for stage, side in zip(chain, sides, strict=True):
+        state, pull = jax.vjp(partial(stage, *side), state)
+        spaces.append(Coordinates.of(state))
+        pulls.append(pull)
+
+    def rows(e: jax.Array) -> tuple[jax.Array, ...]:
+        cotangent, read = spaces[-1].unflatten_cotangent(e), [e]
+        for pull, space in zip(reversed(pulls), reversed(spaces[:-1]), strict=True):
+            (cotangent,) = pull(cotangent)
+            read.append(space.flatten_cotangent(cotangent))
+        return tuple(reversed(read))
+
+    return tuple(map_basis(rows, spaces[-1].identity(), chunk_size))

@@ -1,0 +1,61 @@
+"""Tables and numbers for people: one place that turns rows into terminal text and notebook HTML.
+
+Layout, wrapping and escaping are rich's; it is imported when a table is first shown.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Table", "si"]
+
+PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
+
+
+def si(value: float, unit: str) -> str:
+    """Three significant digits with an SI prefix: ``si(1.704e9, "FLOP")`` is ``"1.70 GFLOP"``."""
+    if not math.isfinite(value) or value == 0:
+        return f"{value:.0f} {unit}".rstrip()
+    power = min(max(3 * math.floor(math.log10(abs(value)) / 3), -12), 15)
+    scaled = float(f"{value / 10.0**power:.3g}")
+    if abs(scaled) >= 1000 and power < 15:
+        scaled, power = scaled / 1000, power + 3
+    if power == 0 and float(value).is_integer():
+        return f"{value:.0f} {unit}".rstrip()
+    digits = max(2 - math.floor(math.log10(abs(scaled))), 0)
+    return f"{scaled:.{digits}f} {PREFIXES[power]}{unit}".rstrip()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a header; the first column is left-aligned, the others right-aligned."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        return self._console().file.getvalue().rstrip()  # type: ignore[attr-defined]
+
+    def _repr_html_(self) -> str:
+        return self._console().export_html(inline_styles=True, code_format='<pre style="line-height:1.3">{code}</pre>')
+
+    def _console(self):  # noqa: ANN202
+        from rich.console import Console
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        console = Console(file=io.StringIO(), record=True, color_system=None, highlight=False)
+        table = RichTable(title=Text(self.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for number, name in enumerate(self.header):
+            table.add_column(Text(name), justify="right" if number else "left", overflow="fold")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+        for note in self.notes:
+            console.print(Text(note))
+        return console

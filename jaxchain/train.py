@@ -1,0 +1,302 @@
+"""The optax loop: compiled, scanned over chunks of steps, watched, reproducible.
+
+One step is ``jax.value_and_grad`` and an optax update, nothing else; whatever costs time on the
+host (shuffling, checking, progress) happens between chunks. Builds on `batches` and optax.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxchain.batches import Chunk, Pick, source
+
+__all__ = ["Fit", "History", "StepInfo", "fit"]
+
+Params = Any
+Batch = Any
+Loss = Callable[[Params, Batch], jax.Array]
+
+CHUNK = 100
+"""Steps a compiled scan: long enough to hide the host, short enough to show progress."""
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "params", "batch", "loss", "grads", "updates"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class StepInfo:
+    """What ``observe`` sees of a step, before its update is applied. A pytree.
+
+    Attributes
+    ----------
+    step
+        int32 scalar, from 0.
+    params, batch
+        What the loss was called with.
+    loss
+        The loss, a scalar.
+    grads, updates
+        Gradients, and what the optimiser makes of them; both like ``params``.
+    """
+
+    step: jax.Array
+    params: Params
+    batch: Batch
+    loss: jax.Array
+    grads: Params
+    updates: Params
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened, as NumPy arrays.
+
+    Attributes
+    ----------
+    loss
+        (steps,), the loss before each step's update.
+    observed
+        What ``observe`` returned, each leaf with a leading axis over ``observed_steps``; ``None``
+        without ``observe``.
+    observed_steps
+        Step numbers at which it was called.
+    """
+
+    loss: np.ndarray
+    observed: Any
+    observed_steps: np.ndarray
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The outcome of `fit`: trained parameters, optimiser state, history.
+
+    ``diverged_at`` is the first step whose loss was not finite; the parameters are then those of
+    the last step whose loss was. ``None``: all went well.
+    """
+
+    params: Params
+    opt_state: optax.OptState
+    history: History
+    diverged_at: int | None = None
+
+
+def fit(
+    loss: Loss,
+    params: Params,
+    data: Any,
+    optimizer: optax.GradientTransformation,
+    *,
+    steps: int,
+    batch_size: int | None = None,
+    key: jax.Array | None = None,
+    observe: Callable[[StepInfo], Any] | None = None,
+    observe_every: int = 1,
+    progress: bool = True,
+) -> Fit:
+    """Minimise ``loss(params, batch)`` with any optax optimiser.
+
+    Parameters
+    ----------
+    loss
+        ``loss(params, batch) -> scalar``, pure.
+    params
+        Where to start; a pytree of floating-point arrays.
+    data
+        A pytree of arrays whose leading axis is the samples, or an iterable of batches. An
+        iterable that can be iterated again is, until ``steps`` are done.
+    optimizer
+        An optax optimiser; its schedule counts steps.
+    steps
+        Number of updates.
+    batch_size
+        Samples a step, drawn without replacement epoch after epoch; ``None``: all of them.
+    key
+        Shuffles the minibatches; the same key gives the same result.
+    observe
+        ``observe(info) -> pytree``, compiled into the step; see `StepInfo`.
+    observe_every
+        Call it at steps 0, ``observe_every``, 2·``observe_every``, …
+    progress
+        Show a progress bar between chunks of steps.
+
+    Returns
+    -------
+    Fit
+        ``.params``, ``.opt_state``, ``.history``, ``.diverged_at``.
+
+    Raises
+    ------
+    ValueError
+        If data hold NaN or infinity (names the array and the sample), sample counts disagree, or
+        ``steps``, ``batch_size`` or ``observe_every`` is out of range; if the loss is not finite
+        at the very first step.
+    TypeError
+        If the loss is not a real scalar, ``key`` is missing, or a parameter is not floating point.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the loss stops being finite, with the step; the last good parameters are returned. If
+        an iterable of batches ends early.
+    """
+    for name, value in (("steps", steps), ("observe_every", observe_every)):
+        if value < 1:
+            msg = f"{name} must be at least 1, but {value} was given."
+            raise ValueError(msg)
+    pick, chunks = source(data, batch_size, key, steps=steps, chunk=CHUNK)
+    run = partial(_run, loss=loss, optimizer=optimizer, observe=observe, observe_every=observe_every, pick=pick)
+    params = jax.tree.map(jnp.asarray, params)
+    here = _Point(0, params, optimizer.init(params))
+    recent: deque[tuple[_Point, Chunk]] = deque(maxlen=2)
+    records: list[_Record] = []
+    diverged_at = None
+    with _progress_bar(steps, shown=progress) as advance:
+        for chunk in chunks:
+            if not records:
+                _check_scalar(loss, params, pick(chunk.fixed, jax.tree.map(lambda x: x[0], chunk.each)))
+            recent.append((here, chunk))
+            here, record = run(here, chunk)
+            records.append(record)
+            bad = np.flatnonzero(~np.isfinite(record.losses))
+            if bad.size:
+                diverged_at = record.start + int(bad[0])
+                break
+            advance(len(record.losses), record.losses[-1])
+    if diverged_at is not None:
+        here = _last_good(run, recent, diverged_at)
+    elif here.step < steps:
+        msg = (
+            f"The iterable of batches ended after {here.step} of {steps} steps. "
+            "Give one that can be iterated again (a list, a loader), or ask for fewer steps."
+        )
+        warnings.warn(msg, RuntimeWarning, stacklevel=2)
+    return Fit(here.params, here.opt_state, _history(records, observe_every, diverged_at), diverged_at)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A place in training to go on from, or to come back to."""
+
+    step: int
+    params: Params
+    opt_state: optax.OptState
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What one chunk of steps left behind, on the host."""
+
+    start: int
+    losses: np.ndarray
+    observed: Any
+
+
+def update(
+    loss: Loss, optimizer: optax.GradientTransformation, params: Params, opt_state: optax.OptState, batch: Batch
+) -> tuple[Params, optax.OptState, jax.Array, Params, Params]:
+    """One step: new parameters and optimiser state, and the loss, gradients and updates behind them."""
+    value, grads = jax.value_and_grad(loss)(params, batch)
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, value, grads, updates
+
+
+@partial(jax.jit, static_argnames=("loss", "optimizer", "observe", "observe_every", "pick"))
+def _scan(
+    start: jax.Array,
+    params: Params,
+    opt_state: optax.OptState,
+    chunk: Chunk,
+    *,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    observe: Callable[[StepInfo], Any] | None,
+    observe_every: int,
+    pick: Pick,
+) -> Any:
+    def body(carry: Any, each: Any) -> Any:
+        step, params, opt_state = carry
+        batch = pick(chunk.fixed, each)
+        new_params, opt_state, value, grads, updates = update(loss, optimizer, params, opt_state, batch)
+        info = StepInfo(step, params, batch, value, grads, updates)
+        return (step + 1, new_params, opt_state), (value, _observed(observe, observe_every, info))
+
+    return jax.lax.scan(body, (start, params, opt_state), chunk.each)
+
+
+def _observed(observe: Callable[[StepInfo], Any] | None, every: int, info: StepInfo) -> Any:
+    if observe is None:
+        return None
+    if every == 1:
+        return observe(info)
+    nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(observe, info))
+    return jax.lax.cond(info.step % every == 0, observe, lambda _: nothing, info)
+
+
+def _run(here: _Point, chunk: Chunk, **how: Any) -> tuple[_Point, _Record]:
+    carry, (losses, observed) = _scan(jnp.int32(here.step), here.params, here.opt_state, chunk, **how)
+    _, params, opt_state = carry
+    record = _Record(here.step, np.asarray(losses, np.float64), jax.device_get(observed))
+    return _Point(here.step + len(record.losses), params, opt_state), record
+
+
+def _last_good(run: Callable[..., tuple[_Point, _Record]], recent: deque[tuple[_Point, Chunk]], step: int) -> _Point:
+    """Where the loss was last finite: the step before ``step``, reached again from a chunk's start."""
+    if step == 0:
+        msg = "The loss is not finite at the very first step, so nothing was trained: look at the initial parameters and at the loss."
+        raise ValueError(msg)
+    msg = (
+        f"Training diverged: the loss is not finite at step {step}. Returning the parameters of step {step - 1}, "
+        "the last with a finite loss. Lower the learning rate or clip gradients (optax.clip_by_global_norm)."
+    )
+    warnings.warn(msg, RuntimeWarning, stacklevel=3)
+    point, chunk = next((point, chunk) for point, chunk in reversed(recent) if point.step < step)
+    again = step - 1 - point.step
+    return run(point, chunk.first(again))[0] if again else point
+
+
+def _history(records: list[_Record], every: int, diverged_at: int | None) -> History:
+    loss = np.concatenate([record.losses for record in records])[: None if diverged_at is None else diverged_at + 1]
+    observed = jax.tree.map(
+        lambda *leaves: np.concatenate(leaves)[: len(loss)][::every], *(r.observed for r in records)
+    )
+    return History(loss, observed, np.arange(0, len(loss), every))
+
+
+def _check_scalar(loss: Loss, params: Params, batch: Batch) -> None:
+    value = jax.eval_shape(loss, params, batch)
+    if not hasattr(value, "shape") or value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
+        msg = f"The loss must return one real number, but loss(params, batch) returns {value}. Take its mean over the batch."
+        raise TypeError(msg)
+
+
+@contextmanager
+def _progress_bar(steps: int, *, shown: bool) -> Generator[Callable[[int, float], None]]:
+    if not shown:
+        yield lambda _done, _loss: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.4g}"),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task("training", total=steps, loss=float("nan"))
+        yield lambda done, loss: bar.update(task, advance=done, loss=loss)

@@ -9,9 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from jaxchain import nets, train
-from jaxchain.chain import Chain, Stage
+from jaxchain.chain import Chain
+from jaxchain.discover import discover
 from jaxchain.errors import ParameterMismatchError, StageError, TangentMismatchError
 from jaxchain.jacobian import Comparison, ModeRow, compare_modes, jacobian
+from jaxchain.stage import Stage
 from jaxchain.structure import Structure
 from jaxchain.sweep import (
     ForwardSweep,
@@ -42,6 +44,7 @@ __all__ = [
     "Structure",
     "TangentMismatchError",
     "compare_modes",
+    "discover",
     "forward_sweep",
     "jacobian",
     "local_jacobians",

@@ -1,191 +1,25 @@
 """What a chain is: named stages f_1 … f_q, composed to h = f_q ∘ … ∘ f_1.
 
 A stage maps a *state* (an array or a pytree) to the next one and may read *side inputs*:
-parameters, for the networks of `jaxchain.nets`. This module builds on JAX alone and knows
-nothing of the rest of jaxchain.
+parameters, for the networks of `jaxchain.nets`. Builds on `stage` and `sides`; knows nothing of
+the rest of jaxchain.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol, Self, overload
+from typing import Any, Self, overload
 
 import jax
 
-from jaxchain.errors import ParameterMismatchError, StageError
+from jaxchain.sides import MergedSides, ParameterSides, Sides
+from jaxchain.stage import INPUT, MergedStage, Side, Stage, State
+from jaxchain.table import Table, si
 
-__all__ = ["Chain", "Stage"]
-
-
-State = Any
-"""The value between two stages: an array or a pytree of arrays."""
-
-Side = tuple[Any, ...]
-"""What a stage reads before its state, as positional arguments: ``stage(*side, state)``."""
-
-INPUT = "input"
-"""The name of the state x_0, which no stage made."""
-
-
-def describe(value: Any) -> str:
-    """Shapes and dtypes in one line: ``float32[256]``, ``{'h': float32[8], 'c': float32[8]}``."""
-
-    def one(leaf: Any) -> str:
-        try:
-            aval = leaf if hasattr(leaf, "str_short") else jax.typeof(leaf)
-            return aval.str_short()
-        except TypeError:
-            return type(leaf).__name__
-
-    return str(jax.tree.map(lambda leaf: _Bare(one(leaf)), value))
-
-
-class _Bare(str):
-    """A string that prints without quotes inside a container."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One link f_k of a chain: a pure function of its state and its side inputs.
-
-    Parameters
-    ----------
-    name
-        Not empty, unique within its chain; ``"input"`` is the chain input's own name.
-    fn
-        ``fn(x) -> y``, or ``fn(params, x) -> y`` where ``init`` is given. Works on one sample.
-    init
-        ``init(key) -> params``, a pytree of arrays. ``None``: the stage has no parameters.
-
-    Raises
-    ------
-    ValueError
-        If the name is empty or reserved.
-    TypeError
-        If ``fn`` or ``init`` is not callable.
-    """
-
-    name: str
-    fn: Callable[..., State]
-    init: Callable[[jax.Array], Any] | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
-            msg = f"A stage needs a name that is a non-empty string; this one was given {self.name!r}."
-            raise ValueError(msg)
-        if self.name == INPUT:
-            msg = f"A stage cannot be named {INPUT!r}: that is the name of the chain input x_0. Choose another name."
-            raise ValueError(msg)
-        for role, value in (("fn", self.fn), ("init", self.init)):
-            if not callable(value) and not (role == "init" and value is None):
-                msg = f"Stage {self.name!r}: {role} must be callable, but it is {value!r}."
-                raise TypeError(msg)
-
-    def __call__(self, *args: Any) -> State:
-        """Apply the stage: ``stage(*side, state)``, so ``stage(x)`` or ``stage(params, x)``.
-
-        Raises
-        ------
-        StageError
-            If the function refuses its arguments; names the stage and the state's shape. JAX's
-            own errors about tracers pass unchanged.
-        """
-        try:
-            return self.fn(*args)
-        except jax.errors.JAXTypeError:
-            raise
-        except (TypeError, ValueError) as error:
-            given = describe(args[-1]) if args else "nothing"
-            msg = (
-                f"Stage {self.name!r} cannot be applied to the state that it was given, {given}. "
-                f"Its function said: {str(error).rstrip('.')}. Make the stage before it give what this one takes."
-            )
-            raise StageError(msg) from error
-
-    @cached_property
-    def params_like(self) -> Any:
-        """What ``init`` returns, as shapes and dtypes; ``None`` where that cannot be known abstractly."""
-        init = self.init
-        if init is None:
-            return None
-        try:
-            return jax.eval_shape(lambda: init(jax.random.key(0)))
-        except jax.errors.JAXTypeError:  # an init that computes with NumPy; legal, only not checkable
-            return None
-
-
-class Sides(Protocol):
-    """Turns a chain's other arguments into one tuple of side inputs a stage; can be sliced with it."""
-
-    def __call__(self, *others: Any) -> tuple[Side, ...]: ...
-
-    def __getitem__(self, index: slice, /) -> Sides: ...
-
-
-@dataclass(frozen=True)
-class ParameterSides:
-    """Side inputs of a chain of ready-made stages: each reads its own entry of the dict ``params``."""
-
-    stages: tuple[Stage, ...]
-    known: frozenset[str]
-    """Names in the chain that this one was cut from: a slice takes the parameters of the whole."""
-
-    def __getitem__(self, index: slice, /) -> ParameterSides:
-        return ParameterSides(self.stages[index], self.known)
-
-    def __call__(self, *others: Any) -> tuple[Side, ...]:
-        owners = [stage for stage in self.stages if stage.init is not None]
-        if not owners:
-            # A slice without parameters still accepts those of the whole, so that slices are interchangeable.
-            if others and not (len(others) == 1 and isinstance(others[0], dict) and self.known.issuperset(others[0])):
-                msg = f"No stage of this chain has parameters: call it with the state alone, not with {len(others) + 1} arguments."
-                raise TypeError(msg)
-            return ((),) * len(self.stages)
-        if len(others) != 1:
-            msg = (
-                f"Stage {owners[0].name!r} has parameters, so this chain takes two arguments: "
-                f"chain(params, x) with params = chain.init(key). It was given {len(others) + 1}."
-            )
-            raise TypeError(msg)
-        params = others[0]
-        self._check(params, owners)
-        return tuple(() if stage.init is None else (params[stage.name],) for stage in self.stages)
-
-    def _check(self, params: Any, owners: Sequence[Stage]) -> None:
-        way_out = "Use params = chain.init(key) of this very chain."
-        if not isinstance(params, dict):
-            msg = f"Parameters are a dict from stage name to that stage's parameters, but a {type(params).__name__} was given. {way_out}"
-            raise ParameterMismatchError(msg)
-        missing = [stage.name for stage in owners if stage.name not in params]
-        foreign = sorted(str(name) for name in set(params) - self.known)
-        if missing or foreign:
-            parts = [f"no entry for {missing}"] * bool(missing) + [
-                f"entries for {foreign}, which are no stages here"
-            ] * bool(foreign)
-            msg = f"These are the parameters of another chain: {' and '.join(parts)}. {way_out}"
-            raise ParameterMismatchError(msg)
-        for stage in owners:
-            want, got = stage.params_like, params[stage.name]
-            if want is None or _shapes(want) == _shapes(got):
-                continue
-            msg = (
-                f"Parameters of stage {stage.name!r} are {describe(got)}, but the stage takes {describe(want)}: "
-                f"they belong to another chain. {way_out}"
-            )
-            raise ParameterMismatchError(msg)
-
-
-def _shapes(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
-    leaves, treedef = jax.tree.flatten(tree)
-    return treedef, [jax.numpy.shape(leaf) for leaf in leaves]
+__all__ = ["Chain"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -223,7 +57,7 @@ class Chain(Sequence[Stage]):
         if not names:
             msg = "A chain needs at least one stage; this one has none."
             raise ValueError(msg)
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
             msg = f"Stage names must be unique within a chain; used more than once: {twice}. Rename those stages."
             raise ValueError(msg)
@@ -243,8 +77,7 @@ class Chain(Sequence[Stage]):
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Fresh parameters: stage name → that stage's parameters; stages without any are left out."""
-        keys = jax.random.split(key, len(self.stages))
-        return {s.name: s.init(k) for s, k in zip(self.stages, keys, strict=True) if s.init is not None}
+        return self.sides.init(key)
 
     def split(self, *args: Any) -> tuple[State, tuple[Side, ...]]:
         """The chain input x_0 and each stage's side inputs, from the arguments of a call.
@@ -294,19 +127,85 @@ class Chain(Sequence[Stage]):
         return self.stages[index]
 
     def position(self, name: str) -> int:
-        """Where the stage of this name stands.
+        """Where the stage of this name, or the only one whose name begins so, stands.
 
         Raises
         ------
         KeyError
-            If there is none; suggests the nearest names.
+            If there is none, or several begin so; suggests the nearest names.
         """
         names = self.names
         if name in names:
             return names.index(name)
+        begun = [other for other in names if other.startswith(name)]
+        if len(begun) == 1:
+            return names.index(begun[0])
+        if begun:
+            msg = f"{len(begun)} stages have names that begin with {name!r}: {', '.join(begun[:5])}. Say which."
+            raise KeyError(msg)
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or list(names[:5])
         msg = f"No stage is named {name!r}. Nearest: {', '.join(near)}."
         raise KeyError(msg)
 
+    def merge(self, first: int | str, last: int | str, name: str | None = None) -> Chain:
+        """The same chain with the stages from ``first`` to ``last``, both included, made one.
+
+        The result takes the same arguments, parameters included.
+
+        Parameters
+        ----------
+        first, last
+            Stages by position or name.
+        name
+            Of the new stage; default: the two names, joined by ``..``.
+
+        Raises
+        ------
+        KeyError, IndexError
+            If there is no such stage.
+        ValueError
+            If ``last`` comes before ``first``.
+        """
+        start, stop = (self.position(at) if isinstance(at, str) else range(len(self))[at] for at in (first, last))
+        if stop < start:
+            msg = f"merge joins the stages from first to last, but {self.names[stop]!r} comes before {self.names[start]!r}. Swap them."
+            raise ValueError(msg)
+        parts = self.stages[start : stop + 1]
+        groups = (
+            *((k, k + 1) for k in range(start)),
+            (start, stop + 1),
+            *((k, k + 1) for k in range(stop + 1, len(self))),
+        )
+        merged = MergedStage.of(name or f"{parts[0].name}..{parts[-1].name}", parts)
+        stages = (*self.stages[:start], merged, *self.stages[stop + 1 :])
+        return Chain(stages, sides=MergedSides(self.sides, groups), argnum=self.argnum)
+
     def __repr__(self) -> str:
-        return f"Chain({' → '.join(self.names)})"
+        names = self.names if len(self) <= 12 else (*self.names[:6], "…", *self.names[-5:])
+        return f"Chain({' → '.join(names)})"
+
+    def _table(self) -> Table:
+        rows = [stage.row for stage in self.stages]
+        header = ("stage", "input", "output", "parameters", "work", "equations")
+        text = [
+            (
+                r.name,
+                r.in_shape or "",
+                r.out_shape or "",
+                f"{r.parameters:,}",
+                "" if r.flops is None else si(r.flops, "FLOP"),
+                str(r.equations or ""),
+            )
+            for r in rows
+        ]
+        known = [k for k, _ in enumerate(header) if any(row[k] for row in text)]
+        notes = [f"{r.name} is one stage: {r.why}." for r in rows if r.why]
+        return Table(
+            f"Chain of {len(self)} stages", [header[k] for k in known], [[row[k] for k in known] for row in text], notes
+        )
+
+    def __str__(self) -> str:
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()  # pyright: ignore[reportPrivateUsage]

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.chain import State, describe
 from jaxchain.errors import TangentMismatchError
+from jaxchain.stage import State, describe
 
 __all__ = ["Coordinates", "check_like", "map_basis", "require_inexact"]
 

@@ -2,7 +2,7 @@
 
 A forward sweep pushes tangents, ẋ_k = J_k ẋ_{k-1}; a reverse sweep pulls cotangents back,
 x̄_{k-1} = x̄_k J_k. Either can carry one vector or a whole basis; a basis is carried in one pass,
-and every stage is read off on the way. Builds on `chain` and `flat`.
+and every stage is read off on the way. Builds on `chain`, `discover` and `flat`.
 
 References: Griewank and Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, ch. 3.
 """
@@ -16,8 +16,10 @@ from typing import Any
 
 import jax
 
-from jaxchain.chain import Chain, Side, State
+from jaxchain.chain import Chain
+from jaxchain.discover import discover
 from jaxchain.flat import Coordinates, check_like, map_basis, require_inexact
+from jaxchain.stage import Side, State
 from jaxchain.structure import Structure
 
 __all__ = [
@@ -88,8 +90,8 @@ class LocalJacobian:
         return Structure.of(self.matrix, self.in_shape, self.out_shape)
 
 
-def start(chain: Chain, args: Args) -> tuple[State, tuple[Side, ...]]:
-    """The chain input, known to be differentiable, and the side inputs.
+def start(chain: Chain | Callable[..., Any], args: Args) -> tuple[Chain, State, tuple[Side, ...]]:
+    """The chain (discovered, where a plain function was given), its input, and the side inputs.
 
     Raises
     ------
@@ -99,17 +101,19 @@ def start(chain: Chain, args: Args) -> tuple[State, tuple[Side, ...]]:
     if not isinstance(args, tuple):  # pyright: ignore[reportUnnecessaryIsInstance]
         msg = f"args is the tuple of the chain's positional arguments, as in jax.jvp: (x,) or (params, x), not {type(args).__name__}."
         raise TypeError(msg)
+    if not isinstance(chain, Chain):
+        chain = discover(chain, *args)
     state, sides = chain.split(*args)
-    return require_inexact(state, "chain input"), sides
+    return chain, require_inexact(state, "chain input"), sides
 
 
-def forward_sweep(chain: Chain, args: Args, tangent: State) -> ForwardSweep:
+def forward_sweep(chain: Chain | Callable[..., Any], args: Args, tangent: State) -> ForwardSweep:
     """Push one tangent through every stage: ẋ_k = J_k ẋ_{k-1}.
 
     Parameters
     ----------
     chain
-        The composition h = f_q ∘ … ∘ f_1.
+        The composition h = f_q ∘ … ∘ f_1, or a plain function, whose chain is then discovered.
     args
         Positional arguments of ``chain``, as for a call.
     tangent
@@ -131,7 +135,7 @@ def forward_sweep(chain: Chain, args: Args, tangent: State) -> ForwardSweep:
     ----------
     Griewank and Walther, Evaluating Derivatives, 2nd ed., sec. 3.1.
     """
-    state, sides = start(chain, args)
+    chain, state, sides = start(chain, args)
     tangent = check_like(tangent, state, "tangent", "chain input")
     primals, tangents = [state], [tangent]
     for stage, side in zip(chain, sides, strict=True):
@@ -141,13 +145,13 @@ def forward_sweep(chain: Chain, args: Args, tangent: State) -> ForwardSweep:
     return ForwardSweep(chain.names_with_input, tuple(primals), tuple(tangents))
 
 
-def reverse_sweep(chain: Chain, args: Args, cotangent: State) -> ReverseSweep:
+def reverse_sweep(chain: Chain | Callable[..., Any], args: Args, cotangent: State) -> ReverseSweep:
     """Pull one cotangent back through every stage: x̄_{k-1} = x̄_k J_k.
 
     Parameters
     ----------
     chain
-        The composition h = f_q ∘ … ∘ f_1.
+        The composition h = f_q ∘ … ∘ f_1, or a plain function, whose chain is then discovered.
     args
         Positional arguments of ``chain``, as for a call.
     cotangent
@@ -170,7 +174,7 @@ def reverse_sweep(chain: Chain, args: Args, cotangent: State) -> ReverseSweep:
     ----------
     Griewank and Walther, Evaluating Derivatives, 2nd ed., sec. 3.2.
     """
-    start(chain, args)  # refuses bad arguments in jaxchain's words before jax.vjp does in its own
+    chain, *_ = start(chain, args)  # refuses bad arguments in jaxchain's words before jax.vjp does in its own
     (state, sides), pull_split = jax.vjp(chain.split, *args)
     primals: list[State] = [state]
     pulls: list[Callable[[Any], tuple[Any, ...]]] = []
@@ -203,7 +207,9 @@ def accumulate(fn: Callable[[State], State], state: State, *, chunk_size: int | 
     return out, rows
 
 
-def local_jacobians(chain: Chain, args: Args, *, chunk_size: int | None = None) -> tuple[LocalJacobian, ...]:
+def local_jacobians(
+    chain: Chain | Callable[..., Any], args: Args, *, chunk_size: int | None = None
+) -> tuple[LocalJacobian, ...]:
     """Every stage's own Jacobian J_k = ∂x_k/∂x_{k-1}; their product J_q ⋯ J_1 is the whole one.
 
     Parameters
@@ -225,7 +231,7 @@ def local_jacobians(chain: Chain, args: Args, *, chunk_size: int | None = None) 
     ValueError
         If ``chunk_size`` is below 1.
     """
-    state, sides = start(chain, args)
+    chain, state, sides = start(chain, args)
     jacobians: list[LocalJacobian] = []
     for stage, side in zip(chain, sides, strict=True):
         here = Coordinates.of(state)
@@ -234,7 +240,9 @@ def local_jacobians(chain: Chain, args: Args, *, chunk_size: int | None = None) 
     return tuple(jacobians)
 
 
-def prefix_jacobians(chain: Chain, args: Args, *, chunk_size: int | None = None) -> tuple[jax.Array, ...]:
+def prefix_jacobians(
+    chain: Chain | Callable[..., Any], args: Args, *, chunk_size: int | None = None
+) -> tuple[jax.Array, ...]:
     """∂x_k/∂x_0 for k = 0 … q, by one forward sweep of a basis.
 
     Parameters
@@ -254,7 +262,7 @@ def prefix_jacobians(chain: Chain, args: Args, *, chunk_size: int | None = None)
     TypeError, ValueError
         As `local_jacobians`.
     """
-    state, sides = start(chain, args)
+    chain, state, sides = start(chain, args)
     spaces, pushes = [Coordinates.of(state)], []
     for stage, side in zip(chain, sides, strict=True):
         state, push = jax.linearize(partial(stage, *side), state)
@@ -271,7 +279,9 @@ def prefix_jacobians(chain: Chain, args: Args, *, chunk_size: int | None = None)
     return tuple(matrix.T for matrix in map_basis(columns, spaces[0].identity(), chunk_size))
 
 
-def suffix_jacobians(chain: Chain, args: Args, *, chunk_size: int | None = None) -> tuple[jax.Array, ...]:
+def suffix_jacobians(
+    chain: Chain | Callable[..., Any], args: Args, *, chunk_size: int | None = None
+) -> tuple[jax.Array, ...]:
     """∂x_q/∂x_k for k = 0 … q, by one reverse sweep of a basis.
 
     Parameters
@@ -291,7 +301,7 @@ def suffix_jacobians(chain: Chain, args: Args, *, chunk_size: int | None = None)
     TypeError, ValueError
         As `local_jacobians`.
     """
-    state, sides = start(chain, args)
+    chain, state, sides = start(chain, args)
     spaces, pulls = [Coordinates.of(state)], []
     for stage, side in zip(chain, sides, strict=True):
         state, pull = jax.vjp(partial(stage, *side), state)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,7 +40,8 @@ class Table:
     notes: Sequence[str] = ()
 
     def __str__(self) -> str:
-        return self._console().file.getvalue().rstrip()  # type: ignore[attr-defined]
+        console = self._console()
+        return "\n".join(line.rstrip() for line in console.export_text(clear=False).splitlines())
 
     def _repr_html_(self) -> str:
         return self._console().export_html(inline_styles=True, code_format='<pre style="line-height:1.3">{code}</pre>')
@@ -49,7 +51,8 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        console = Console(file=io.StringIO(), record=True, color_system=None, highlight=False)
+        width = shutil.get_terminal_size(fallback=(120, 24)).columns
+        console = Console(file=io.StringIO(), record=True, width=width, color_system=None, highlight=False)
         table = RichTable(title=Text(self.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
         for number, name in enumerate(self.header):
             table.add_column(Text(name), justify="right" if number else "left", overflow="fold")

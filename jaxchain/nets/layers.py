@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxchain.chain import Stage
+from jaxchain.stage import Stage
 
 __all__ = [
     "ACTIVATIONS",
@@ -113,6 +113,7 @@ class Layers:
         return self.draw(key, (side, side, n_in, n_out), n_out, in_axis=-2, out_axis=-1)
 
     def draw(self, key: jax.Array, shape: tuple[int, ...], n_out: int, *, in_axis: int, out_axis: int) -> Params:
+        """Weights of a shape, and a bias (n_out,)."""
         dtype, (key_w, key_b) = float_dtype(self.dtype), jax.random.split(key)
         return {
             "w": self.weights(in_axis=in_axis, out_axis=out_axis)(key_w, shape, dtype),

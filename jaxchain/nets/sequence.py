@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxchain.chain import Chain, Stage
+from jaxchain.chain import Chain
 from jaxchain.nets.layers import Activation, Layers, Params, activation_named, affine, float_dtype, sizes_of
+from jaxchain.stage import Stage
 
 __all__ = ["rnn", "transformer"]
 

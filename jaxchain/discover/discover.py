@@ -1,0 +1,231 @@
+"""`discover`: any pure JAX function as the chain that it already is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import keystr, tree_flatten_with_path
+
+from jaxchain.chain import Chain
+from jaxchain.discover.group import Granularity, group
+from jaxchain.discover.program import Program, flatten, is_var, reach
+from jaxchain.discover.segment import Segment, run
+from jaxchain.discover.source import Site
+from jaxchain.discover.stage import chain_stages, split_at_cuts
+from jaxchain.stage import Side, describe
+
+__all__ = ["discover"]
+
+UNROLL_LIMIT = 64
+
+
+def discover(
+    fun: Callable[..., Any],
+    *args: Any,
+    argnum: int = -1,
+    granularity: Granularity = "default",
+    unroll_limit: int = UNROLL_LIMIT,
+) -> Chain:
+    """Find the chain that a pure JAX function already is.
+
+    The function is traced once. Wherever exactly one value that depends on the chain input is
+    still needed, the program is cut; what lies between two cuts is a stage. Everything else that a
+    stage reads (other arguments, values computed from them) is a side input; arrays that the
+    function closed over are constants.
+
+    Parameters
+    ----------
+    fun
+        Any function that JAX can trace: plain, jitted, an Equinox module, a Flax or Haiku
+        ``apply``.
+    args
+        Its positional arguments, as arrays or ``jax.ShapeDtypeStruct``; the chain is for their
+        shapes.
+    argnum
+        Which argument is the chain input; the default is the last. A pytree is one state.
+    granularity
+        ``"finest"``: one stage a cut. ``"default"``: a bias joins its product, a reshape what reads
+        it, the parts of one library call or loop step each other. ``"module"``: neighbours of the
+        same module are joined too.
+    unroll_limit
+        A ``scan`` or static ``fori_loop`` whose carry is the chain value becomes one stage a step,
+        up to this many steps; a longer one stays one stage.
+
+    Returns
+    -------
+    Chain
+        Takes the arguments of ``fun`` and returns its result. ``print`` it; see `Chain.merge`.
+
+    Raises
+    ------
+    TypeError
+        If ``fun`` is not a function that JAX can trace, has side effects (names the equation and
+        the line), or an argument is not made of arrays.
+    ValueError
+        If ``argnum`` or ``granularity`` is unknown.
+
+    Warns
+    -----
+    UserWarning
+        If the result does not depend on the chain input, or only through integers: its derivative
+        is zero.
+
+    References
+    ----------
+    Lengauer and Tarjan, A fast algorithm for finding dominators in a flowgraph, TOPLAS 1979;
+    Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 9 and 10.
+    """
+    _check(fun, args, argnum, granularity, unroll_limit)
+    argnum %= len(args)
+    closed, out_tree = _trace(fun, args)
+    leaves = [jax.tree.leaves(arg) for arg in args]
+    start = sum(map(len, leaves[:argnum]))
+    stop = start + len(leaves[argnum])
+    program = flatten(closed, lambda invars: invars[start:stop], unroll_limit)
+    whole = _chain_part(program, program.invars[start:stop])
+    in_tree = jax.tree.structure(args[argnum])
+    segments = split_at_cuts(*whole)
+    stages = chain_stages(group(segments, granularity), in_tree, out_tree)
+    others = Others(
+        program,
+        tuple(program.invars[:start] + program.invars[stop:]),
+        jax.tree.structure(args[:argnum] + args[argnum + 1 :]),
+        tuple(stage.segment.sides for stage in stages),
+    )
+    return Chain(stages, sides=others, argnum=argnum - len(args))
+
+
+def _chain_part(program: Program, inputs: list[Any]) -> tuple[Segment, dict[int, list[Any]]]:
+    """The equations on a path from the chain input to the output, and the loop carries among them."""
+    dependent = program.dependent(inputs)
+    needed = {id(equation) for equation in program.needed()}
+    kept = [id(e) in needed and any(var in dependent for var in e.reads) for e in program.equations]
+    carries: dict[int, list[Any]] = {}
+    count = 0
+    for number, equation in enumerate(program.equations):
+        count += kept[number]
+        if number + 1 in program.carries and equation:
+            carries[count] = program.carries[number + 1]
+    equations = tuple(e for e, keep in zip(program.equations, kept, strict=True) if keep)
+    _warn_if_zero(program, equations, inputs)
+    return Segment(equations, tuple(inputs), tuple(program.outs), program), carries
+
+
+def _warn_if_zero(program: Program, equations: Sequence[Any], inputs: list[Any]) -> None:
+    outs = [out for out in program.outs if is_var(out)]
+    reached = reach(equations, inputs)
+    if not any(out in reached for out in outs):
+        msg = "The result does not depend on the chain input, so every derivative along this chain is zero. Is argnum the argument you meant?"
+        warnings.warn(msg, UserWarning, stacklevel=4)
+        return
+    active = set(filter(_is_inexact, inputs))
+    for equation in equations:
+        if any(var in active for var in equation.reads):
+            active.update(filter(_is_inexact, equation.writes))
+    if not any(out in active for out in outs):
+        msg = "The result depends on the chain input only through integers or booleans, so every derivative along this chain is zero."
+        warnings.warn(msg, UserWarning, stacklevel=4)
+
+
+def _is_inexact(var: Any) -> bool:
+    return jnp.issubdtype(var.aval.dtype, jnp.inexact)
+
+
+@dataclass(frozen=True, eq=False)
+class Others:
+    """Side inputs of a discovered chain: computed once from the arguments that are not the chain's."""
+
+    program: Program
+    invars: tuple[Any, ...]
+    in_tree: Any
+    wanted: tuple[tuple[Any, ...], ...]
+
+    def __getitem__(self, index: slice, /) -> Others:
+        return Others(self.program, self.invars, self.in_tree, self.wanted[index])
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """Refuse: the function's own arguments are its parameters."""
+        del key
+        msg = "A discovered chain takes the arguments of its function; initialise the model in its own framework."
+        raise TypeError(msg)
+
+    def __call__(self, *others: Any) -> tuple[Side, ...]:
+        """The side values that the stages read, each computed once."""
+        leaves, tree = jax.tree.flatten(others)
+        got = [jax.typeof(leaf) for leaf in leaves]
+        fits = tree == self.in_tree and all(
+            g.shape == v.aval.shape and g.dtype == v.aval.dtype for g, v in zip(got, self.invars, strict=True)
+        )
+        if not fits:
+            wanted = describe(self.in_tree.unflatten([var.aval for var in self.invars]))
+            msg = f"This chain was discovered for other arguments {wanted}, but {describe(others)} were given. Discover again for these."
+            raise TypeError(msg)
+        distinct, call = self._computed
+        values = dict(zip(distinct, call(*leaves), strict=True))
+        return tuple(tuple(values[var] for var in side) for side in self.wanted)
+
+    @cached_property
+    def _computed(self) -> tuple[list[Any], Callable[..., list[Any]]]:
+        distinct = list(dict.fromkeys(var for side in self.wanted for var in side))
+        part = Program(list(self.invars), distinct, self.program.equations).needed()
+        constants = Segment(tuple(part), self.invars, tuple(distinct), self.program).constants
+        return distinct, run(self.program, part, self.invars, distinct, constants)
+
+
+def _check(fun: Any, args: tuple[Any, ...], argnum: int, granularity: str, unroll_limit: int) -> None:
+    if not callable(fun):
+        msg = f"discover needs a function, but {fun!r} is not callable."
+        raise TypeError(msg)
+    if not -len(args) <= argnum < len(args):
+        msg = f"argnum={argnum} names no argument: {len(args)} were given."
+        raise ValueError(msg)
+    if granularity not in get_args(Granularity):
+        msg = f"Unknown granularity {granularity!r}. Known: {', '.join(get_args(Granularity))}."
+        raise ValueError(msg)
+    if unroll_limit < 0:
+        msg = f"unroll_limit is a number of loop steps, so at least 0; {unroll_limit} was given."
+        raise ValueError(msg)
+    for number, arg in enumerate(args):
+        for path, leaf in tree_flatten_with_path(arg)[0]:
+            if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")) and not isinstance(
+                leaf, (bool, int, float, complex)
+            ):
+                msg = (
+                    f"Argument {number}{keystr(path)} is {leaf!r}, which is not an array. Close over it, "
+                    "or split it off (eqx.partition, nnx.split), and pass the arrays alone."
+                )
+                raise TypeError(msg)
+    chain_leaves = tree_flatten_with_path(args[argnum])[0]
+    for path, leaf in chain_leaves:
+        dtype = jax.typeof(leaf).dtype if not isinstance(leaf, jax.ShapeDtypeStruct) else leaf.dtype
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            msg = (
+                f"The chain input{f' at {keystr(path)}' if path else ''} is {dtype}, which has no derivative. Choose another argnum, "
+                "or make what is not differentiated an argument of its own."
+            )
+            raise TypeError(msg)
+    if not chain_leaves:
+        msg = f"Argument {argnum % len(args)}, the chain input, holds no array."
+        raise TypeError(msg)
+
+
+def _trace(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Any]:
+    try:
+        closed, out = jax.make_jaxpr(fun, return_shape=True)(*args)
+    except (jax.errors.JAXTypeError, TypeError) as error:
+        error.add_note(
+            "jaxchain: discover traces the function with abstract values, as jax.jit does; it must be a pure JAX function that returns arrays."
+        )
+        raise
+    if closed.effects:
+        guilty = next((eqn for eqn in closed.jaxpr.eqns if eqn.effects), None)
+        where = f"{guilty.primitive.name} at {Site.of(guilty)}" if guilty else "one of its equations"
+        msg = f"The function has side effects, and a chain of pure stages would lose them: {where}. Take them out before discovering."
+        raise TypeError(msg)
+    return closed, jax.tree.structure(out)

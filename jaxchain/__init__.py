@@ -12,7 +12,7 @@ from jaxchain import nets, train
 from jaxchain.chain import Chain
 from jaxchain.discover import discover
 from jaxchain.errors import ParameterMismatchError, StageError, TangentMismatchError
-from jaxchain.jacobian import Comparison, ModeRow, compare_modes, jacobian
+from jaxchain.jacobian import Bracketing, Comparison, ModeRow, Plan, Step, bracket, compare_modes, jacobian, plan
 from jaxchain.stage import Stage
 from jaxchain.structure import Structure
 from jaxchain.sweep import (
@@ -32,23 +32,28 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bracketing",
     "Chain",
     "Comparison",
     "ForwardSweep",
     "LocalJacobian",
     "ModeRow",
     "ParameterMismatchError",
+    "Plan",
     "ReverseSweep",
     "Stage",
     "StageError",
+    "Step",
     "Structure",
     "TangentMismatchError",
+    "bracket",
     "compare_modes",
     "discover",
     "forward_sweep",
     "jacobian",
     "local_jacobians",
     "nets",
+    "plan",
     "plot",
     "prefix_jacobians",
     "reverse_sweep",

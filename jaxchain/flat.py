@@ -71,7 +71,7 @@ class Coordinates:
     def split(self, array: jax.Array, axis: int = 0) -> list[jax.Array]:
         """An array whose ``axis`` counts coordinates, cut into one piece a leaf."""
         sizes = [_real_size(leaf) for leaf in self.leaves]
-        return jnp.split(array, np.cumsum(sizes)[:-1].tolist(), axis)
+        return [array] if len(sizes) == 1 else jnp.split(array, np.cumsum(sizes)[:-1].tolist(), axis)
 
     def flatten(self, tangent: Any) -> jax.Array:
         """A tangent as a vector (n,)."""

@@ -81,24 +81,70 @@ def discover(
     Lengauer and Tarjan, A fast algorithm for finding dominators in a flowgraph, TOPLAS 1979;
     Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 9 and 10.
     """
-    _check(fun, args, argnum, granularity, unroll_limit)
+    if granularity not in get_args(Granularity):
+        msg = f"Unknown granularity {granularity!r}. Known: {', '.join(get_args(Granularity))}."
+        raise ValueError(msg)
+    found = find(fun, args, argnum, unroll_limit)
+    _warn_if_zero(found)
+    return found.chain(group(found.segments, granularity))
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A traced function, cut into its finest segments.
+
+    Attributes
+    ----------
+    program
+        All of it, flat.
+    segments
+        What lies between neighbouring cuts.
+    in_tree, out_tree
+        Structure of the chain input and of the result.
+    others
+        Variables of the other arguments, and ``other_tree`` their structure.
+    argnum
+        Position of the chain input, counted from the last argument.
+    """
+
+    program: Program
+    segments: tuple[Segment, ...]
+    in_tree: Any
+    out_tree: Any
+    others: tuple[Any, ...]
+    other_tree: Any
+    argnum: int
+
+    def chain(self, groups: Sequence[Sequence[Segment]]) -> Chain:
+        """The chain with one stage a group of neighbouring segments."""
+        stages = chain_stages(groups, self.in_tree, self.out_tree)
+        wanted = tuple(stage.segment.sides for stage in stages)
+        return Chain(stages, sides=self.sides(wanted), argnum=self.argnum)
+
+    def sides(self, wanted: tuple[tuple[Any, ...], ...]) -> Others:
+        """What computes the side values that each stage wants."""
+        return Others(self.program, self.others, self.other_tree, wanted)
+
+
+def find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int = UNROLL_LIMIT) -> Found:
+    """Trace a function and cut it wherever it can be; arguments and errors as in `discover`."""
+    _check(fun, args, argnum, unroll_limit)
     argnum %= len(args)
     closed, out_tree = _trace(fun, args)
     leaves = [jax.tree.leaves(arg) for arg in args]
     start = sum(map(len, leaves[:argnum]))
     stop = start + len(leaves[argnum])
     program = flatten(closed, lambda invars: invars[start:stop], unroll_limit)
-    whole = _chain_part(program, program.invars[start:stop])
-    in_tree = jax.tree.structure(args[argnum])
-    segments = split_at_cuts(*whole)
-    stages = chain_stages(group(segments, granularity), in_tree, out_tree)
-    others = Others(
+    whole, carries = _chain_part(program, program.invars[start:stop])
+    return Found(
         program,
+        tuple(split_at_cuts(whole, carries)),
+        jax.tree.structure(args[argnum]),
+        out_tree,
         tuple(program.invars[:start] + program.invars[stop:]),
         jax.tree.structure(args[:argnum] + args[argnum + 1 :]),
-        tuple(stage.segment.sides for stage in stages),
+        argnum - len(args),
     )
-    return Chain(stages, sides=others, argnum=argnum - len(args))
 
 
 def _chain_part(program: Program, inputs: list[Any]) -> tuple[Segment, dict[int, list[Any]]]:
@@ -113,24 +159,24 @@ def _chain_part(program: Program, inputs: list[Any]) -> tuple[Segment, dict[int,
         if number + 1 in program.carries and equation:
             carries[count] = program.carries[number + 1]
     equations = tuple(e for e, keep in zip(program.equations, kept, strict=True) if keep)
-    _warn_if_zero(program, equations, inputs)
     return Segment(equations, tuple(inputs), tuple(program.outs), program), carries
 
 
-def _warn_if_zero(program: Program, equations: Sequence[Any], inputs: list[Any]) -> None:
-    outs = [out for out in program.outs if is_var(out)]
-    reached = reach(equations, inputs)
-    if not any(out in reached for out in outs):
-        msg = "The result does not depend on the chain input, so every derivative along this chain is zero. Is argnum the argument you meant?"
-        warnings.warn(msg, UserWarning, stacklevel=4)
-        return
+def _warn_if_zero(found: Found) -> None:
+    equations, inputs = [e for segment in found.segments for e in segment.equations], found.segments[0].inputs
+    outs = [out for out in found.program.outs if is_var(out)]
     active = set(filter(_is_inexact, inputs))
     for equation in equations:
         if any(var in active for var in equation.reads):
             active.update(filter(_is_inexact, equation.writes))
-    if not any(out in active for out in outs):
+    if any(out in active for out in outs):
+        return
+    reached = reach(equations, inputs)
+    if any(out in reached for out in outs):
         msg = "The result depends on the chain input only through integers or booleans, so every derivative along this chain is zero."
-        warnings.warn(msg, UserWarning, stacklevel=4)
+    else:
+        msg = "The result does not depend on the chain input, so every derivative along this chain is zero. Is argnum the argument you meant?"
+    warnings.warn(msg, UserWarning, stacklevel=3)
 
 
 def _is_inexact(var: Any) -> bool:
@@ -166,9 +212,13 @@ class Others:
             wanted = describe(self.in_tree.unflatten([var.aval for var in self.invars]))
             msg = f"This chain was discovered for other arguments {wanted}, but {describe(others)} were given. Discover again for these."
             raise TypeError(msg)
-        distinct, call = self._computed
-        values = dict(zip(distinct, call(*leaves), strict=True))
+        values = self.values(leaves)
         return tuple(tuple(values[var] for var in side) for side in self.wanted)
+
+    def values(self, leaves: Sequence[Any]) -> dict[Any, Any]:
+        """Every side value that is wanted, by its variable."""
+        distinct, call = self._computed
+        return dict(zip(distinct, call(*leaves), strict=True))
 
     @cached_property
     def _computed(self) -> tuple[list[Any], Callable[..., list[Any]]]:
@@ -178,15 +228,12 @@ class Others:
         return distinct, run(self.program, part, self.invars, distinct, constants)
 
 
-def _check(fun: Any, args: tuple[Any, ...], argnum: int, granularity: str, unroll_limit: int) -> None:
+def _check(fun: Any, args: tuple[Any, ...], argnum: int, unroll_limit: int) -> None:
     if not callable(fun):
         msg = f"discover needs a function, but {fun!r} is not callable."
         raise TypeError(msg)
     if not -len(args) <= argnum < len(args):
         msg = f"argnum={argnum} names no argument: {len(args)} were given."
-        raise ValueError(msg)
-    if granularity not in get_args(Granularity):
-        msg = f"Unknown granularity {granularity!r}. Known: {', '.join(get_args(Granularity))}."
         raise ValueError(msg)
     if unroll_limit < 0:
         msg = f"unroll_limit is a number of loop steps, so at least 0; {unroll_limit} was given."

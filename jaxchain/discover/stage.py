@@ -97,11 +97,12 @@ class DiscoveredStage(Stage):
         crossing = [set(live) for live in live_sets(reads, writes, part.inputs, filter(is_var, part.outputs))][:-1]
         middle = len(crossing) / 2
         place = min(range(len(crossing)), key=lambda k: (len(crossing[k]), abs(k - middle)))
+        order = {var: number for number, e in enumerate(part.equations) for var in e.writes}
         makers = {var: word(e) for e in part.equations for var in e.writes}
         readers = {var: word(e) for e in part.equations for var in e.reads}
         values = [
             f"{makers.get(v, 'its input')} {v.aval.str_short(short_dtypes=True)} (read last by {readers.get(v, 'the output')})"
-            for v in sorted(crossing[place], key=lambda v: v in makers)
+            for v in sorted(crossing[place], key=lambda v: order.get(v, -1))
         ]
         shown = values[:3] + [f"{len(values) - 3} more"] * (len(values) > 3)
         return f"{len(values)} values cross its middle: {', '.join(shown)}"

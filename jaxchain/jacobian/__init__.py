@@ -1,6 +1,8 @@
-"""Whole Jacobians: the public call, what it costs, and how its modes compare."""
+"""Whole Jacobians: the plan, the public call, what it costs, and how its modes compare."""
 
+from jaxchain.jacobian.bracket import Bracketing, Step, bracket
 from jaxchain.jacobian.compare import Comparison, ModeRow, compare_modes
 from jaxchain.jacobian.modes import jacobian
+from jaxchain.jacobian.plan import Plan, plan
 
-__all__ = ["Comparison", "ModeRow", "compare_modes", "jacobian"]
+__all__ = ["Bracketing", "Comparison", "ModeRow", "Plan", "Step", "bracket", "compare_modes", "jacobian", "plan"]

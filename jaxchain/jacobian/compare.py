@@ -15,7 +15,7 @@ from jaxchain.table import Table, si
 
 __all__ = ["Comparison", "ModeRow", "compare_modes"]
 
-MODES: tuple[Mode, ...] = ("forward", "reverse")
+MODES: tuple[Mode, ...] = ("forward", "reverse", "mixed", "auto")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
-"""`jacobian`: a drop-in for ``jax.jacfwd`` and ``jax.jacrev`` that lets one say, or leaves open, which.
+"""`jacobian`: a drop-in for ``jax.jacfwd`` and ``jax.jacrev`` that plans the cheapest way.
 
-Forward mode costs one tangent a column, reverse mode one cotangent a row. Builds on `flat`.
+Forward mode costs one tangent a column, reverse mode one cotangent a row; a plan brackets the
+product of the stages' Jacobians in between. Planning happens while the function is traced: call it
+under ``jax.jit``.
 """
 
 from __future__ import annotations
@@ -12,11 +14,22 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from jaxchain.discover.count import flops
+from jaxchain.discover.discover import find
+from jaxchain.discover.program import flatten
 from jaxchain.flat import Coordinates, map_basis
+from jaxchain.jacobian.execute import execute
+from jaxchain.jacobian.plan import Plan, make_plan
 
 __all__ = ["Mode", "jacobian"]
 
-Mode = Literal["auto", "forward", "reverse"]
+Mode = Literal["auto", "forward", "reverse", "mixed"]
+
+WORTH_IT = 0.97
+"""A plan is used where it is predicted to cost less than this share of the better simple mode."""
+
+CLOSE = 1.5
+"""Within this ratio forward and reverse mode are counted exactly before one is chosen."""
 
 
 def jacobian(
@@ -37,8 +50,9 @@ def jacobian(
     argnums
         Which positional arguments to differentiate with respect to.
     mode
-        ``"forward"``: one tangent a column; ``"reverse"``: one cotangent a row; ``"auto"``: the
-        one that needs fewer, reverse where they are equal in number.
+        ``"forward"``: one tangent a column; ``"reverse"``: one cotangent a row; ``"mixed"``: the
+        cheapest bracketing of the stages' Jacobians; ``"auto"``: the same with every local Jacobian
+        that can be read off the program, or a simple mode where that is no dearer.
     chunk_size
         How many columns or rows are computed at once; ``None``: all. Bounds the memory. Real
         inputs and outputs only.
@@ -75,19 +89,42 @@ def jacobian(
 
     @wraps(fun, updated=())
     def jac(*args: Any, **kwargs: Any) -> Any:
-        chosen = _cheaper(fun, argnums, has_aux, args, kwargs) if mode == "auto" else mode
-        if chunk_size is None:
-            transform = jax.jacfwd if chosen == "forward" else jax.jacrev
+        of_chosen, chosen = _partial(fun, argnums, has_aux, args, kwargs)
+        chosen_mode, plan = (mode, None) if mode in ("forward", "reverse") else _choose(of_chosen, chosen, mode)
+        if plan is not None:
+            matrix, like, out_aux = execute(plan, (chosen,), chunk_size), "input", of_chosen(chosen)
+            here, there, aux = Coordinates.of(chosen), Coordinates.of(out_aux[0]), out_aux[1]
+        elif chunk_size is None:
+            transform = jax.jacfwd if chosen_mode == "forward" else jax.jacrev
             return transform(fun, argnums, has_aux=has_aux, holomorphic=holomorphic)(*args, **kwargs)
-        return _chunked(fun, argnums, chosen, chunk_size, has_aux, args, kwargs)
+        else:
+            matrix, here, there, aux = _chunked(of_chosen, chosen, chosen_mode, chunk_size)
+            like = "output" if chosen_mode == "forward" else "input"
+        blocks = _blocks(matrix, here, there, like=like)
+        return (blocks, aux) if has_aux else blocks
 
     return jac
 
 
-def _cheaper(fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, args: Any, kwargs: Any) -> Mode:
-    of_chosen, chosen = _partial(fun, argnums, has_aux, args, kwargs)
-    out, _ = jax.eval_shape(of_chosen, chosen)
-    return "forward" if Coordinates.of(chosen).size < Coordinates.of(out).size else "reverse"
+def _choose(of_chosen: Callable[[Any], Any], chosen: Any, mode: Mode) -> tuple[Mode, Plan | None]:
+    """The mode to use, and the plan where one is to be run."""
+    out = jax.eval_shape(of_chosen, chosen)[0]
+    here, there = Coordinates.of(chosen), Coordinates.of(out)
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in (*here.leaves, *there.leaves)) or not here.leaves:
+        return "reverse", None  # complex values have conventions, and what is no number errors, of JAX's own
+    plan = make_plan(find(lambda x: of_chosen(x)[0], (chosen,), 0), structured=mode == "auto")
+    forward, reverse = plan.forward_cost, plan.reverse_cost
+    if mode == "mixed" or plan.cost < WORTH_IT * min(forward, reverse):
+        return mode, plan
+    if max(forward, reverse) < CLOSE * min(forward, reverse):
+        forward, reverse = (_count(transform, of_chosen, chosen) for transform in (jax.jacfwd, jax.jacrev))
+    return ("forward" if forward < reverse else "reverse"), None
+
+
+def _count(transform: Callable[..., Any], of_chosen: Callable[[Any], Any], chosen: Any) -> float:
+    """Floating-point operations of a whole program, counted before it is compiled."""
+    closed = jax.make_jaxpr(transform(lambda x: of_chosen(x)[0]))(chosen)
+    return sum(flops(equation.eqn) for equation in flatten(closed, lambda _: [], 0).needed())
 
 
 def _partial(
@@ -111,21 +148,12 @@ def _partial(
 
 
 def _chunked(
-    fun: Callable[..., Any],
-    argnums: int | Sequence[int],
-    mode: Mode,
-    chunk_size: int,
-    has_aux: bool,
-    args: Any,
-    kwargs: Any,
-) -> Any:
-    of_chosen, chosen = _partial(fun, argnums, has_aux, args, kwargs)
+    of_chosen: Callable[[Any], Any], chosen: Any, mode: Mode, chunk_size: int
+) -> tuple[Any, Coordinates, Coordinates, Any]:
+    """The matrix by ``chunk_size`` tangents or cotangents at a time, both coordinate systems, and aux."""
     chosen = jax.tree.map(jnp.asarray, chosen)
     here = Coordinates.of(chosen)
-    if mode == "forward":
-        out, push, aux = jax.linearize(of_chosen, chosen, has_aux=True)
-    else:
-        out, push, aux = jax.vjp(of_chosen, chosen, has_aux=True)
+    out, push, aux = (jax.linearize if mode == "forward" else jax.vjp)(of_chosen, chosen, has_aux=True)
     there = Coordinates.of(out)
     for place, space in (("input", here), ("output", there)):
         for leaf in space.leaves:
@@ -133,11 +161,13 @@ def _chunked(
                 msg = f"A Jacobian in chunks needs real floating-point values, but an {place} is {leaf.str_short()}. Leave chunk_size out, or cast."
                 raise TypeError(msg)
     if mode == "forward":
-        matrix = map_basis(lambda e: there.flatten(push(here.unflatten(e))), here.identity(), chunk_size).T
-    else:
-        matrix = map_basis(lambda e: here.flatten(*push(there.unflatten(e))), there.identity(), chunk_size)
-    jac = _blocks(matrix, here, there, like="output" if mode == "forward" else "input")
-    return (jac, aux) if has_aux else jac
+        return (
+            map_basis(lambda e: there.flatten(push(here.unflatten(e))), here.identity(), chunk_size).T,
+            here,
+            there,
+            aux,
+        )
+    return map_basis(lambda e: here.flatten(*push(there.unflatten(e))), there.identity(), chunk_size), here, there, aux
 
 
 def _blocks(matrix: jax.Array, here: Coordinates, there: Coordinates, *, like: Literal["input", "output"]) -> Any:

@@ -1,0 +1,175 @@
+"""`plan`: the cheapest way to a whole Jacobian, found before anything is computed.
+
+Counts what each stage costs, notes what can be read off, and solves the bracketing problem on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from jaxchain.discover.discover import Found, find
+from jaxchain.jacobian.bracket import Costs, Step, solve
+from jaxchain.jacobian.unit import Unit, units_of
+from jaxchain.table import Table, si
+
+__all__ = ["Plan", "make_plan", "plan"]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a Jacobian will be computed.
+
+    Attributes
+    ----------
+    units
+        The stages, in order of evaluation.
+    steps
+        What to do, in order; states are numbered 0 … q.
+    cost, forward_cost, reverse_cost
+        Predicted multiply-adds of the plan, of one tangent a column, of one cotangent a row.
+    """
+
+    found: Found
+    units: tuple[Unit, ...]
+    steps: tuple[Step, ...]
+    cost: float
+    forward_cost: float
+    reverse_cost: float
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """n_0 … n_q: numbers in each state."""
+        return (self.units[0].here.size, *(unit.there.size for unit in self.units))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the states."""
+        return ("input", *(unit.name for unit in self.units))
+
+    @property
+    def waist(self) -> str:
+        """The narrowest state."""
+        return self.names[int(np.argmin(self.sizes))]
+
+    @property
+    def rows(self) -> tuple[Step, ...]:
+        """The steps."""
+        return self.steps
+
+    def _describe(self, step: Step) -> str:
+        name = self.names
+        if step.middle is None:
+            kind = self.units[step.start].kind
+            read = {
+                "identity": "is the identity",
+                "diagonal": "is a diagonal, by one tangent of ones",
+                "linear": "is its weights, read off",
+            }
+            how = "tangents" if step.kind.endswith("tangent") else "cotangents"
+            count = self.sizes[step.start if how == "tangents" else step.stop]
+            return f"∂{name[step.stop]}/∂{name[step.start]} " + read.get(kind, f"by {count} {how}")
+        whole = f"∂{name[step.stop]}/∂{name[step.start]}"
+        left, right = f"∂{name[step.stop]}/∂{name[step.middle]}", f"∂{name[step.middle]}/∂{name[step.start]}"
+        if step.kind == "multiply":
+            return f"{whole} = {left} · {right}"
+        if step.kind == "eliminate tangent":
+            return f"{whole}: push the {self.sizes[step.start]} columns of {right} through to {name[step.stop]}"
+        return f"{whole}: pull the {self.sizes[step.stop]} rows of {left} back to {name[step.start]}"
+
+    def _table(self) -> Table:
+        better = min(self.forward_cost, self.reverse_cost)
+        steps = [s for s in self.steps if s.cost or s.middle is None]
+        rows = [(self._describe(s), si(s.cost, "")) for s in steps]
+        notes = [
+            f"Forward mode would take {si(self.forward_cost, '')} multiply-adds, reverse mode {si(self.reverse_cost, '')}, "
+            f"this plan {si(self.cost, '')}: {better / self.cost:.3g} times less than the better of the two."
+            if self.cost
+            else "Nothing needs to be multiplied.",
+            f"The narrowest state is {self.waist}, {min(self.sizes)} numbers.",
+        ]
+        return Table(
+            f"Plan for a Jacobian of {self.sizes[-1]} × {self.sizes[0]}", ("step", "multiply-adds"), rows, notes
+        )
+
+    def __str__(self) -> str:
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()  # pyright: ignore[reportPrivateUsage]
+
+
+def plan(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int = -1) -> Plan:
+    """Plan the Jacobian of ``fun`` with respect to one argument.
+
+    Parameters
+    ----------
+    fun
+        A chain or any JAX function.
+    args
+        Its arguments, as arrays or ``jax.ShapeDtypeStruct``.
+    argnum
+        Which one to differentiate with respect to; default: the last.
+
+    Returns
+    -------
+    Plan
+        ``print`` it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `jaxchain.discover`.
+
+    References
+    ----------
+    Naumann, arXiv 2406.11862.
+    """
+    return make_plan(find(fun, args, argnum))
+
+
+def make_plan(found: Found, *, structured: bool = True) -> Plan:
+    """The cheapest plan for a traced function."""
+    units = tuple(units_of(found, structured=structured))
+    sizes = np.array([units[0].here.size, *(u.there.size for u in units)], float)
+    bracketing = solve(_costs(units, sizes))
+    forward = float(sizes[0] * sum(u.tangent for u in units)) if sizes[0] else 0.0
+    reverse = float(sizes[-1] * sum(u.adjoint for u in units)) if sizes[-1] else 0.0
+    halved = tuple(Step(s.kind, s.start, s.middle, s.stop, s.cost / 2) for s in bracketing.steps)
+    return Plan(found, units, halved, bracketing.cost / 2, forward / 2, reverse / 2)
+
+
+def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
+    """Costs in floating-point operations; structure makes products cheaper than dense ones."""
+    tangent, adjoint, ready = (np.array([getattr(u, name) for u in units]) for name in ("tangent", "adjoint", "ready"))
+    full = np.concatenate([[0], np.cumsum([u.kind not in ("identity", "diagonal") for u in units])])
+    pushed, pulled = _running(tangent), _running(adjoint)
+
+    def multiply(i: Any, k: Any, j: Any) -> Any:
+        left, right = full[j] > full[k], full[k] > full[i]
+        return np.where(left & right, 2 * n[i] * n[k] * n[j], np.where(left | right, n[i] * n[j], n[i]))
+
+    return Costs(
+        tangent=np.minimum(_times(n[:-1], tangent), ready),
+        adjoint=_times(n[1:], adjoint),
+        multiply=multiply,
+        push=lambda i, k, j: _times(n[i], pushed(k, j)),
+        pull=lambda i, k, j: _times(n[j], pulled(i, k)),
+    )
+
+
+def _times(count: Any, work: Any) -> Any:
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(work), math.inf, count * work)
+
+
+def _running(work: np.ndarray) -> Callable[[Any, Any], Any]:
+    """Sums over ranges, infinite where a member is."""
+    never = np.concatenate([[0], np.cumsum(np.isinf(work))])
+    total = np.concatenate([[0.0], np.cumsum(np.where(np.isinf(work), 0.0, work))])
+    return lambda i, j: np.where(never[j] > never[i], math.inf, total[j] - total[i])

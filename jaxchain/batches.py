@@ -97,7 +97,9 @@ def _is_stream(data: Any) -> bool:
             )
             raise TypeError(msg)
         return True
-    if not jax.tree_util.treedef_is_leaf(jax.tree.structure(data)) or hasattr(data, "shape"):
+    if isinstance(data, Iterator):
+        return True
+    if not jax.tree_util.all_leaves([data]) or hasattr(data, "shape"):
         return False
     if not isinstance(data, Iterable):
         msg = f"data must be a pytree of arrays or an iterable of batches, but a {type(data).__name__} was given."
@@ -121,13 +123,20 @@ def _table(data: Any) -> tuple[Any, int]:
 def _stream(data: Iterable[Any], steps: int, chunk: int) -> Iterator[Chunk]:
     """Ready batches, stacked as long as their shapes agree; begun again while they can be."""
     batches = itertools.islice(_again(data), steps)
-    for _, alike in itertools.groupby(
-        batches, key=lambda batch: str(jax.tree.map(lambda leaf: (np.shape(leaf), leaf.dtype), batch))
-    ):
+    done = 0
+    for _, alike in itertools.groupby(batches, key=_signature):
         while stack := list(itertools.islice(alike, chunk)):
             each = jax.tree.map(lambda *leaves: np.stack(leaves), *stack)
-            _refuse_nonfinite(each, "batches")
+            _refuse_nonfinite(each, "batches", first=done)
+            done += len(stack)
             yield Chunk((), each)
+    if not done:
+        msg = "data gave no batch, so there is nothing to train on."
+        raise ValueError(msg)
+
+
+def _signature(batch: Any) -> str:
+    return str(jax.tree.map(lambda leaf: (np.shape(leaf), np.result_type(leaf)), batch))
 
 
 def _again(data: Iterable[Any]) -> Iterator[Any]:
@@ -140,13 +149,13 @@ def _again(data: Iterable[Any]) -> Iterator[Any]:
             return
 
 
-def _refuse_nonfinite(data: Any, unit: str) -> None:
+def _refuse_nonfinite(data: Any, unit: str, first: int = 0) -> None:
     for path, leaf in tree_leaves_with_path(data):
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             continue
         finite = np.asarray(jnp.isfinite(leaf)).reshape(len(leaf), -1).all(axis=1)
         if not finite.all():
             where = f" at {keystr(path)}" if path else ""
             bad = np.flatnonzero(~finite)
-            msg = f"data{where} holds NaN or infinity in {bad.size} of {finite.size} {unit}, first in number {bad[0]}. Drop or fill them."
+            msg = f"data{where} holds NaN or infinity in {bad.size} of {finite.size} {unit}, first in number {first + bad[0]}. Drop or fill them."
             raise ValueError(msg)

@@ -28,6 +28,11 @@ def is_inexact(leaf: Any) -> bool:
     return jnp.issubdtype(jax.typeof(leaf).dtype, jnp.inexact)
 
 
+def is_float0(leaf: Any) -> bool:
+    """Whether a tangent leaf is JAX's zero for values without a derivative."""
+    return getattr(leaf, "dtype", None) == jax.dtypes.float0
+
+
 @dataclass(frozen=True)
 class Coordinates:
     """The coordinate system of one state: flatten and unflatten its tangents and cotangents.
@@ -150,7 +155,7 @@ def check_like(given: Any, like: Any, kind: str, place: str) -> Any:
             where = f" at {keystr(path)}" if path else ""
             msg = f"The {kind} must look like the {place}{where}: {describe(expected)} is wanted, but {describe(leaf)} was given."
             raise TangentMismatchError(msg)
-    return given
+    return jax.tree.map(lambda leaf: leaf if is_float0(leaf) else jnp.asarray(leaf), given)
 
 
 def require_inexact(state: State, place: str) -> State:

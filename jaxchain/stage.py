@@ -111,15 +111,25 @@ class Stage:
         try:
             with jax.named_scope(self.name):  # so that profilers and `discover` can tell stages apart
                 return self.fn(*args)
-        except jax.errors.JAXTypeError:
-            raise
         except (TypeError, ValueError) as error:
+            if self._takes(*args):
+                raise  # about something else than the state's shape, such as a derivative that does not exist
             given = describe(args[-1]) if args else "nothing"
             msg = (
                 f"Stage {self.name!r} cannot be applied to the state that it was given, {given}. "
                 f"Its function said: {str(error).rstrip('.')}. Make the stage before it give what this one takes."
             )
             raise StageError(msg) from error
+
+    def _takes(self, *args: Any) -> bool:
+        """Whether the function accepts arguments of these shapes."""
+        try:
+            jax.eval_shape(self.fn, *args)
+        except jax.errors.JAXTypeError:
+            return True
+        except (TypeError, ValueError):
+            return False
+        return True
 
     @cached_property
     def params_like(self) -> Any:

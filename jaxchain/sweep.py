@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxchain.chain import Chain
 from jaxchain.discover import discover
@@ -84,7 +85,7 @@ class LocalJacobian:
     in_shape: tuple[Any, ...]
     out_shape: tuple[Any, ...]
 
-    @property
+    @cached_property
     def structure(self) -> Structure:
         """What the matrix is (see `Structure`). Needs values, so not under ``jit``."""
         return Structure.of(self.matrix, self.in_shape, self.out_shape)
@@ -176,6 +177,7 @@ def reverse_sweep(chain: Chain | Callable[..., Any], args: Args, cotangent: Stat
     """
     chain, *_ = start(chain, args)  # refuses bad arguments in jaxchain's words before jax.vjp does in its own
     (state, sides), pull_split = jax.vjp(chain.split, *args)
+    state = jax.tree.map(jnp.asarray, state)
     primals: list[State] = [state]
     pulls: list[Callable[[Any], tuple[Any, ...]]] = []
     for stage, side in zip(chain, sides, strict=True):
@@ -193,18 +195,30 @@ def reverse_sweep(chain: Chain | Callable[..., Any], args: Args, cotangent: Stat
 
 
 def accumulate(fn: Callable[[State], State], state: State, *, chunk_size: int | None = None) -> tuple[State, jax.Array]:
-    """f(x) and its dense Jacobian (m, n), by n tangents or m cotangents, whichever are fewer."""
+    """f(x) and its dense Jacobian (m, n), by n tangents or m cotangents, whichever are fewer and exist."""
     here = Coordinates.of(state)
     there = Coordinates.of(jax.eval_shape(fn, state))
-    if here.size <= there.size:
+
+    def by_tangents() -> tuple[State, jax.Array]:
         out, push = jax.linearize(fn, state)
         columns = map_basis(lambda e: there.flatten(push(here.unflatten(e))), here.identity(), chunk_size)
         return out, columns.T
-    out, pull = jax.vjp(fn, state)
-    rows = map_basis(
-        lambda e: here.flatten_cotangent(*pull(there.unflatten_cotangent(e))), there.identity(), chunk_size
-    )
-    return out, rows
+
+    def by_cotangents() -> tuple[State, jax.Array]:
+        out, pull = jax.vjp(fn, state)
+        return out, map_basis(
+            lambda e: here.flatten_cotangent(*pull(there.unflatten_cotangent(e))), there.identity(), chunk_size
+        )
+
+    first, second = (by_tangents, by_cotangents) if here.size <= there.size else (by_cotangents, by_tangents)
+    try:
+        return first()
+    except (
+        TypeError,
+        ValueError,
+        NotImplementedError,
+    ):  # a custom VJP has no forward mode, a while loop no reverse mode
+        return second()
 
 
 def local_jacobians(

@@ -94,7 +94,7 @@ class Equation:
         return [var for var in self.eqn.outvars if is_used(var)]
 
 
-@dataclass
+@dataclass(repr=False)
 class Program:
     """A flat program.
 

@@ -18,7 +18,7 @@ from jaxchain.discover.program import Equation, Program, is_used, is_var, new_va
 __all__ = ["Segment", "run"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segment:
     """Equations between two states.
 
@@ -74,17 +74,22 @@ def run(
     constants: Sequence[Any],
 ) -> Callable[..., list[Any]]:
     """The pure function that evaluates some equations of a program."""
-    from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-    eqns = rematerialised(equations, outvars)
-    jaxpr = Jaxpr(list(constants), list(invars), list(outvars), eqns)
+    jaxpr = new_jaxpr(constants, invars, outvars, rematerialised(equations, outvars))
     return jaxpr_as_fun(ClosedJaxpr(jaxpr, [program.constants[var] for var in constants]))
+
+
+def new_jaxpr(constvars: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Any:
+    """A jaxpr of these parts."""
+    from jax.extend.core import DebugInfo, Jaxpr
+
+    info = DebugInfo("jaxchain", "segment", ("",) * len(invars), ("",) * len(outvars))
+    return Jaxpr(list(constvars), list(invars), list(outvars), list(eqns), debug_info=info)
 
 
 def rematerialised(equations: Sequence[Equation], outvars: Sequence[Any]) -> list[Any]:
     """The equations as JAX's own, with what came from a rematerialised call put back into one."""
-    from jax.extend.core import Jaxpr
-
     if all(equation.origin.remat is None for equation in equations):
         return [equation.eqn for equation in equations]
     groups = [list(group) for _, group in itertools.groupby(equations, key=lambda e: id(e.origin.remat))]
@@ -102,14 +107,12 @@ def rematerialised(equations: Sequence[Equation], outvars: Sequence[Any]) -> lis
         writes = [var for var in made if var in later]
         # The body's variables must be its own: a jaxpr may not share them with the one around it.
         eqns.append(
-            call.replace(
-                invars=reads, outvars=writes, params={**call.params, "jaxpr": _renamed(Jaxpr, reads, writes, inner)}
-            )
+            call.replace(invars=reads, outvars=writes, params={**call.params, "jaxpr": _renamed(reads, writes, inner)})
         )
     return eqns
 
 
-def _renamed(jaxpr: Any, reads: Sequence[Any], writes: Sequence[Any], eqns: Sequence[Any]) -> Any:
+def _renamed(reads: Sequence[Any], writes: Sequence[Any], eqns: Sequence[Any]) -> Any:
     env = {var: new_var(var.aval) for var in reads}
     body: list[Any] = []
     for eqn in eqns:
@@ -120,4 +123,4 @@ def _renamed(jaxpr: Any, reads: Sequence[Any], writes: Sequence[Any], eqns: Sequ
                 outvars=[env[var] if is_used(var) else var for var in eqn.outvars],
             )
         )
-    return jaxpr([], [env[var] for var in reads], [env[var] for var in writes], body)
+    return new_jaxpr([], [env[var] for var in reads], [env[var] for var in writes], body)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["Bracketing", "Costs", "Step", "bracket", "solve"]
+__all__ = ["Bracketing", "Costs", "Solution", "Step", "bracket", "solve"]
 
 Kind = Literal["accumulate tangent", "accumulate adjoint", "multiply", "eliminate tangent", "eliminate adjoint"]
 ACCUMULATIONS: tuple[Kind, Kind] = ("accumulate tangent", "accumulate adjoint")
@@ -128,7 +128,8 @@ def bracket(
         push=push,
         pull=pull,
     )
-    return solve(costs)
+    solution = solve(costs)
+    return Bracketing(solution.cost(0, len(edges)), solution.steps(0, len(edges)))
 
 
 def forbidden(dtype: Any) -> Any:
@@ -143,15 +144,50 @@ def _number_type(sizes: Sequence[int], edges: Sequence[int]) -> Any:
     return np.int64 if bound < np.iinfo(np.int64).max // 8 else object
 
 
-def solve(costs: Costs) -> Bracketing:
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Optimal plans for every range of stages.
+
+    Attributes
+    ----------
+    best
+        (q + 1, q + 1): the least cost of the matrix from state i to state j.
+    middle, way
+        Where and how that range is put together.
+    """
+
+    best: np.ndarray
+    middle: np.ndarray
+    way: np.ndarray
+
+    def cost(self, start: int, stop: int) -> float:
+        """The least cost of one range; nothing for an empty one."""
+        return _plain(self.best[start, stop]) if stop > start else 0
+
+    def steps(self, start: int, stop: int) -> tuple[Step, ...]:
+        """The steps of one range, parts before wholes."""
+        steps: list[Step] = []
+        pending = [(start, stop)] if stop > start else []
+        while pending:
+            i, j = pending.pop()
+            if j - i == 1:
+                steps.append(Step(ACCUMULATIONS[self.way[i, j]], i, None, j, self.cost(i, j)))
+                continue
+            k, kind = int(self.middle[i, j]), COMBINATIONS[self.way[i, j]]
+            parts = {"multiply": [(i, k), (k, j)], "eliminate tangent": [(i, k)], "eliminate adjoint": [(k, j)]}[kind]
+            steps.append(Step(kind, i, k, j, self.cost(i, j) - sum(self.cost(*part) for part in parts)))
+            pending += parts
+        return tuple(reversed(steps))
+
+
+def solve(costs: Costs) -> Solution:
     """The dynamic programme: c(i, j) = min over i < k < j of the three ways to make (i, j) of its parts.
 
     multiply c(i,k) + c(k,j) + …, push c(i,k) + …, pull c(k,j) + …; all ranges of one length at
     once, so q numpy steps for O(q³) work.
     """
     q = len(costs.tangent)
-    dtype = costs.tangent.dtype
-    best = np.zeros((q + 1, q + 1), dtype)
+    best = np.zeros((q + 1, q + 1), costs.tangent.dtype)
     middle, way = np.zeros((q + 1, q + 1), int), np.zeros((q + 1, q + 1), int)
     singles = np.stack([costs.tangent, costs.adjoint])
     at = np.arange(q)
@@ -161,37 +197,18 @@ def solve(costs: Costs) -> Bracketing:
         i = np.arange(q - length + 1)[:, None]
         k, j = i + np.arange(1, length)[None], i + length
         before, after = best[i, k], best[k, j]
-        ways = np.stack(
-            [before + after + costs.multiply(i, k, j), before + costs.push(i, k, j), after + costs.pull(i, k, j)],
-            axis=-1,
-        )
-        flat = ways.reshape(len(i), -1)
+        ways = [before + after + costs.multiply(i, k, j), before + costs.push(i, k, j), after + costs.pull(i, k, j)]
+        flat = np.stack(ways, axis=-1).reshape(len(i), -1)
         choice = np.argmin(flat, axis=1)
         rows = np.arange(len(i))
         best[rows, rows + length] = flat[rows, choice]
         middle[rows, rows + length], way[rows, rows + length] = rows + 1 + choice // 3, choice % 3
-    return Bracketing(_plain(best[0, q]), tuple(_steps(best, middle, way)))
+    return Solution(best, middle, way)
 
 
 def _plain(number: Any) -> Any:
     """A Python number."""
     return number.item() if isinstance(number, np.generic) else number
-
-
-def _steps(best: np.ndarray, middle: np.ndarray, way: np.ndarray) -> list[Step]:
-    """The chosen steps, parts before wholes."""
-    steps: list[Step] = []
-    pending = [(0, len(best) - 1)]
-    while pending:
-        i, j = pending.pop()
-        if j - i == 1:
-            steps.append(Step(ACCUMULATIONS[way[i, j]], i, None, j, _plain(best[i, j])))
-            continue
-        k, kind = int(middle[i, j]), COMBINATIONS[way[i, j]]
-        parts = {"multiply": [(i, k), (k, j)], "eliminate tangent": [(i, k)], "eliminate adjoint": [(k, j)]}[kind]
-        steps.append(Step(kind, i, k, j, _plain(best[i, j] - sum(best[part] for part in parts))))
-        pending += parts
-    return steps[::-1]
 
 
 def _check(sizes: Sequence[int], edges: Sequence[int], memory_limit: int | None) -> None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxchain.discover.discover import Found
 from jaxchain.flat import map_basis
+from jaxchain.jacobian.bracket import Step
 from jaxchain.jacobian.matrix import Dense, Diagonal, Identity, Matrix, multiply
 from jaxchain.jacobian.plan import Plan
+from jaxchain.jacobian.sparse import Colouring
 from jaxchain.jacobian.unit import Unit
 
 __all__ = ["execute"]
 
 
-class _Linearised:
+class Linearised:
     """One unit at one state: its matrix, and its action on matrices from either side."""
 
     def __init__(
@@ -55,6 +58,8 @@ class _Linearised:
             return Diagonal(self.diagonal)
         if self.unit.kind == "linear" and local.matrix is not None:
             return Dense(local.matrix(*self.core_sides))
+        if self.unit.colouring is not None:
+            return Dense(self.unit.colouring.jacobian(self.sides, self.state, self.chunk_size))
         if kind == "accumulate tangent":
             return Dense(map_basis(self.push, self.unit.here.identity(), self.chunk_size).T)
         return Dense(map_basis(self.pull, self.unit.there.identity(), self.chunk_size))
@@ -80,17 +85,42 @@ def _columns(push: Callable[[jax.Array], jax.Array], columns: jax.Array, chunk_s
 
 def execute(plan: Plan, args: tuple[Any, ...], chunk_size: int | None = None) -> jax.Array:
     """The whole Jacobian (m, n) of the planned function at ``args``."""
-    position = plan.found.argnum % len(args)
-    state = tuple(jax.tree.leaves(args[position]))
-    wanted = tuple((*unit.segment.sides, *unit.core.sides) for unit in plan.units)
-    values = plan.found.sides(wanted).values(jax.tree.leaves((*args[:position], *args[position + 1 :])))
-    units: list[_Linearised] = []
+    if plan.whole is not None:
+        return run_colouring(plan.found, plan.whole, args, chunk_size)
+    units = linearise(plan, args, chunk_size)
+    return perform(plan.steps, units)[0, len(units)].dense()
+
+
+def run_colouring(found: Found, whole: Colouring, args: tuple[Any, ...], chunk_size: int | None) -> jax.Array:
+    """The whole Jacobian (m, n), by colours."""
+    state, values = _split(found, args, [whole.segment.sides])
+    return whole.jacobian([values[v] for v in whole.segment.sides], state, chunk_size)
+
+
+def _split(
+    found: Found, args: tuple[Any, ...], wanted: Sequence[tuple[Any, ...]]
+) -> tuple[tuple[Any, ...], dict[Any, Any]]:
+    """The chain input's leaves, and the side values that are wanted."""
+    position = found.argnum % len(args)
+    others = jax.tree.leaves((*args[:position], *args[position + 1 :]))
+    return tuple(jax.tree.leaves(args[position])), found.sides(tuple(wanted)).values(others)
+
+
+def linearise(plan: Plan, args: tuple[Any, ...], chunk_size: int | None = None) -> list[Linearised]:
+    """Evaluate the function; every unit at its state."""
+    state, values = _split(plan.found, args, [(*unit.segment.sides, *unit.core.sides) for unit in plan.units])
+    units: list[Linearised] = []
     for unit in plan.units:
         sides, core_sides = ([values[v] for v in segment.sides] for segment in (unit.segment, unit.core))
-        units.append(_Linearised(unit, sides, core_sides, state, chunk_size))
+        units.append(Linearised(unit, sides, core_sides, state, chunk_size))
         state = unit.call(sides, state)
+    return units
+
+
+def perform(steps: Sequence[Step], units: list[Linearised]) -> dict[tuple[int, int], Matrix]:
+    """The matrices that are left when all steps are done, by the states that they lie between."""
     ready: dict[tuple[int, int], Matrix] = {}
-    for step in plan.steps:
+    for step in steps:
         i, k, j = step.start, step.middle, step.stop
         if k is None:
             ready[i, j] = units[i].matrix(step.kind)
@@ -106,4 +136,4 @@ def execute(plan: Plan, args: tuple[Any, ...], chunk_size: int | None = None) ->
             for unit in reversed(units[i:k]):
                 rows = unit.before(rows)
             ready[i, j] = Dense(rows)
-    return ready[0, len(units)].dense()
+    return ready

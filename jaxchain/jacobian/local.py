@@ -74,7 +74,9 @@ def read_off(segment: Segment) -> Local:
 def _keeps(equation: Equation, segment: Segment) -> bool:
     """Whether an equation passes its input on, shifted or reshaped at most."""
     own = [atom for atom in equation.reads if atom not in segment.sides and atom not in segment.constants]
-    if equation.name in RESHAPES:
+    if equation.name in RESHAPES or (
+        equation.name == "broadcast_in_dim" and own and own[0].aval.size == equation.eqn.outvars[0].aval.size
+    ):
         return True
     shifted = equation.name in SHIFTS and len(own) == 1 and own[0].aval.shape == equation.eqn.outvars[0].aval.shape
     return shifted and not (equation.name == "sub" and equation.eqn.invars[0] is not own[0])

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 __all__ = ["Measured", "flops", "measure"]
 
@@ -78,7 +77,7 @@ def _once(compiled: Any) -> float:
     return float((compiled.cost_analysis() or {}).get("flops", 0.0))
 
 
-def _again(closed: ClosedJaxpr) -> float:
+def _again(closed: Any) -> float:
     """FLOPs of all iterations of all scans after each one's first, which XLA has counted."""
     return sum(
         _iterations_after_first(eqn) for eqn in _walk(closed.jaxpr, into_scans=False) if eqn.primitive.name == "scan"
@@ -86,24 +85,18 @@ def _again(closed: ClosedJaxpr) -> float:
 
 
 def _iterations_after_first(eqn: Any) -> float:
+    from jax.extend.core import jaxpr_as_fun  # costs more to import than all of jaxchain
+
     body, length = eqn.params["jaxpr"], eqn.params["length"]
     once = _once(jax.jit(jaxpr_as_fun(body)).lower(*body.in_avals).compile())
-    return (length - 1) * once + length * _again(body)
+    return max(length - 1, 0) * once + length * _again(body)
 
 
-def _walk(jaxpr: Jaxpr, *, into_scans: bool = True) -> Iterator[Any]:
+def _walk(jaxpr: Any, *, into_scans: bool = True) -> Iterator[Any]:
+    from jax.extend.core import jaxprs_in_params
+
     for eqn in jaxpr.eqns:
         yield eqn
         if into_scans or eqn.primitive.name != "scan":
-            for inner in _inner(eqn.params.values()):
+            for inner in jaxprs_in_params(eqn.params):
                 yield from _walk(inner, into_scans=into_scans)
-
-
-def _inner(values: Any) -> Iterator[Jaxpr]:
-    for value in values:
-        if isinstance(value, ClosedJaxpr):
-            yield value.jaxpr
-        elif isinstance(value, Jaxpr):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _inner(value)

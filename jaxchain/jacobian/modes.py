@@ -8,7 +8,7 @@ under ``jax.jit``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Literal, get_args
 
 import jax
@@ -18,12 +18,13 @@ from jaxchain.discover.count import flops
 from jaxchain.discover.discover import find
 from jaxchain.discover.program import flatten
 from jaxchain.flat import Coordinates, map_basis
+from jaxchain.jacobian.budget import fit
 from jaxchain.jacobian.execute import execute
-from jaxchain.jacobian.plan import Plan, make_plan
+from jaxchain.jacobian.plan import Plan, make_plan, sparse_plan
 
 __all__ = ["Mode", "jacobian"]
 
-Mode = Literal["auto", "forward", "reverse", "mixed"]
+Mode = Literal["auto", "forward", "reverse", "mixed", "sparse"]
 
 WORTH_IT = 0.97
 """A plan is used where it is predicted to cost less than this share of the better simple mode."""
@@ -38,6 +39,7 @@ def jacobian(
     *,
     mode: Mode = "auto",
     chunk_size: int | None = None,
+    memory_limit: int | None = None,
     has_aux: bool = False,
     holomorphic: bool = False,
 ) -> Callable[..., Any]:
@@ -52,10 +54,14 @@ def jacobian(
     mode
         ``"forward"``: one tangent a column; ``"reverse"``: one cotangent a row; ``"mixed"``: the
         cheapest bracketing of the stages' Jacobians; ``"auto"``: the same with every local Jacobian
-        that can be read off the program, or a simple mode where that is no dearer.
+        that can be read off the program, or a simple mode where that is no dearer; ``"sparse"``:
+        the whole function's pattern, coloured (needs the extra ``sparse``).
     chunk_size
         How many columns or rows are computed at once; ``None``: all. Bounds the memory. Real
         inputs and outputs only.
+    memory_limit
+        Most temporary memory in bytes, as XLA's ``memory_analysis`` measures it; picks the cheapest
+        way and the largest chunks that respect it. Costs a few compilations.
     has_aux
         Whether ``fun`` returns ``(output, aux)``; the result is then ``(jacobian, aux)``.
     holomorphic
@@ -69,7 +75,10 @@ def jacobian(
     Raises
     ------
     ValueError
-        If the mode is unknown, or ``chunk_size`` is below 1.
+        If the mode is unknown, ``chunk_size`` is below 1, or ``memory_limit`` cannot be met (says
+        the least that can).
+    ImportError
+        From the call, if ``mode="sparse"`` and the extra is not installed.
     TypeError
         From the call, if an input or output is not floating point.
 
@@ -87,23 +96,52 @@ def jacobian(
         msg = f"chunk_size is how many rows or columns are computed at once, so at least 1; {chunk_size} was given."
         raise ValueError(msg)
 
+    if memory_limit is not None and (memory_limit < 1 or chunk_size is not None or holomorphic):
+        msg = "memory_limit is a positive number of bytes, and it chooses the chunks itself: leave chunk_size and holomorphic out."
+        raise ValueError(msg)
+
     @wraps(fun, updated=())
     def jac(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = _partial(fun, argnums, has_aux, args, kwargs)
-        chosen_mode, plan = (mode, None) if mode in ("forward", "reverse") else _choose(of_chosen, chosen, mode)
-        if plan is not None:
-            matrix, like, out_aux = execute(plan, (chosen,), chunk_size), "input", of_chosen(chosen)
-            here, there, aux = Coordinates.of(chosen), Coordinates.of(out_aux[0]), out_aux[1]
-        elif chunk_size is None:
-            transform = jax.jacfwd if chosen_mode == "forward" else jax.jacrev
+        of_chosen, chosen = _of_chosen(fun, argnums, has_aux, args, kwargs)
+        way, plan = (mode, None) if mode in ("forward", "reverse") else _choose(of_chosen, chosen, mode)
+        if plan is None and chunk_size is None and memory_limit is None:
+            transform = jax.jacfwd if way == "forward" else jax.jacrev
             return transform(fun, argnums, has_aux=has_aux, holomorphic=holomorphic)(*args, **kwargs)
+        chosen = jax.tree.map(jnp.asarray, chosen)
+        here, there = _real_spaces(of_chosen, chosen)
+
+        def candidate(way: Mode, plan: Plan | None, chunk: int | None) -> Callable[[Any], Any]:
+            def blocks(chosen: Any) -> Any:
+                matrix = _by_basis(of_chosen, chosen, way, chunk) if plan is None else execute(plan, (chosen,), chunk)
+                return _blocks(matrix, here, there, like="output" if way == "forward" else "input")
+
+            return blocks
+
+        if memory_limit is None:
+            compute = candidate(way, plan, chunk_size)
         else:
-            matrix, here, there, aux = _chunked(of_chosen, chosen, chosen_mode, chunk_size)
-            like = "output" if chosen_mode == "forward" else "input"
-        blocks = _blocks(matrix, here, there, like=like)
-        return (blocks, aux) if has_aux else blocks
+            ways = [(way, plan)] + [
+                (simple, None) for simple in ("reverse", "forward") if mode == "auto" and simple != way
+            ]
+            widest = max(here.size, there.size)
+            compute = fit([partial(candidate, *one) for one in ways], chosen, widest, memory_limit)
+        return (compute(chosen), of_chosen(chosen)[1]) if has_aux else compute(chosen)
 
     return jac
+
+
+def _real_spaces(of_chosen: Callable[[Any], Any], chosen: Any) -> tuple[Coordinates, Coordinates]:
+    """Coordinates of input and output, once both are known to be real."""
+    here, there = Coordinates.of(chosen), Coordinates.of(jax.eval_shape(of_chosen, chosen)[0])
+    for place, space in (("input", here), ("output", there)):
+        for leaf in space.leaves:
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                msg = (
+                    f"A planned or chunked Jacobian needs real floating-point values, but an {place} is {leaf.dtype}{list(leaf.shape)}. "
+                    'Cast it, or use mode="forward" or "reverse" without chunk_size and memory_limit.'
+                )
+                raise TypeError(msg)
+    return here, there
 
 
 def _choose(of_chosen: Callable[[Any], Any], chosen: Any, mode: Mode) -> tuple[Mode, Plan | None]:
@@ -112,7 +150,10 @@ def _choose(of_chosen: Callable[[Any], Any], chosen: Any, mode: Mode) -> tuple[M
     here, there = Coordinates.of(chosen), Coordinates.of(out)
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in (*here.leaves, *there.leaves)) or not here.leaves:
         return "reverse", None  # complex values have conventions, and what is no number errors, of JAX's own
-    plan = make_plan(find(lambda x: of_chosen(x)[0], (chosen,), 0), structured=mode == "auto")
+    found = find(lambda x: of_chosen(x)[0], (chosen,), 0)
+    if mode == "sparse":
+        return mode, sparse_plan(found)
+    plan = make_plan(found, structured=mode == "auto")
     forward, reverse = plan.forward_cost, plan.reverse_cost
     if mode == "mixed" or plan.cost < WORTH_IT * min(forward, reverse):
         return mode, plan
@@ -127,7 +168,7 @@ def _count(transform: Callable[..., Any], of_chosen: Callable[[Any], Any], chose
     return sum(flops(equation.eqn) for equation in flatten(closed, lambda _: [], 0).needed())
 
 
-def _partial(
+def _of_chosen(
     fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, args: Any, kwargs: Any
 ) -> tuple[Any, Any]:
     """``fun`` of the differentiated arguments alone, returning ``(output, aux)``, and those arguments."""
@@ -147,27 +188,14 @@ def _partial(
     return of_chosen, args[argnums] if isinstance(argnums, int) else tuple(args[p] for p in positions)
 
 
-def _chunked(
-    of_chosen: Callable[[Any], Any], chosen: Any, mode: Mode, chunk_size: int
-) -> tuple[Any, Coordinates, Coordinates, Any]:
-    """The matrix by ``chunk_size`` tangents or cotangents at a time, both coordinate systems, and aux."""
-    chosen = jax.tree.map(jnp.asarray, chosen)
+def _by_basis(of_chosen: Callable[[Any], Any], chosen: Any, way: Mode, chunk_size: int | None) -> jax.Array:
+    """The matrix (m, n) in a simple mode, ``chunk_size`` tangents or cotangents at a time."""
     here = Coordinates.of(chosen)
-    out, push, aux = (jax.linearize if mode == "forward" else jax.vjp)(of_chosen, chosen, has_aux=True)
+    out, push, _ = (jax.linearize if way == "forward" else jax.vjp)(of_chosen, chosen, has_aux=True)
     there = Coordinates.of(out)
-    for place, space in (("input", here), ("output", there)):
-        for leaf in space.leaves:
-            if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                msg = f"A Jacobian in chunks needs real floating-point values, but an {place} is {leaf.str_short()}. Leave chunk_size out, or cast."
-                raise TypeError(msg)
-    if mode == "forward":
-        return (
-            map_basis(lambda e: there.flatten(push(here.unflatten(e))), here.identity(), chunk_size).T,
-            here,
-            there,
-            aux,
-        )
-    return map_basis(lambda e: here.flatten(*push(there.unflatten(e))), there.identity(), chunk_size), here, there, aux
+    if way == "forward":
+        return map_basis(lambda e: there.flatten(push(here.unflatten(e))), here.identity(), chunk_size).T
+    return map_basis(lambda e: here.flatten(*push(there.unflatten(e))), there.identity(), chunk_size)
 
 
 def _blocks(matrix: jax.Array, here: Coordinates, there: Coordinates, *, like: Literal["input", "output"]) -> Any:

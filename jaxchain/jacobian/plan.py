@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from jaxchain.discover.discover import Found, find
-from jaxchain.jacobian.bracket import Costs, Step, solve
+from jaxchain.discover.segment import Segment
+from jaxchain.jacobian.bracket import Costs, Solution, Step, solve
+from jaxchain.jacobian.local import Local
+from jaxchain.jacobian.sparse import Colouring, available, colouring_of, may_be_sparse, unavailable
 from jaxchain.jacobian.unit import Unit, units_of
 from jaxchain.table import Table, si
 
-__all__ = ["Plan", "make_plan", "plan"]
+__all__ = ["Plan", "make_plan", "plan", "sparse_plan"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,9 @@ class Plan:
     cost: float
     forward_cost: float
     reverse_cost: float
+    solution: Solution
+    whole: Colouring | None = None
+    """The coloured pattern of the whole function, where that is the cheapest way."""
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -65,7 +71,10 @@ class Plan:
     def _describe(self, step: Step) -> str:
         name = self.names
         if step.middle is None:
-            kind = self.units[step.start].kind
+            unit = self.units[step.start]
+            if unit.colouring is not None:
+                return f"∂{name[step.stop]}/∂{name[step.start]} by {unit.colouring.colours} colours"
+            kind = unit.kind
             read = {
                 "identity": "is the identity",
                 "diagonal": "is a diagonal, by one tangent of ones",
@@ -84,8 +93,15 @@ class Plan:
 
     def _table(self) -> Table:
         better = min(self.forward_cost, self.reverse_cost)
-        steps = [s for s in self.steps if s.cost or s.middle is None]
-        rows = [(self._describe(s), si(s.cost, "")) for s in steps]
+        rows = [(self._describe(s), si(s.cost, "")) for s in self.steps if s.cost or s.middle is None]
+        if self.whole is not None:
+            how = "tangents" if self.whole.forward else "cotangents"
+            rows = [
+                (
+                    f"∂{self.names[-1]}/∂input, a sparse matrix, by {self.whole.colours} {how}, one a colour",
+                    si(self.cost, ""),
+                )
+            ]
         notes = [
             f"Forward mode would take {si(self.forward_cost, '')} multiply-adds, reverse mode {si(self.reverse_cost, '')}, "
             f"this plan {si(self.cost, '')}: {better / self.cost:.3g} times less than the better of the two."
@@ -137,11 +153,49 @@ def make_plan(found: Found, *, structured: bool = True) -> Plan:
     """The cheapest plan for a traced function."""
     units = tuple(units_of(found, structured=structured))
     sizes = np.array([units[0].here.size, *(u.there.size for u in units)], float)
-    bracketing = solve(_costs(units, sizes))
-    forward = float(sizes[0] * sum(u.tangent for u in units)) if sizes[0] else 0.0
-    reverse = float(sizes[-1] * sum(u.adjoint for u in units)) if sizes[-1] else 0.0
-    halved = tuple(Step(s.kind, s.start, s.middle, s.stop, s.cost / 2) for s in bracketing.steps)
-    return Plan(found, units, halved, bracketing.cost / 2, forward / 2, reverse / 2)
+    solution = solve(_costs(units, sizes))
+    q = len(units)
+    work = solution.cost(0, q)
+    tangent, adjoint = sum(u.tangent for u in units), sum(u.adjoint for u in units)
+    whole = whole_colouring(found) if structured and q > 1 and _may_be_sparse(units) else None
+    if whole is not None:
+        by_colour = whole.colours * (tangent if whole.forward else adjoint)
+        whole, work = (whole, by_colour) if by_colour < work else (None, work)
+    halved = tuple(Step(s.kind, s.start, s.middle, s.stop, s.cost / 2) for s in solution.steps(0, q))
+    forward, reverse = float(_times(sizes[0], tangent)), float(_times(sizes[-1], adjoint))
+    return Plan(found, units, halved, work / 2, forward / 2, reverse / 2, solution, whole)
+
+
+def sparse_plan(found: Found) -> Plan:
+    """The plan that colours the whole function's pattern, whatever that costs.
+
+    Raises
+    ------
+    ImportError
+        If asdex is not installed; says how to install it.
+    NotImplementedError
+        If asdex finds no pattern.
+    """
+    if reason := unavailable():
+        msg = f'mode="sparse" needs asdex to find and colour patterns, but {reason}: pip install --upgrade "jaxchain[sparse]".'
+        raise ImportError(msg)
+    if (whole := whole_colouring(found)) is None:
+        msg = 'asdex cannot find the sparsity pattern of this function; use mode="auto".'
+        raise NotImplementedError(msg)
+    return replace(make_plan(found), whole=whole)
+
+
+def whole_colouring(found: Found) -> Colouring | None:
+    """The coloured pattern of a traced function as a whole."""
+    whole = Unit("whole", segment := Segment.join(found.segments), segment, Local("dense"))
+    return colouring_of(segment, whole.here, whole.there)
+
+
+def _may_be_sparse(units: tuple[Unit, ...]) -> bool:
+    """Whether no unit makes the product dense, as far as one can see without looking for a pattern."""
+    return available() and all(
+        u.kind in ("identity", "diagonal") or may_be_sparse(u.segment, u.here, u.there) for u in units
+    )
 
 
 def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:

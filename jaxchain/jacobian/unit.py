@@ -22,6 +22,7 @@ from jaxchain.discover.program import flatten, reach
 from jaxchain.discover.segment import Segment
 from jaxchain.flat import Coordinates
 from jaxchain.jacobian.local import Local, read_off
+from jaxchain.jacobian.sparse import Colouring, available, colouring_of, may_be_sparse
 
 __all__ = ["Unit", "units_of"]
 
@@ -43,12 +44,15 @@ class Unit:
         Of these, the ones that its derivative comes from.
     local
         What its Jacobian is, where that can be read off the program.
+    sparse
+        Whether to look for a sparse pattern.
     """
 
     name: str
     segment: Segment
     core: Segment
     local: Local
+    sparse: bool = False
 
     @property
     def kind(self) -> str:
@@ -77,8 +81,23 @@ class Unit:
 
     @property
     def ready(self) -> float:
-        """Operations to get its matrix without accumulating it; infinite where that cannot be done."""
+        """Operations to get its matrix without a full basis; infinite where that cannot be done."""
+        if self.colouring is not None:
+            return self.colouring.colours * (self.tangent if self.colouring.forward else self.adjoint)
         return {"identity": 0.0, "linear": 0.0, "diagonal": float(self.here.size)}.get(self.kind, math.inf)
+
+    @cached_property
+    def colouring(self) -> Colouring | None:
+        """Its coloured pattern, where it has no simpler structure and a colouring saves work."""
+        if (
+            self.kind != "dense"
+            or not self.sparse
+            or not may_be_sparse(self.segment, self.here, self.there)
+            or not available()
+        ):
+            return None
+        found = colouring_of(self.segment, self.here, self.there)
+        return found if found is not None and found.colours < min(self.here.size, self.there.size) else None
 
     def call(self, sides: Sequence[Any], state: tuple[Any, ...]) -> tuple[Any, ...]:
         """Its function, from the leaves of a state to those of the next."""
@@ -123,7 +142,8 @@ def units_of(found: Found, *, structured: bool = True) -> list[Unit]:
     stages = _stage_of_each(found)
     units = [_unit(found, run, locals_) for run in runs]
     labels = _labels([stages[_core(run, locals_)] for run in runs], [operation([u.core]) for u in units])
-    named = [Unit(label, u.segment, u.core, u.local) for label, u in zip(labels, units, strict=True)]
+    sparse = structured
+    named = [Unit(label, u.segment, u.core, u.local, sparse) for label, u in zip(labels, units, strict=True)]
     return named if len(named) <= MOST else _joined(named, math.ceil(len(named) / MOST))
 
 

@@ -54,14 +54,14 @@ def conv_net(
     ValueError
         As `mlp`.
     """
-    height, width, n_in = sizes_of(image_shape, "image_shape (height, width, channels)", 3)
+    height, width, n_in = sizes_of(image_shape, "image_shape (height, width, channels)", exactly=3)
+    classes, kernel_size, stride = sizes_of([classes, kernel_size, stride], "classes, kernel_size and stride", exactly=3)
     layers, (name, act) = Layers(init, sigma_w, sigma_b, dtype), activation_named(activation)
     stages: list[Stage] = []
     for k, n_out in enumerate(sizes_of(channels, "channels", 1)):
         start = partial(layers.kernel, side=kernel_size, n_in=n_in, n_out=n_out)
         stages += [Stage(f"conv_{k}", partial(convolve, stride), start), Stage(f"{name}_{k}", act)]
         height, width, n_in = -(-height // stride), -(-width // stride), n_out
-    (classes,) = sizes_of([classes], "classes", 1)
     return Chain([*stages, Stage("flatten", jnp.ravel), layers.dense("dense_0", height * width * n_in, classes)])
 
 

@@ -126,7 +126,7 @@ def residual_net(
     ----------
     He et al., arXiv 1512.03385.
     """
-    n_in, width, n_out = sizes_of(sizes, "sizes (in, width, out)", 3)
+    n_in, width, n_out = sizes_of(sizes, "sizes (in, width, out)", exactly=3)
     (depth,) = sizes_of([depth], "depth", 1)
     layers, (_, act) = Layers(init, sigma_w, sigma_b, dtype), activation_named(activation)
     inner = width if hidden is None else sizes_of([hidden], "hidden", 1)[0]

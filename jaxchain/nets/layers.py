@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -76,7 +77,9 @@ def weights(init: str, sigma_w: float | None, *, in_axis: Any = -1, out_axis: in
     fan, default = lookup(INITIALISERS, init, "initialiser")
     scale = default if sigma_w is None else sigma_w
     if fan == "orthogonal":
-        return jax.nn.initializers.orthogonal(scale, column_axis=out_axis)
+        draw = jax.nn.initializers.orthogonal(scale, column_axis=out_axis)
+        # QR knows no half precision: draw wider, then round.
+        return lambda key, shape, dtype: draw(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
     # variance_scaling refuses a scale of zero, which theory asks for; scaling the draw does not.
     draw = jax.nn.initializers.variance_scaling(1.0, fan, "normal", in_axis=in_axis, out_axis=out_axis)
     return lambda key, shape, dtype: scale * draw(key, shape, dtype)
@@ -87,11 +90,16 @@ def float_dtype(dtype: Any) -> Any:
     return jnp.result_type(float) if dtype is None else dtype
 
 
-def sizes_of(sizes: Sequence[int], what: str, least: int = 2) -> list[int]:
-    """``sizes`` as a list, once they are at least ``least`` positive integers."""
-    widths = list(sizes)
-    if len(widths) < least or any(not isinstance(n, int) or n < 1 for n in widths):  # pyright: ignore[reportUnnecessaryIsInstance]
-        msg = f"{what} must be at least {least} positive integers, but {sizes!r} was given."
+def sizes_of(sizes: Sequence[int], what: str, least: int = 2, exactly: int = 0) -> list[int]:
+    """``sizes`` as a list, once they are positive integers, ``exactly`` so many or at least ``least``."""
+    try:
+        widths = [operator.index(n) for n in sizes if not isinstance(n, bool)]
+    except TypeError:
+        widths = []
+    wrong_number = len(widths) != exactly if exactly else len(widths) < least
+    if wrong_number or len(widths) != len(sizes) or min(widths) < 1:
+        count = f"{exactly}" if exactly else f"at least {least}"
+        msg = f"{what} must be {count} positive integers, but {sizes!r} was given."
         raise ValueError(msg)
     return widths
 

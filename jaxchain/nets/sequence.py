@@ -119,7 +119,7 @@ def transformer(
     ----------
     Vaswani et al., arXiv 1706.03762; Xiong et al., arXiv 2002.04745 (pre-norm).
     """
-    n_in, width, n_out = sizes_of(sizes, "sizes (in, width, out)", 3)
+    n_in, width, n_out = sizes_of(sizes, "sizes (in, width, out)", exactly=3)
     depth, heads = sizes_of([depth, heads], "depth and heads")
     if width % heads:
         msg = f"heads must divide the width, but {heads} heads do not divide {width}."
@@ -136,7 +136,7 @@ def transformer(
     def attention(p: dict[str, Any], x: jax.Array) -> jax.Array:
         positions = x.shape[0]
         qkv = affine(p["qkv"], _norm(p["scale"], x)).reshape(positions, 3, heads, width // heads)
-        mixed = jax.nn.dot_product_attention(qkv[:, 0], qkv[:, 1], qkv[:, 2], is_causal=True)
+        mixed = _causal_attention(qkv[:, 0], qkv[:, 1], qkv[:, 2])
         return x + affine(p["out"], mixed.reshape(positions, width))
 
     def start_attention(key: jax.Array) -> dict[str, Any]:
@@ -174,6 +174,14 @@ def transformer(
             layers.dense("unembed", width, n_out),
         ]
     )
+
+
+def _causal_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """softmax(q·k/√d) v over earlier positions, all (positions, heads, d); in the inputs' own precision."""
+    scores = jnp.einsum("qhd,khd->hqk", q, k) / math.sqrt(q.shape[-1])
+    earlier = jnp.tril(jnp.ones(scores.shape[-2:], bool))
+    weights = jax.nn.softmax(jnp.where(earlier, scores, -jnp.inf), axis=-1)
+    return jnp.einsum("hqk,khd->qhd", weights, v)
 
 
 def _norm(scale: jax.Array, x: jax.Array) -> jax.Array:

@@ -1,0 +1,73 @@
+"""A Jacobian within a memory limit: which way, and how many rows or columns at once.
+
+XLA itself is asked what a compiled candidate needs; chunking changes memory, hardly work, so the
+candidates are tried from the cheapest on and each with the largest chunk that fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+__all__ = ["Candidate", "fit", "temporary_bytes"]
+
+Candidate = Callable[[int | None], Callable[[Any], Any]]
+"""``candidate(chunk_size)`` → the function of the chain input that computes the Jacobian so."""
+
+
+def fit(candidates: Sequence[Candidate], chosen: Any, widest: int, limit: int) -> Callable[[Any], Any]:
+    """The first candidate that needs at most ``limit`` bytes of temporary memory, in as few chunks as possible.
+
+    Parameters
+    ----------
+    candidates
+        Cheapest first.
+    chosen
+        The chain input.
+    widest
+        The most rows or columns that any step computes at once.
+    limit
+        Bytes.
+
+    Raises
+    ------
+    ValueError
+        If none fits, with the least that one needs.
+    """
+    least: list[int] = []
+    for candidate in candidates:
+        if temporary_bytes(candidate(None), chosen) <= limit:
+            return candidate(None)
+        if (smallest := temporary_bytes(candidate(1), chosen)) > limit:
+            least.append(smallest)
+            continue
+        low, high = 1, max(widest, 2)
+        while high > 2 * low:  # within a factor of two of the largest chunk that fits
+            middle = int((low * high) ** 0.5)
+            fits = temporary_bytes(candidate(middle), chosen) <= limit
+            low, high = (middle, high) if fits else (low, middle)
+        return candidate(low)
+    msg = f"memory_limit={limit} bytes cannot be met: the least that any mode needs, one row or column at a time, is {min(least)} bytes."
+    raise ValueError(msg)
+
+
+def temporary_bytes(fun: Callable[[Any], Any], chosen: Any) -> int:
+    """Temporary memory of ``fun(chosen)`` once compiled, in bytes; values it closed over may be tracers."""
+    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+    closed: Any = jax.make_jaxpr(fun)(chosen)
+    consts = list(closed.consts)
+
+    def lifted(consts: list[Any], leaves: list[Any]) -> Any:
+        return jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, consts))(*leaves)
+
+    shapes = jax.tree.map(_shape, (consts, jax.tree.leaves(chosen)))
+    memory = jax.jit(lifted).lower(*shapes).compile().memory_analysis()
+    return 0 if memory is None else int(memory.temp_size_in_bytes)
+
+
+def _shape(value: Any) -> jax.ShapeDtypeStruct:
+    aval = jax.typeof(value)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)

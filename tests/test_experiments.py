@@ -1,0 +1,139 @@
+"""Every experiment runs, writes the figures it names, and finds what theory says it should."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("tyro")
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.py") if path.stem != "common")
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """``run(name)``: a script's main in this process, quickly; its figures are checked, its numbers returned."""
+    monkeypatch.setattr(sys, "path", [str(EXPERIMENTS), *sys.path])
+
+    def run(name):
+        with mpl.rc_context({"backend": "agg"}):
+            importlib.import_module(name).main(quick=True, out=tmp_path)
+        numbers = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+        for figure in numbers["figures"]:
+            content = (tmp_path / figure).read_bytes()
+            assert content.startswith(b"\x89PNG"), figure
+            assert len(content) > 5000, figure
+        written = {path.name for path in tmp_path.iterdir()}
+        assert written == {*numbers["figures"], f"{name}.json"}
+        assert numbers["findings"]
+        return numbers
+
+    yield run
+    for name in (*NAMES, "common"):
+        sys.modules.pop(name, None)
+
+
+def test_digits_are_learnt_and_both_sweeps_meet_at_every_state(run):
+    found = run("explore_digits")
+    assert found["accuracy"] > 0.9
+    assert found["product_gap"] < 1e-5
+    assert len(found["figures"]) == 4
+
+
+def test_reverse_mode_beats_forward_mode_on_a_classifier_by_columns_over_rows(run):
+    found = run("explore_digits")
+    forward, reverse = (row["flops"] for row in found["modes"])
+    assert forward / reverse == pytest.approx(65 / 11, rel=0.02)  # (1 + n)/(1 + m): each also evaluates the network
+    gradient = found["gradient"]
+    assert gradient["parameters"] == 64 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
+    assert gradient["ratio"] == pytest.approx(gradient["parameters"], rel=0.2)
+    assert gradient["along_direction"][0] == pytest.approx(gradient["along_direction"][1], rel=1e-4)
+
+
+def test_work_grows_with_theorys_slopes_and_crosses_where_n_is_m(run):
+    found = run("forward_vs_reverse")
+    for sweep, growing, still in (("inputs", "forward", "reverse"), ("outputs", "reverse", "forward")):
+        slopes = found[sweep]["slopes"]
+        for mode in ("forward", "reverse"):
+            assert slopes[f"{mode}_flops"] == pytest.approx(slopes[f"{mode}_theory"], abs=0.01)
+        assert slopes[f"{growing}_flops"] == pytest.approx(1, abs=0.06)
+        assert slopes[f"{still}_flops"] == pytest.approx(0, abs=0.06)
+        assert found[sweep]["crossings"]["flops"] == pytest.approx(found["fixed"], rel=0.02)
+    loss, costs = found["loss"], found["loss"]["costs"]
+    for n, forward, reverse in zip(costs["n"], costs["forward_flops"], costs["reverse_flops"], strict=True):
+        assert forward / reverse == pytest.approx((1 + n) / 2, rel=0.02)
+    assert loss["crossings"]["flops"] is None
+
+
+def test_training_keeps_the_kind_of_every_local_jacobian(run):
+    found = run("jacobian_structure")
+    kinds = {"dense": "dense", "relu": "diagonal", "conv": "block-banded", "flatten": "identity"}
+    for net in ("mlp", "conv_net"):
+        assert found[net]["accuracy"] > 0.6
+        for stage in found[net]["stages"]:
+            assert {stage["before"]["kind"], stage["after"]["kind"]} == {kinds[stage["name"].split("_")[0]]}
+            assert stage["top_after"] > 0
+
+
+def test_gradients_by_hand_are_jaxs_and_descend_as_optax_does(run):
+    found = run("gradient_descent")
+    scalars = found["scalars"]
+    for way in ("forward", "reverse", "jax_grad"):
+        assert scalars[way] == pytest.approx(-0.16, abs=1e-6)
+    for gaps in found["gradient_gap"].values():
+        assert max(gaps.values()) < 1e-6
+    assert found["curve_gap"] < 1e-5
+    assert found["loss_by_hand"][-1] < 0.7 * found["loss_by_hand"][0]
+
+
+def test_cotangents_shrink_as_mean_field_theory_says_and_only_relus_die(run):
+    found = run("activations")
+    assert found["steepest_slope"]["sigmoid"] == pytest.approx(0.25, abs=1e-6)
+    assert found["steepest_slope"]["tanh"] == pytest.approx(1, abs=1e-4)
+    theory = {name: flow["theory"][-1] for name, flow in found["flow"].items()}
+    assert theory["relu"] == pytest.approx(1, abs=1e-5)  # χ = 1 with He weights
+    for name, flow in found["flow"].items():
+        for depth in (1, 5):
+            assert flow["measured"][depth] == pytest.approx(flow["theory"][depth], rel=0.35), (name, depth)
+    assert found["flow"]["sigmoid"]["measured"][-1] < 0.25**20 * 2
+    units = found["units"]
+    assert units["relu"]["off_at_one"] >= units["relu"]["dead"] > 0
+    assert all(units[name]["dead"] == 0 for name in ("tanh", "sigmoid", "gelu"))
+
+
+def test_work_never_exceeds_the_peers(run):
+    found = run("benchmarks")
+    rows = {row["name"]: row for row in found["rows"]}
+    assert rows["training step / by hand"]["judged"] == 1
+    assert rows["suffix_jacobians / jax.jacrev"]["judged"] <= 1.1
+    assert rows["time to fit digits"]["holds"]
+    assert all(row["ours"] > 0 for row in rows.values())
+
+
+def test_a_missed_target_is_reported_as_missed(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(EXPERIMENTS), *sys.path])
+    row = importlib.import_module("benchmarks").Row("slow", 2.0, 1.0, "s", at_most=1.15)
+    assert not row.holds
+    assert row.cells() == ("slow", "2 s", "1 s", "2.000", "≤ 1.15", "NO")
+
+
+@pytest.mark.parametrize("name", ["explore_digits"])
+def test_help_names_every_parameter(name):
+    done = subprocess.run(
+        [sys.executable, EXPERIMENTS / f"{name}.py", "--help"], capture_output=True, text=True, check=True
+    )
+    for word in ("--seed", "--quick", "--out", "--steps"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_states_its_question_and_its_command(name):
+    text = (EXPERIMENTS / f"{name}.py").read_text(encoding="utf-8")
+    for word in ("Question ", f"Command    python experiments/{name}.py", "Expect "):
+        assert word in text

@@ -1,0 +1,498 @@
+"""`train.fit` against plain Python loops: same parameters, same history, same work; and what it refuses."""
+
+import re
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import assert_close, draw
+
+import jaxchain as jc
+from jaxchain import nets, train
+from jaxchain.batches import source
+from jaxchain.jacobian.measure import flops
+
+X = np.asarray(draw(jnp.zeros((10, 3)), 1))
+DATA = {"x": X, "y": np.asarray(draw(jnp.zeros(10), 2))}
+START = {"w": jnp.zeros(3), "b": jnp.array(0.5)}
+
+
+def loss(params, batch):
+    return jnp.mean((batch["x"] @ params["w"] + params["b"] - batch["y"]) ** 2)
+
+
+value_and_grad = jax.jit(jax.value_and_grad(loss))
+
+
+def square(params, batch):
+    """Under gradient descent at rate 2.5 the parameter becomes −4 times itself: every number is exact."""
+    del batch
+    return params**2
+
+
+def fit(data=DATA, optimizer=None, *, objective=loss, params=START, **how):
+    how = {"steps": 7, "progress": False, **how}
+    return train.fit(objective, params, data, optimizer or optax.adam(0.1), **how)
+
+
+def plain_loop(batches, optimizer, params=START):
+    """What `fit` should do, step by step, in Python."""
+    opt_state, losses = optimizer.init(params), []
+    for batch in batches:
+        value, grads = value_and_grad(params, batch)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        losses.append(float(value))
+    return params, opt_state, losses
+
+
+OPTIMIZERS = {
+    "sgd": optax.sgd(0.1),
+    "momentum on a schedule": optax.sgd(optax.cosine_decay_schedule(0.2, 7), momentum=0.9),
+    "adam": optax.adam(0.05),
+    "adamw, clipped": optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.1)),
+}
+every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+
+# ---------------------------------------------------------------------------------------------------------- the result
+
+
+@every_optimizer
+def test_full_batches_are_a_plain_loop(optimizer):
+    found = fit(optimizer=optimizer)
+    params, opt_state, losses = plain_loop([DATA] * 7, optimizer)
+    assert_close((found.params, found.opt_state), (params, opt_state), tol=1e-5)
+    np.testing.assert_allclose(found.history.loss, losses, rtol=1e-5)
+    assert found.diverged_at is None
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7])
+def test_the_chunk_size_changes_no_result(chunk, monkeypatch):
+    want = fit(batch_size=4, key=jax.random.key(0))
+    monkeypatch.setattr(train, "CHUNK", chunk)
+    found = fit(batch_size=4, key=jax.random.key(0))
+    assert_close((found.params, found.opt_state), (want.params, want.opt_state), tol=1e-6)
+    np.testing.assert_allclose(found.history.loss, want.history.loss, rtol=1e-6)
+
+
+BATCHES = [{"x": X[k : k + 4], "y": DATA["y"][k : k + 4]} for k in (0, 4, 8)]  # the last is smaller
+
+
+@pytest.mark.parametrize("chunk", [2, 100])
+@pytest.mark.parametrize("stream", ["list", "loader", "generator"])
+def test_ready_batches_are_a_plain_loop_over_them_begun_again_where_they_can_be(stream, chunk, monkeypatch):
+    class Loader:
+        """Can be iterated again, and is no list."""
+
+        def __iter__(self):
+            return iter(BATCHES)
+
+    data = {"list": BATCHES, "loader": Loader(), "generator": (batch for batch in BATCHES * 3)}[stream]
+    monkeypatch.setattr(train, "CHUNK", chunk)
+    found = fit(data)
+    params, opt_state, losses = plain_loop((BATCHES * 3)[:7], optax.adam(0.1))
+    assert_close((found.params, found.opt_state), (params, opt_state), tol=1e-5)
+    np.testing.assert_allclose(found.history.loss, losses, rtol=1e-5)
+
+
+def test_a_stream_is_not_read_further_than_needed():
+    read = []
+
+    def batches():
+        for number in range(100):
+            read.append(number)
+            yield BATCHES[0]
+
+    fit(batches(), steps=5)
+    assert len(read) <= 6
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_a_generator_that_ends_early_warns_and_keeps_what_it_gave(length):
+    with pytest.warns(RuntimeWarning, match=f"batches ended after {length} of 7 steps"):
+        found = fit(iter([BATCHES[0]] * length))
+    params, _, losses = plain_loop([BATCHES[0]] * length, optax.adam(0.1))
+    assert_close(found.params, params, tol=1e-5)
+    assert found.history.loss.shape == (length,) == np.shape(losses)
+
+
+def test_training_does_not_change_what_it_was_given():
+    before = jax.tree.map(np.array, (START, DATA))
+    fit()
+    assert_close(jax.tree.map(np.array, (START, DATA)), before, tol=0)
+
+
+def test_a_schedule_counts_steps(monkeypatch):
+    monkeypatch.setattr(train, "CHUNK", 3)
+    rates = np.array([1.0, 0.5, 0.25, 0.0, 2.0, 3.0, 4.0])
+    schedule = lambda step: jnp.asarray(rates, jnp.float32)[step]  # noqa: E731
+    found = fit(
+        objective=lambda p, _: p, params=jnp.array(0.0), optimizer=optax.sgd(schedule), observe=lambda info: info.params
+    )
+    np.testing.assert_allclose(found.history.observed, -np.cumsum([0, *rates[:-1]]))
+    assert float(found.params) == -rates.sum()
+
+
+@pytest.mark.usefixtures("optimised")
+def test_nets_train_on_digits_to_97_percent_of_a_held_out_fifth():
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    images, labels = (images[order] / 16).astype(np.float32), labels[order].astype(np.int32)
+    split = len(labels) * 4 // 5
+    net = nets.mlp([64, 128, 10])
+
+    def cross_entropy(params, batch):
+        logits = jax.vmap(net, (None, 0))(params, batch[0])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch[1]).mean()
+
+    found = fit(
+        (images[:split], labels[:split]),
+        optax.adam(3e-3),
+        objective=cross_entropy,
+        params=net.init(jax.random.key(0)),
+        steps=400,
+        batch_size=64,
+        key=jax.random.key(1),
+    )
+    guesses = jax.vmap(net, (None, 0))(found.params, images[split:]).argmax(axis=1)
+    assert (np.asarray(guesses) == labels[split:]).mean() >= 0.97
+
+
+# ------------------------------------------------------------------------------------------------------------- batches
+
+
+def seen(*, steps=10, batch_size=3, samples=10, key=0):
+    """Which samples every step saw."""
+    found = fit(
+        {"i": np.arange(samples)},
+        objective=lambda p, batch: p * 0 + batch["i"].mean(),
+        params=jnp.array(1.0),
+        steps=steps,
+        batch_size=batch_size,
+        key=jax.random.key(key),
+        observe=lambda info: info.batch["i"],
+    )
+    return found.history.observed
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 10])
+def test_every_epoch_sees_every_sample_exactly_once(batch_size):
+    order = seen(steps=30, batch_size=batch_size).ravel()
+    for start in range(0, len(order) - 9, 10):
+        assert sorted(order[start : start + 10]) == list(range(10))
+
+
+def test_epochs_are_shuffled_differently():
+    order = seen(steps=4, batch_size=5).reshape(2, 10)
+    assert not np.array_equal(*order)
+
+
+def test_the_same_key_gives_the_same_result_and_another_key_other_batches():
+    one, same, other = (fit(batch_size=3, key=jax.random.key(key)) for key in (0, 0, 1))
+    assert_close(one.params, same.params, tol=0)
+    np.testing.assert_array_equal(one.history.loss, same.history.loss)
+    assert not np.array_equal(one.history.loss, other.history.loss)
+    np.testing.assert_array_equal(seen(key=4), seen(key=4))
+    assert not np.array_equal(seen(key=4), seen(key=5))
+
+
+def test_a_full_batch_needs_no_key_and_keeps_the_order():
+    found = fit(
+        {"i": np.arange(4)},
+        objective=lambda p, batch: p + 0 * batch["i"].sum(),
+        params=jnp.array(1.0),
+        observe=lambda info: info.batch["i"],
+    )
+    np.testing.assert_array_equal(found.history.observed, [[0, 1, 2, 3]] * 7)
+
+
+def test_data_may_be_one_array_a_tuple_or_a_dict():
+    mean = lambda p, batch: jnp.mean((p - jax.tree.leaves(batch)[0]) ** 2)  # noqa: E731
+    found = [
+        fit(data, objective=mean, params=jnp.array(0.0), batch_size=3, key=jax.random.key(0)).params
+        for data in (X, (X,), {"x": X}, jnp.asarray(X))
+    ]
+    assert len({float(params) for params in found}) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------- history
+
+
+@pytest.mark.parametrize(("every", "chunk"), [(1, 3), (2, 3), (3, 100), (10, 2)])
+def test_observations_are_those_of_every_so_manyth_step(every, chunk, monkeypatch):
+    monkeypatch.setattr(train, "CHUNK", chunk)
+
+    def observe(info):
+        return {"step": info.step, "w": info.params["w"], "slope": info.grads["b"], "loss": info.loss}
+
+    found = fit(observe=observe, observe_every=every).history
+    steps = np.arange(0, 7, every)
+    np.testing.assert_array_equal(found.observed_steps, steps)
+    np.testing.assert_array_equal(found.observed["step"], steps)
+    np.testing.assert_allclose(found.observed["loss"], found.loss[::every], rtol=1e-6)
+    params = [plain_loop([DATA] * step, optax.adam(0.1))[0] for step in steps]
+    np.testing.assert_allclose(found.observed["w"], [p["w"] for p in params], rtol=1e-4, atol=1e-6)
+    slopes = [value_and_grad(p, DATA)[1]["b"] for p in params]
+    np.testing.assert_allclose(found.observed["slope"], slopes, rtol=1e-3, atol=1e-5)
+
+
+def test_observers_see_the_step_before_its_update():
+    found = fit(optimizer=optax.sgd(0.1), observe=lambda info: info)
+    info = found.history.observed
+    assert_close(jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), info.params), START)
+    for name in ("w", "b"):
+        np.testing.assert_allclose(info.updates[name], -0.1 * info.grads[name], rtol=1e-6)
+        moved = info.params[name] + info.updates[name]
+        np.testing.assert_allclose(moved[:-1], info.params[name][1:], rtol=1e-5)
+        np.testing.assert_allclose(moved[-1], found.params[name], rtol=1e-5)
+
+
+def test_a_sweep_can_be_observed():
+    net = nets.mlp([3, 4, 1], "tanh")
+
+    def objective(params, batch):
+        return jnp.mean(jax.vmap(net, (None, 0))(params, batch["x"]) ** 2)
+
+    def norms(info):
+        sweep = jc.reverse_sweep(net, (info.params, info.batch["x"][0]), jnp.ones(1))
+        return [jnp.linalg.norm(cotangent) for cotangent in sweep.cotangents]
+
+    found = fit(objective=objective, params=net.init(jax.random.key(0)), observe=norms)
+    assert [leaf.shape for leaf in found.history.observed] == [(7,)] * 4
+
+
+def test_history_has_one_loss_a_step_and_is_of_numpy():
+    history = fit().history
+    assert type(history.loss) is np.ndarray
+    assert history.loss.shape == (7,)
+    assert history.observed is None
+    assert history.loss[-1] < history.loss[0]
+
+
+def test_progress_is_shown_and_changes_nothing(capsys):
+    shown = fit(progress=True)
+    assert "7/7" in capsys.readouterr().out
+    assert_close(shown.params, fit().params, tol=0)
+    assert capsys.readouterr().out == ""
+
+
+# ---------------------------------------------------------------------------------------------------------- divergence
+
+
+def count(opt_state):
+    """How many updates an optimiser with a schedule has seen."""
+    return int(optax.tree_utils.tree_get(opt_state, "count"))
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 16, 31, 32, 33, 100])
+def test_a_diverged_fit_returns_exactly_the_parameters_of_the_last_finite_loss(chunk, monkeypatch):
+    monkeypatch.setattr(train, "CHUNK", chunk)
+    optimizer = optax.sgd(optax.constant_schedule(2.5))
+    with pytest.warns(RuntimeWarning, match="not finite at step 32. Returning the parameters of step 31"):
+        found = fit(objective=square, params=jnp.array(1.0), optimizer=optimizer, steps=200)
+    params, losses = np.float64(1), []
+    while params**2 < np.finfo(np.float32).max:
+        losses.append(params**2)
+        last, params = params, -4 * params
+    assert found.diverged_at == len(losses) == 32
+    assert float(found.params) == last
+    assert count(found.opt_state) == 31
+    np.testing.assert_array_equal(found.history.loss, [*losses, np.inf])
+
+
+def test_observations_of_a_diverged_fit_end_with_it():
+    with pytest.warns(RuntimeWarning, match="step 32"):
+        found = fit(
+            objective=square,
+            params=jnp.array(1.0),
+            optimizer=optax.sgd(2.5),
+            steps=200,
+            observe=lambda info: info.step,
+            observe_every=5,
+        )
+    np.testing.assert_array_equal(found.history.observed, [0, 5, 10, 15, 20, 25, 30])
+    np.testing.assert_array_equal(found.history.observed_steps, [0, 5, 10, 15, 20, 25, 30])
+
+
+@pytest.mark.parametrize("data", [DATA, [(X, X)] * 4], ids=["arrays", "batches"])
+def test_divergence_at_the_second_step_returns_the_start(data):
+    def objective(params, _):
+        return jnp.where(params == 1.0, params, jnp.nan)
+
+    with pytest.warns(RuntimeWarning, match="not finite at step 1. Returning the parameters of step 0"):
+        found = fit(data, optax.sgd(0.5), objective=objective, params=jnp.array(1.0))
+    assert (float(found.params), found.diverged_at) == (1.0, 1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_at_the_first_step_is_an_error(value):
+    with pytest.raises(ValueError, match="not finite at the very first step"):
+        fit(objective=lambda p, _: p * value, params=jnp.array(1.0))
+
+
+def test_a_fit_that_goes_well_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit()
+
+
+# ---------------------------------------------------------------------------------------------------------------- cost
+
+NET = nets.mlp([64, 96, 10], "tanh")
+NET_PARAMS = jax.eval_shape(NET.init, jax.random.key(0))
+NET_DATA = jax.ShapeDtypeStruct((32, 64), jnp.float32), jax.ShapeDtypeStruct((32, 10), jnp.float32)
+
+
+def net_loss(params, batch):
+    return jnp.mean((jax.vmap(NET, (None, 0))(params, batch[0]) - batch[1]) ** 2)
+
+
+def by_hand(optimizer):
+    def step(params, opt_state, batch):
+        value, grads = jax.value_and_grad(net_loss)(params, batch)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    return flops(step, NET_PARAMS, jax.eval_shape(optimizer.init, NET_PARAMS), NET_DATA)
+
+
+@every_optimizer
+def test_a_step_costs_what_value_and_grad_and_the_optimiser_cost(optimizer):
+    opt_state = jax.eval_shape(optimizer.init, NET_PARAMS)
+    got = flops(lambda *args: train.update(net_loss, optimizer, *args)[:3], NET_PARAMS, opt_state, NET_DATA)
+    assert got == pytest.approx(by_hand(optimizer), rel=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [None, 32])
+def test_a_compiled_run_of_steps_costs_no_more_than_as_many_steps(batch_size):
+    optimizer, steps = OPTIMIZERS["adam"], 20
+    samples = 32 if batch_size is None else 50
+    data = np.ones((samples, 64), np.float32), np.ones((samples, 10), np.float32)
+    pick, chunks = source(data, batch_size, jax.random.key(0), steps=steps, chunk=steps)
+    how = {"loss": net_loss, "optimizer": optimizer, "observe": None, "observe_every": 1, "pick": pick}
+    opt_state = jax.eval_shape(optimizer.init, NET_PARAMS)
+    got = flops(lambda *args: train._scan(*args, **how), jnp.int32(0), NET_PARAMS, opt_state, next(chunks))
+    assert got <= 1.01 * steps * by_hand(optimizer)
+
+
+def test_one_program_serves_all_full_chunks(monkeypatch):
+    monkeypatch.setattr(train, "CHUNK", 2)
+    traces = []
+
+    def counted(params, batch):
+        traces.append(1)
+        return loss(params, batch)
+
+    optimizer = optax.sgd(0.1)
+    fit(objective=counted, optimizer=optimizer, steps=4)
+    once = len(traces)
+    fit(objective=counted, optimizer=optimizer, steps=20)
+    assert len(traces) <= once + 1  # one abstract call, to see that the loss is a scalar
+
+
+# ----------------------------------------------------------------------------------------------------------- bad input
+
+HOLED = X.copy()
+HOLED[[4, 7], 1] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"x": HOLED, "y": DATA["y"]}, "data at ['x'] holds NaN or infinity in 2 of 10 samples, first in number 4"),
+        ((X, HOLED), "data at [1] holds NaN or infinity in 2 of 10 samples"),
+        (HOLED, "data holds NaN or infinity in 2 of 10 samples, first in number 4"),
+        (np.where(np.isnan(HOLED), -np.inf, HOLED), "data holds NaN or infinity in 2 of 10 samples"),
+        (jnp.asarray(HOLED, jnp.bfloat16), "data holds NaN or infinity in 2 of 10 samples"),
+        ({"x": X, "y": X[:4]}, "same number of samples on its leading axis, but they have"),
+        ({"x": X, "y": np.float32(1)}, "same number of samples on its leading axis"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_are_refused(data, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        fit(data, batch_size=2, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("nothing", [{}, (), {"x": ()}], ids=str)
+def test_data_without_an_array_are_refused(nothing):
+    with pytest.raises(ValueError, match="data holds no array, so there is nothing to train on"):
+        fit(nothing)
+
+
+@pytest.mark.parametrize("chunk", [2, 5, 100])
+def test_a_bad_batch_in_a_stream_is_named_by_its_place_in_the_stream(chunk, monkeypatch):
+    monkeypatch.setattr(train, "CHUNK", chunk)
+    bad = {"x": HOLED[4:8], "y": DATA["y"][4:8]}
+    with pytest.raises(ValueError, match=r"data at \['x'\] holds NaN or infinity.*batches.*first in number 6"):
+        fit(iter([BATCHES[0]] * 6 + [bad] * 2), steps=8)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 11])
+def test_a_batch_size_out_of_range_is_refused(batch_size):
+    message = f"between 1 and the number of samples, 10, but {batch_size} was given"
+    with pytest.raises(ValueError, match=message):
+        fit(batch_size=batch_size, key=jax.random.key(0))
+
+
+def test_minibatches_without_a_key_are_refused():
+    with pytest.raises(TypeError, match=r"pass key=jax\.random\.key"):
+        fit(batch_size=2)
+
+
+def test_a_batch_size_for_ready_batches_is_refused():
+    with pytest.raises(ValueError, match="iterable of ready batches, so batch_size=2 has no meaning"):
+        fit(BATCHES, batch_size=2)
+
+
+def test_a_list_of_arrays_is_ambiguous():
+    with pytest.raises(TypeError, match=r"A list of arrays could be samples or batches.*iter\(batches\)"):
+        fit([X, X])
+
+
+@pytest.mark.parametrize("data", [3, 2.5, object()])
+def test_data_that_are_neither_arrays_nor_batches_are_refused(data):
+    with pytest.raises(TypeError, match=f"but a {type(data).__name__} was given"):
+        fit(data)
+
+
+@pytest.mark.parametrize("nothing", [list, lambda: iter(())], ids=["list", "iterator"])
+def test_an_iterable_without_a_batch_is_refused(nothing):
+    with pytest.raises(ValueError, match=r"data (holds|gave) no batch"):
+        fit(nothing())
+
+
+@pytest.mark.parametrize(
+    ("objective", "returned"),
+    [
+        (lambda p, batch: batch["x"] @ p["w"], r"float32\[10\]|shape=\(10,\)"),
+        (lambda p, batch: (loss(p, batch), 1.0), "float32"),
+        (lambda p, batch: jnp.argmax(batch["y"]) + 0 * p["b"].astype(int), "int32"),
+        (lambda p, batch: loss(p, batch) + 0j, "complex64"),
+    ],
+    ids=["vector", "pair", "integer", "complex"],
+)
+def test_a_loss_that_is_no_real_number_is_refused(objective, returned):
+    with pytest.raises(TypeError, match=f"must return one real number.*({returned})"):
+        fit(objective=objective)
+
+
+@pytest.mark.parametrize("steps", [0, -3])
+def test_fewer_than_one_step_is_refused(steps):
+    with pytest.raises(ValueError, match=f"steps must be at least 1, but {steps} was given"):
+        fit(steps=steps)
+
+
+def test_observing_every_zeroth_step_is_refused():
+    with pytest.raises(ValueError, match="observe_every must be at least 1, but 0 was given"):
+        fit(observe=lambda info: info.loss, observe_every=0)
+
+
+def test_an_integer_parameter_is_refused():
+    with pytest.raises(TypeError, match="int32"):
+        fit(objective=lambda p, _: p * 1.0, params=jnp.array(3))

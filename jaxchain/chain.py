@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, overload
 
 import jax
@@ -171,6 +171,11 @@ class Chain(Sequence[Stage]):
             msg = f"merge joins the stages from first to last, but {self.names[stop]!r} comes before {self.names[start]!r}. Swap them."
             raise ValueError(msg)
         parts = self.stages[start : stop + 1]
+        if len(parts) == 1:
+            renamed = replace(parts[0], name=name or parts[0].name)
+            return Chain(
+                (*self.stages[:start], renamed, *self.stages[stop + 1 :]), sides=self.sides, argnum=self.argnum
+            )
         groups = (
             *((k, k + 1) for k in range(start)),
             (start, stop + 1),
@@ -199,7 +204,10 @@ class Chain(Sequence[Stage]):
             for r in rows
         ]
         known = [k for k, _ in enumerate(header) if any(row[k] for row in text)]
-        notes = [f"{r.name} is one stage: {r.why}." for r in rows if r.why]
+        whole: dict[str, list[str]] = {}
+        for r in rows:
+            whole.setdefault(r.why, []).append(r.name)
+        notes = [f"{_several(names)}: {why}." for why, names in whole.items() if why]
         return Table(
             f"Chain of {len(self)} stages", [header[k] for k in known], [[row[k] for k in known] for row in text], notes
         )
@@ -209,3 +217,11 @@ class Chain(Sequence[Stage]):
 
     def _repr_html_(self) -> str:
         return self._table()._repr_html_()  # pyright: ignore[reportPrivateUsage]
+
+
+def _several(names: list[str]) -> str:
+    """``a is one stage``, ``a and b are one stage each``, ``a … z (26) are one stage each``."""
+    if len(names) == 1:
+        return f"{names[0]} is one stage"
+    listed = " and ".join(names) if len(names) == 2 else f"{names[0]} … {names[-1]} ({len(names)} stages)"
+    return f"{listed} are one stage each"

@@ -4,7 +4,21 @@ Everything else that is wrong with an argument is a plain ``ValueError`` or ``Ty
 sentence says what was given, what was wanted, and the way out.
 """
 
-__all__ = ["ParameterMismatchError", "StageError", "TangentMismatchError"]
+import sys
+import warnings
+from pathlib import Path
+
+__all__ = ["ParameterMismatchError", "StageError", "TangentMismatchError", "warn"]
+
+HERE = str(Path(__file__).parent)
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn, pointing at the line outside jaxchain that led here."""
+    level = 2
+    while (frame := sys._getframe(level - 1)).f_code.co_filename.startswith(HERE) and frame.f_back is not None:
+        level += 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 class StageError(ValueError):

@@ -6,7 +6,6 @@ host (shuffling, checking, progress) happens between chunks. Builds on `batches`
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import numpy as np
 import optax
 
 from jaxchain.batches import Chunk, Pick, source
+from jaxchain.errors import warn
 
 __all__ = ["Fit", "History", "StepInfo", "fit"]
 
@@ -183,7 +183,7 @@ def fit(
             f"The iterable of batches ended after {here.step} of {steps} steps. "
             "Give one that can be iterated again (a list, a loader), or ask for fewer steps."
         )
-        warnings.warn(msg, RuntimeWarning, stacklevel=2)
+        warn(msg, RuntimeWarning)
     return Fit(here.params, here.opt_state, _history(records, observe_every, diverged_at), diverged_at)
 
 
@@ -262,7 +262,7 @@ def _last_good(run: Callable[..., tuple[_Point, _Record]], recent: deque[tuple[_
         f"Training diverged: the loss is not finite at step {step}. Returning the parameters of step {step - 1}, "
         "the last with a finite loss. Lower the learning rate or clip gradients (optax.clip_by_global_norm)."
     )
-    warnings.warn(msg, RuntimeWarning, stacklevel=3)
+    warn(msg, RuntimeWarning)
     point, chunk = next((point, chunk) for point, chunk in reversed(recent) if point.step < step)
     again = step - 1 - point.step
     return run(point, chunk.first(again))[0] if again else point

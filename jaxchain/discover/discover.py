@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +18,7 @@ from jaxchain.discover.program import Program, flatten, is_var, reach
 from jaxchain.discover.segment import Segment, run
 from jaxchain.discover.source import Site
 from jaxchain.discover.stage import chain_stages, split_at_cuts
+from jaxchain.errors import warn
 from jaxchain.stage import Side, describe
 
 __all__ = ["discover"]
@@ -176,7 +177,7 @@ def _warn_if_zero(found: Found) -> None:
         msg = "The result depends on the chain input only through integers or booleans, so every derivative along this chain is zero."
     else:
         msg = "The result does not depend on the chain input, so every derivative along this chain is zero. Is argnum the argument you meant?"
-    warnings.warn(msg, UserWarning, stacklevel=3)
+    warn(msg, UserWarning)
 
 
 def _is_inexact(var: Any) -> bool:
@@ -232,6 +233,12 @@ def _check(fun: Any, args: tuple[Any, ...], argnum: int, unroll_limit: int) -> N
     if not callable(fun):
         msg = f"discover needs a function, but {fun!r} is not callable."
         raise TypeError(msg)
+    for name, value in (("argnum", argnum), ("unroll_limit", unroll_limit)):
+        try:
+            operator.index(value)
+        except TypeError as error:
+            msg = f"{name} must be an integer, but {value!r} was given."
+            raise TypeError(msg) from error
     if not -len(args) <= argnum < len(args):
         msg = f"argnum={argnum} names no argument: {len(args)} were given."
         raise ValueError(msg)
@@ -270,9 +277,25 @@ def _trace(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Any]:
             "jaxchain: discover traces the function with abstract values, as jax.jit does; it must be a pure JAX function that returns arrays."
         )
         raise
-    if closed.effects:
-        guilty = next((eqn for eqn in closed.jaxpr.eqns if eqn.effects), None)
-        where = f"{guilty.primitive.name} at {Site.of(guilty)}" if guilty else "one of its equations"
-        msg = f"The function has side effects, and a chain of pure stages would lose them: {where}. Take them out before discovering."
+    if (guilty := _side_effect(closed.jaxpr)) is not None:
+        msg = (
+            "The function has side effects, and a chain of pure stages would lose them: "
+            f"{guilty.primitive.name} at {Site.of(guilty)}. Take them out before discovering."
+        )
         raise TypeError(msg)
+    for value in (*closed.in_avals, *closed.out_avals):
+        if not all(isinstance(size, int) for size in getattr(value, "shape", ())):
+            msg = f"A chain has fixed shapes, but an argument or result is {value.str_short()}, a symbolic shape. Discover it for numbers."
+            raise TypeError(msg)
     return closed, jax.tree.structure(out)
+
+
+def _side_effect(jaxpr: Any) -> Any:
+    """The innermost equation that has a side effect, or ``None``; naming a mapped axis is none."""
+    from jax.extend.core import jaxprs_in_params
+
+    for eqn in jaxpr.eqns:
+        if any(type(effect).__name__ != "NamedAxisEffect" for effect in eqn.effects):
+            inner = (_side_effect(getattr(body, "jaxpr", body)) for body in jaxprs_in_params(eqn.params))
+            return next((found for found in inner if found is not None), eqn)
+    return None

@@ -42,8 +42,21 @@ def group(segments: Sequence[Segment], granularity: Granularity) -> list[list[Se
     groups = _attach_trivial(groups)
     if granularity == "default":
         return groups
+    return _join_modules(groups)
+
+
+def _join_modules(groups: list[list[Segment]]) -> list[list[Segment]]:
+    """Join neighbours of which one lies in the other's module; what all share is no module."""
     root = len(shared_prefix([scope(g) for g in groups]))
-    return _join_alike(groups, lambda g: scope(g) if len(scope(g)) > root else None)
+    joined: list[list[Segment]] = []
+    for g in groups:
+        before, own = scope(joined[-1]) if joined else (), scope(g)
+        common = min(len(before), len(own))
+        if common > root and before[:common] == own[:common]:
+            joined[-1] = joined[-1] + g
+        else:
+            joined.append(g)
+    return joined
 
 
 def scope(segments: Sequence[Segment]) -> tuple[str, ...]:
@@ -79,7 +92,7 @@ def _shared(group: list[Segment], of: Callable[[Equation], object | None]) -> ob
 
 
 def _step(group: list[Segment]) -> object | None:
-    return _shared(group, lambda e: e.origin.step)
+    return _shared(group, lambda e: e.origin.steps[:1] or None)
 
 
 def _call(group: list[Segment]) -> object | None:

@@ -22,7 +22,7 @@ WORDS = {
     "logistic": "sigmoid",
     "select_n": "select",
 }
-HEAVY = {"conv_general_dilated", "dot_general", "fft", "scan", "while"}
+HEAVY = {"cond", "conv_general_dilated", "dot_general", "fft", "scan", "while"}
 
 
 def names(groups: Sequence[Sequence[Segment]]) -> list[str]:
@@ -39,7 +39,11 @@ def names(groups: Sequence[Sequence[Segment]]) -> list[str]:
         members = [g for _, g in run]
         for g in members:
             shown, label = own[root:], _children(len(own), g) or operation(g)
-            alone = shown and len(members) == 1
+            alone = (
+                shown
+                and len(members) == 1
+                and not any(len(other) > len(own) == len(shared_prefix([own, other])) for other in scopes)
+            )
             base.append(("/".join(shown if alone else (*shown, label)), "" if modular else _place(g)))
     return _unique([(label if label != INPUT else f"{INPUT}_stage", place) for label, place in base])
 

@@ -31,12 +31,12 @@ INLINED = {
 REMAT = {"remat2", "remat", "checkpoint"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a function from a library, looked through: its name, and a number of its own."""
+    """One call of a function from a library, looked through: its name, and the equation that it was."""
 
-    number: int
     name: str
+    eqn: Any
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class Origin:
         The library function that it is a part of.
     remat
         The equation of the rematerialised call that it is a part of.
-    step
-        (number of the loop, iteration), where it is a step of an unrolled loop.
+    steps
+        (number of the loop, iteration) of every unrolled loop around it, outermost first.
     """
 
     scope: tuple[str, ...] = ()
     call: Call | None = None
     remat: Any = None
-    step: tuple[int, int] | None = None
+    steps: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Equation:
 
     @cached_property
     def site(self) -> Site:
-        """Where in the source it was written."""
-        return Site.of(self.eqn)
+        """Where in the source it was written; for a part of a library function, where that was called."""
+        return Site.of(self.eqn if self.origin.call is None else self.origin.call.eqn)
 
     @cached_property
     def scope(self) -> tuple[str, ...]:
@@ -185,7 +185,12 @@ def flatten(closed: Any, chain_invars: Callable[[list[Any]], list[Any]], unroll_
     jaxpr, consts = opened(closed)
     flat = _Flattener(Program(list(jaxpr.invars)))
     flat.program.outs = flat.inline(jaxpr, [*flat.constants(consts), *jaxpr.invars], Origin())
-    return _unroll(flat, set(chain_invars(list(jaxpr.invars))), unroll_limit)
+    inputs = set(chain_invars(list(jaxpr.invars)))
+    while (count := len(flat.program.equations)) and any(e.name == "scan" for e in flat.program.equations):
+        flat = _unroll(flat, inputs, unroll_limit)  # a step may hold a loop over the chain value itself
+        if len(flat.program.equations) == count:
+            break
+    return flat.program
 
 
 class _Flattener:
@@ -231,7 +236,7 @@ class _Flattener:
         callee = eqn.params[INLINED[name]]
         label = str(eqn.params.get("name", "")).strip("<>")
         if is_library(callee):
-            return callee, replace(here, call=here.call or Call(next(self.numbers), label.strip("_")))
+            return callee, replace(here, call=here.call or Call(label.strip("_"), eqn))
         return callee, replace(here, scope=(*here.scope, label)) if label.isidentifier() and label != "lambda" else here
 
 
@@ -253,11 +258,18 @@ def scope_of(eqn: Any) -> tuple[str, ...]:
     text = str(eqn.source_info.name_stack)
     if not text:
         return ()
-    names = [re.sub(r"^\w+\((.*)\)$", r"\1", part).removeprefix("eqx.nn.") for part in text.split("/")]
+    names = [_unmarked(part).removeprefix("eqx.nn.") for part in text.split("/")]
     return tuple(name for name in names if name and name != "~" and "->" not in name)
 
 
-def _unroll(flat: _Flattener, inputs: set[Any], limit: int) -> Program:
+def _unmarked(name: str) -> str:
+    """A scope's name without the marks of transforms: ``transpose(jvp(MLP))`` is ``MLP``."""
+    while (inner := re.fullmatch(r"\w+\((.*)\)", name)) is not None:
+        name = inner[1]
+    return name
+
+
+def _unroll(flat: _Flattener, inputs: set[Any], limit: int) -> _Flattener:
     old = flat.program
     dependent, used = (
         old.dependent(inputs),
@@ -270,7 +282,9 @@ def _unroll(flat: _Flattener, inputs: set[Any], limit: int) -> Program:
     def now(atom: Any) -> Any:
         return renamed.get(atom, atom) if is_var(atom) else atom
 
-    for equation in old.equations:
+    for number, equation in enumerate(old.equations):
+        if number in old.carries:
+            new.carries[len(new.equations)] = [now(var) for var in old.carries[number]]
         eqn = equation.eqn.replace(invars=[now(atom) for atom in equation.eqn.invars])
         if equation.name == "scan" and _carries_the_chain(equation.eqn, dependent, used):
             if eqn.params["length"] <= limit:
@@ -280,8 +294,10 @@ def _unroll(flat: _Flattener, inputs: set[Any], limit: int) -> Program:
                 f"a loop of {eqn.params['length']} steps, more than unroll_limit={limit}, so it stays one stage"
             )
         new.equations.append(Equation(eqn, equation.origin))
+    if len(old.equations) in old.carries:
+        new.carries[len(new.equations)] = [now(var) for var in old.carries[len(old.equations)]]
     new.outs = [now(atom) for atom in old.outs]
-    return new
+    return again
 
 
 def _arity(params: dict[str, Any]) -> tuple[int, int]:
@@ -308,7 +324,7 @@ def _steps(flat: _Flattener, eqn: Any, origin: Origin) -> list[Any]:
     rows = [_rows(flat, atom, length, origin) for atom in eqn.invars[consts + carries :]]
     order = reversed(range(length)) if eqn.params["reverse"] else range(length)
     for step, index in enumerate(order):
-        here = replace(origin, scope=(*origin.scope, f"step_{step}"), step=(loop, step))
+        here = replace(origin, scope=(*origin.scope, f"step_{step}"), steps=(*origin.steps, (loop, step)))
         inputs = [*flat.constants(body_consts), *fixed, *carry, *(row[index] for row in rows)]
         carry = flat.inline(body, inputs, here)[:carries]
         flat.program.carries[len(flat.program.equations)] = list(filter(is_var, carry))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -56,7 +56,10 @@ class DiscoveredStage(Stage):
             ):
                 msg = f"it was discovered for {describe(in_tree.unflatten([v.aval for v in whole.inputs]))}, and programs have fixed shapes; discover again"
                 raise ValueError(msg)
-            return out_tree.unflatten(whole.call(*given))
+            values = zip(whole.call(*given), whole.outputs, strict=True)
+            return out_tree.unflatten(
+                [value if is_var(atom) else jnp.asarray(value, atom.aval.dtype) for value, atom in values]
+            )
 
         return cls(name, fn, None, tuple(parts), in_tree, out_tree)
 
@@ -127,13 +130,18 @@ def split_at_cuts(segment: Segment, carries: dict[int, list[Any]] | None = None)
         may_cut=_is_state,
         bundles=bundles,
     )
-    order = {var: number for number, e in enumerate(segment.equations) for var in e.writes}
-    states = [segment.inputs, *(tuple(sorted(c.values, key=order.__getitem__)) for c in found), segment.outputs]
+    between = [_in_order(c.values, (carries or {}).get(c.position, [])) for c in found]
+    states = [segment.inputs, *between, segment.outputs]
     bounds = [0, *(c.position for c in found), len(segment.equations)]
     return [
         Segment(segment.equations[bounds[k] : bounds[k + 1]], states[k], states[k + 1], segment.program)
         for k in range(len(states) - 1)
     ]
+
+
+def _in_order(values: Collection[Any], carry: Sequence[Any]) -> tuple[Any, ...]:
+    """A state's variables: the only one, or those of a loop's carry in its own order."""
+    return tuple(values) if len(values) == 1 else tuple(v for v in dict.fromkeys(carry) if v in values)
 
 
 def _edges(segment: Segment) -> tuple[list[list[Any]], list[list[Any]], set[Any]]:

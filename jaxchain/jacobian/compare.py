@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxchain.discover.discover import find
 from jaxchain.jacobian.measure import Measured, measure
 from jaxchain.jacobian.modes import Mode, jacobian
+from jaxchain.jacobian.plan import make_plan
 from jaxchain.table import Table, si
 
 __all__ = ["Comparison", "ModeRow", "compare_modes"]
@@ -34,6 +38,8 @@ class ModeRow:
         Time to compile; median time of a call.
     max_error
         Largest absolute difference of an entry from reverse mode's.
+    predicted_flops
+        What the plan predicted, before anything was compiled; ``None`` where the function is complex.
     """
 
     mode: str
@@ -42,6 +48,7 @@ class ModeRow:
     compile_seconds: float
     run_seconds: float
     max_error: float
+    predicted_flops: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,12 @@ class Comparison:
         return next(row for row in self.rows if row.mode == mode)
 
     def _table(self) -> Table:
-        header = ("mode", "work", "temporaries", "compile", "run", "max error")
+        header = ("mode", "work", "predicted", "temporaries", "compile", "run", "max error")
         rows = [
             (
                 r.mode,
                 si(r.flops, "FLOP"),
+                "" if r.predicted_flops is None else si(r.predicted_flops, "FLOP"),
                 si(r.peak_bytes, "B"),
                 si(r.compile_seconds, "s"),
                 si(r.run_seconds, "s"),
@@ -103,25 +111,61 @@ def compare_modes(
 
     Raises
     ------
-    TypeError
-        If an input or output is not floating point.
     ValueError
         If ``argnum`` or ``chunk_size`` is out of range.
+
+    Notes
+    -----
+    A mode that does not exist for a function (forward mode through a custom VJP, reverse mode
+    through a while loop) has no row, and a note says why.
     """
     if not -len(args) <= argnum < len(args):
         msg = f"argnum={argnum} names no argument: {len(args)} were given."
         raise ValueError(msg)
-    found: dict[Mode, Measured] = {
-        mode: measure(jacobian(fun, argnum % len(args), mode=mode, chunk_size=chunk_size), *args, repeats=repeats)
-        for mode in MODES
-    }
-    reference = found["reverse"].result
+    argnum %= len(args)
+    predicted = _predictions(fun, args, argnum)
+    found: dict[Mode, Measured] = {}
+    notes: list[str] = []
+    for mode in MODES if "sparse" not in predicted else (*MODES, "sparse"):
+        try:
+            found[mode] = measure(jacobian(fun, argnum, mode=mode, chunk_size=chunk_size), *args, repeats=repeats)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            notes.append(f"{mode} mode does not exist here: {str(error).splitlines()[0]}")
+    if not found:
+        return Comparison((), tuple(notes))
+    reference = found.get("reverse", next(iter(found.values()))).result
     rows = tuple(
-        ModeRow(mode, m.flops, m.peak_bytes, m.compile_seconds, m.run_seconds, _difference(m.result, reference))
+        ModeRow(
+            mode,
+            m.flops,
+            m.peak_bytes,
+            m.compile_seconds,
+            m.run_seconds,
+            _difference(m.result, reference),
+            predicted.get(mode),
+        )
         for mode, m in found.items()
     )
-    open_loops = any(m.open_loops for m in found.values())
-    return Comparison(rows, ("The body of a while loop is counted once: work is a lower bound.",) * open_loops)
+    if any(m.open_loops for m in found.values()):
+        notes.append("The body of a while loop is counted once: work is a lower bound.")
+    return Comparison(rows, tuple(notes))
+
+
+def _predictions(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int) -> dict[str, float]:
+    """Floating-point operations of each mode by the plan; ``sparse`` only where its pattern was worth colouring."""
+    leaves = jax.tree.leaves((args[argnum], jax.eval_shape(fun, *args)))
+    if not all(
+        jnp.issubdtype(jax.typeof(leaf).dtype if not hasattr(leaf, "dtype") else leaf.dtype, jnp.floating)
+        for leaf in leaves
+    ):
+        return {}
+    found = find(fun, args, argnum)
+    plan, mixed = make_plan(found), make_plan(found, structured=False)
+    costs = {"forward": plan.forward_cost, "reverse": plan.reverse_cost, "mixed": mixed.cost}
+    costs["auto"] = min(plan.cost, plan.forward_cost, plan.reverse_cost)
+    if plan.whole is not None:
+        costs["sparse"] = plan.cost
+    return {mode: 2 * cost for mode, cost in costs.items() if math.isfinite(cost)}
 
 
 def _difference(left: Any, right: Any) -> float:

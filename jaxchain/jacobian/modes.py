@@ -22,7 +22,7 @@ from jaxchain.jacobian.budget import fit
 from jaxchain.jacobian.execute import execute
 from jaxchain.jacobian.plan import Plan, make_plan, sparse_plan
 
-__all__ = ["Mode", "jacobian"]
+__all__ = ["Mode", "jacobian", "real_spaces"]
 
 Mode = Literal["auto", "forward", "reverse", "mixed", "sparse"]
 
@@ -108,7 +108,7 @@ def jacobian(
             transform = jax.jacfwd if way == "forward" else jax.jacrev
             return transform(fun, argnums, has_aux=has_aux, holomorphic=holomorphic)(*args, **kwargs)
         chosen = jax.tree.map(jnp.asarray, chosen)
-        here, there = _real_spaces(of_chosen, chosen)
+        here, there = real_spaces(of_chosen, chosen)
 
         def candidate(way: Mode, plan: Plan | None, chunk: int | None) -> Callable[[Any], Any]:
             def blocks(chosen: Any) -> Any:
@@ -130,7 +130,7 @@ def jacobian(
     return jac
 
 
-def _real_spaces(of_chosen: Callable[[Any], Any], chosen: Any) -> tuple[Coordinates, Coordinates]:
+def real_spaces(of_chosen: Callable[[Any], Any], chosen: Any) -> tuple[Coordinates, Coordinates]:
     """Coordinates of input and output, once both are known to be real."""
     here, there = Coordinates.of(chosen), Coordinates.of(jax.eval_shape(of_chosen, chosen)[0])
     for place, space in (("input", here), ("output", there)):
@@ -149,7 +149,9 @@ def _choose(of_chosen: Callable[[Any], Any], chosen: Any, mode: Mode) -> tuple[M
     out = jax.eval_shape(of_chosen, chosen)[0]
     here, there = Coordinates.of(chosen), Coordinates.of(out)
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in (*here.leaves, *there.leaves)) or not here.leaves:
-        return "reverse", None  # complex values have conventions, and what is no number errors, of JAX's own
+        # Complex values have conventions, and what is no number errors, of JAX's own; a complex output needs forward mode.
+        complex_out = any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in there.leaves)
+        return ("forward" if complex_out else "reverse"), None
     found = find(lambda x: of_chosen(x)[0], (chosen,), 0)
     if mode == "sparse":
         return mode, sparse_plan(found)

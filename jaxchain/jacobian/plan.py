@@ -63,6 +63,10 @@ class Plan:
         """The narrowest state."""
         return self.names[int(np.argmin(self.sizes))]
 
+    def is_diagonal(self, start: int, stop: int) -> bool:
+        """Whether the matrix between two states is diagonal."""
+        return all(unit.kind in ("identity", "diagonal") for unit in self.units[start:stop])
+
     @property
     def rows(self) -> tuple[Step, ...]:
         """The steps."""

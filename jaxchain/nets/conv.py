@@ -55,7 +55,9 @@ def conv_net(
         As `mlp`.
     """
     height, width, n_in = sizes_of(image_shape, "image_shape (height, width, channels)", exactly=3)
-    classes, kernel_size, stride = sizes_of([classes, kernel_size, stride], "classes, kernel_size and stride", exactly=3)
+    classes, kernel_size, stride = sizes_of(
+        [classes, kernel_size, stride], "classes, kernel_size and stride", exactly=3
+    )
     layers, (name, act) = Layers(init, sigma_w, sigma_b, dtype), activation_named(activation)
     stages: list[Stage] = []
     for k, n_out in enumerate(sizes_of(channels, "channels", 1)):

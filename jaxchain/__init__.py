@@ -12,7 +12,21 @@ from jaxchain import nets, train
 from jaxchain.chain import Chain
 from jaxchain.discover import discover
 from jaxchain.errors import ParameterMismatchError, StageError, TangentMismatchError
-from jaxchain.jacobian import Bracketing, Comparison, ModeRow, Plan, Step, bracket, compare_modes, jacobian, plan
+from jaxchain.jacobian import (
+    Bracketing,
+    Comparison,
+    ModeRow,
+    Plan,
+    Step,
+    bracket,
+    compare_modes,
+    gram_diagonal,
+    jacobian,
+    jacobian_diagonal,
+    jacobian_rows,
+    partial_jacobian,
+    plan,
+)
 from jaxchain.stage import Stage
 from jaxchain.structure import Structure
 from jaxchain.sweep import (
@@ -50,9 +64,13 @@ __all__ = [
     "compare_modes",
     "discover",
     "forward_sweep",
+    "gram_diagonal",
     "jacobian",
+    "jacobian_diagonal",
+    "jacobian_rows",
     "local_jacobians",
     "nets",
+    "partial_jacobian",
     "plan",
     "plot",
     "prefix_jacobians",

@@ -1,74 +1,37 @@
 """What jaxchain costs against the peer one would use instead.
 
-Question   Does importing, training and sweeping with jaxchain cost more than JAX and optax alone?
-Command    python experiments/benchmarks.py
+Question   Do the speed claims hold? Training and sweeping against JAX and optax alone, discovery
+           against its own size, whole Jacobians against jax.jacfwd, jax.jacrev and other libraries.
+Command    python experiments/benchmarks.py                       (everything, some minutes)
+           python experiments/benchmarks.py --only zoo jacobians  (some functions or modules of bench/)
 Expect     A row a figure: ours, the peer's, their ratio, the target, and whether it holds. Where we
-           lose, the row says so. Another benchmark is one more function in BENCHMARKS.
+           lose, the row says so. Another benchmark is one more function in a module of bench/.
 """
 
 from __future__ import annotations
 
 import platform
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
-import optax
 import tyro
-from common import RESULTS, accuracy, adam, conclude, cross_entropy, heading, load_digits
+from bench import basics, discovery, jacobians, peers
+from bench.core import Row, quantity
+from common import RESULTS, conclude, heading
 
-import jaxchain as jc
-from jaxchain.jacobian.measure import flops
-from jaxchain.table import Table, si
+from jaxchain.table import Table
 
-
-@dataclass(frozen=True)
-class Row:
-    """One figure: ours and the peer's in ``unit``; their ratio, or ours where there is no peer, is to be within bounds."""
-
-    name: str
-    ours: float
-    peer: float | None
-    unit: str
-    at_most: float | None = None
-    at_least: float | None = None
-
-    @property
-    def judged(self) -> float:
-        """The number that the target is about."""
-        return self.ours if self.peer is None else self.ours / self.peer
-
-    @property
-    def holds(self) -> bool:
-        """Whether it is within the target's bounds."""
-        low = self.at_least is None or self.judged >= self.at_least
-        return low and (self.at_most is None or self.judged <= self.at_most)
-
-    @property
-    def target(self) -> str:
-        """The bounds in words."""
-        unit = "" if self.peer is not None else self.unit
-        bounds = (("≥", self.at_least), ("≤", self.at_most))
-        return " and ".join(f"{sign} {quantity(bound, unit)}" for sign, bound in bounds if bound is not None)
-
-    def cells(self) -> tuple[str, ...]:
-        """The row as text."""
-        peer, ratio = ("–", "–") if self.peer is None else (quantity(self.peer, self.unit), f"{self.judged:.3f}")
-        return self.name, quantity(self.ours, self.unit), peer, ratio, self.target, "yes" if self.holds else "NO"
+BENCHMARKS: tuple[Callable[[int, bool], Iterable[Row]], ...] = (
+    *basics.BENCHMARKS,
+    *discovery.BENCHMARKS,
+    *jacobians.BENCHMARKS,
+    *peers.BENCHMARKS,
+)
 
 
-def quantity(value: float, unit: str) -> str:
-    """A number with its unit."""
-    return f"{value:.1%}" if unit == "%" else si(value, unit) if unit else f"{value:.2f}"
-
-
-def main(seed: int = 0, quick: bool = False, out: Path = RESULTS) -> None:
+def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, only: tuple[str, ...] = ()) -> None:
     """Measure every figure against its peer.
 
     Parameters
@@ -76,14 +39,18 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS) -> None:
     seed
         Of data, weights and minibatches.
     quick
-        Fewer processes and training steps, so that times and accuracy are rough; work is exact.
+        Fewer processes, steps and cases, so that times and accuracy are rough; work is exact.
     out
         Folder for the numbers.
+    only
+        Names of benchmarks, or of the modules they are in; default: all of them.
     """
     rows: list[Row] = []
-    for benchmark in BENCHMARKS:
-        print(f"· {(benchmark.__doc__ or '').splitlines()[0]}", flush=True)
+    for benchmark in chosen(only):
+        start = time.perf_counter()
+        print(f"· {benchmark.__name__}: {(benchmark.__doc__ or '').splitlines()[0]}", flush=True)
         rows += benchmark(seed, quick)
+        print(f"  {time.perf_counter() - start:.0f} s", flush=True)
     device = jax.devices()[0]
     place = {
         "jax": jax.__version__,
@@ -107,60 +74,14 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS) -> None:
     conclude(out / "benchmarks.json", numbers, findings, [])
 
 
-def importing(seed: int, quick: bool) -> Iterable[Row]:  # noqa: ARG001
-    """Import jaxchain, and jax with optax, in fresh processes taking turns."""
-    statements = ("import jaxchain", "import jax, optax")
-    seconds: dict[str, list[float]] = {statement: [] for statement in statements}
-    for _ in range(2 if quick else 10):
-        for statement in statements:
-            start = time.perf_counter()
-            subprocess.run([sys.executable, "-c", statement], check=True)
-            seconds[statement].append(time.perf_counter() - start)
-    ours, peer = map(statistics.median, seconds.values())
-    yield Row("import jaxchain / jax, optax", ours, peer, "s", at_most=1.15)
+def chosen(only: tuple[str, ...]) -> list[Callable[[int, bool], Iterable[Row]]]:
+    """The benchmarks of these names, or in the modules of these names."""
+    names = {name for f in BENCHMARKS for name in (f.__name__, f.__module__.removeprefix("bench."))}
+    if unknown := set(only) - names:
+        msg = f"No benchmark is called {', '.join(sorted(unknown))}. Known: {', '.join(sorted(names))}."
+        raise SystemExit(msg)
+    return [f for f in BENCHMARKS if not only or {f.__name__, f.__module__.removeprefix("bench.")} & set(only)]
 
-
-def training_step(seed: int, quick: bool) -> Iterable[Row]:  # noqa: ARG001
-    """Count the operations of a training step, and of one written by hand."""
-    net, digits, optimizer = jc.nets.mlp([64, 128, 64, 10]), load_digits(seed), adam(1000)
-    loss = cross_entropy(net)
-    params = net.init(jax.random.key(seed))
-    args = (params, optimizer.init(params), (digits.train[0][:64], digits.train[1][:64]))
-
-    def by_hand(params: Any, state: Any, batch: Any) -> Any:
-        value, grads = jax.value_and_grad(loss)(params, batch)
-        updates, state = optimizer.update(grads, state, params)
-        return optax.apply_updates(params, updates), state, value
-
-    # `fit` keeps the first three results, unless it observes.
-    ours = flops(lambda *args: jc.train.update(loss, optimizer, *args)[:3], *args)
-    yield Row("training step / by hand", ours, flops(by_hand, *args), "FLOP", at_most=1.0)
-
-
-def digits_fit(seed: int, quick: bool) -> Iterable[Row]:
-    """Train on digits: held-out accuracy, and seconds with compilation."""
-    net, digits, steps = jc.nets.mlp([64, 128, 64, 10]), load_digits(seed), 150 if quick else 1500
-    params, key = net.init(jax.random.key(seed)), jax.random.key(seed + 1)
-    start = time.perf_counter()
-    fit = jc.train.fit(
-        cross_entropy(net), params, digits.train, adam(steps), steps=steps, batch_size=64, key=key, progress=False
-    )
-    seconds = time.perf_counter() - start
-    yield Row("accuracy on a fifth of digits", accuracy(net, fit.params, digits.test), None, "%", at_least=0.97)
-    yield Row("time to fit digits", seconds, None, "s", at_most=30)
-
-
-def suffix_sweep(seed: int, quick: bool) -> Iterable[Row]:  # noqa: ARG001
-    """Count the operations of all suffix Jacobians, and of jax.jacrev of the whole."""
-    net = jc.nets.mlp([256, 256, 256, 256, 256, 32], "tanh", "lecun")
-    key_params, key_x = jax.random.split(jax.random.key(seed))
-    args = (net.init(key_params), jax.random.normal(key_x, (256,)))
-    ours = flops(lambda *args: jc.suffix_jacobians(net, args), *args)
-    peer = flops(jax.jacrev(net, argnums=-1), *args)
-    yield Row("suffix_jacobians / jax.jacrev", ours, peer, "FLOP", at_most=1.1)
-
-
-BENCHMARKS: tuple[Callable[[int, bool], Iterable[Row]], ...] = (importing, training_step, digits_fit, suffix_sweep)
 
 if __name__ == "__main__":
     tyro.cli(main)

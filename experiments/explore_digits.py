@@ -36,7 +36,7 @@ from common import (
 
 import jaxchain as jc
 from jaxchain import LocalJacobian
-from jaxchain.jacobian.measure import measure
+from jaxchain.jacobians.measure import measure
 from jaxchain.table import Table, si
 
 SIZES = (64, 128, 64, 10)

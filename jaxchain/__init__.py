@@ -1,47 +1,47 @@
 """jaxchain: see the chain rule run through any JAX model, and get its derivatives the cheapest way.
 
 A network is a composition h = f_q ∘ … ∘ f_1 of stages; its derivative is the product J_q ⋯ J_1
-of their local Jacobians. Start with `nets`, `forward_sweep`, `reverse_sweep` and
-`local_jacobians`; `plot` is loaded when first used.
+of their local Jacobians. Start with `nets` or `discover`, then `forward_sweep`, `reverse_sweep`,
+`local_jacobians` and `jacobian`. Every name is loaded when it is first used.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from jaxchain import nets, train
-from jaxchain.chain import Chain
-from jaxchain.discover import discover
-from jaxchain.errors import ParameterMismatchError, StageError, TangentMismatchError
-from jaxchain.jacobian import (
-    Bracketing,
-    Comparison,
-    ModeRow,
-    Plan,
-    Step,
-    bracket,
-    compare_modes,
-    gram_diagonal,
-    jacobian,
-    jacobian_diagonal,
-    jacobian_rows,
-    partial_jacobian,
-    plan,
-)
-from jaxchain.stage import Stage
-from jaxchain.structure import Structure
-from jaxchain.sweep import (
-    ForwardSweep,
-    LocalJacobian,
-    ReverseSweep,
-    forward_sweep,
-    local_jacobians,
-    prefix_jacobians,
-    reverse_sweep,
-    suffix_jacobians,
-)
-
 if TYPE_CHECKING:
-    from jaxchain import plot
+    from jaxchain import nets, plot, train
+    from jaxchain.chain import Chain
+    from jaxchain.discovery import discover
+    from jaxchain.errors import ParameterMismatchError, StageError, TangentMismatchError
+    from jaxchain.jacobians import (
+        Bracketing,
+        Comparison,
+        ModeRow,
+        Plan,
+        SamplesMixError,
+        Step,
+        batch_jacobian,
+        bracket,
+        compare_modes,
+        gram_diagonal,
+        jacobian,
+        jacobian_diagonal,
+        jacobian_rows,
+        partial_jacobian,
+        plan,
+    )
+    from jaxchain.stage import Stage
+    from jaxchain.structure import Structure
+    from jaxchain.sweep import (
+        ForwardSweep,
+        LocalJacobian,
+        ReverseSweep,
+        forward_sweep,
+        local_jacobians,
+        prefix_jacobians,
+        reverse_sweep,
+        suffix_jacobians,
+    )
 
 __version__ = "0.1.0"
 
@@ -55,11 +55,13 @@ __all__ = [
     "ParameterMismatchError",
     "Plan",
     "ReverseSweep",
+    "SamplesMixError",
     "Stage",
     "StageError",
     "Step",
     "Structure",
     "TangentMismatchError",
+    "batch_jacobian",
     "bracket",
     "compare_modes",
     "discover",
@@ -79,11 +81,20 @@ __all__ = [
     "train",
 ]
 
+_HOMES = ("chain", "discovery", "errors", "jacobians", "stage", "structure", "sweep")
+_MODULES = ("nets", "plot", "train")
+
 
 def __getattr__(name: str) -> Any:
-    """Load a module that costs much, such as `plot`, when it is first used (PEP 562)."""
-    if name == "plot":
-        return importlib.import_module("jaxchain.plot")
+    """Find a public name where it lives, and keep it (PEP 562)."""
+    if name in _MODULES:
+        return importlib.import_module(f"jaxchain.{name}")
+    if name in __all__:
+        for home in _HOMES:
+            module = importlib.import_module(f"jaxchain.{home}")
+            if name in module.__all__:
+                globals()[name] = getattr(module, name)
+                return globals()[name]
     msg = f"module 'jaxchain' has no attribute {name!r}"
     raise AttributeError(msg)
 

@@ -209,7 +209,10 @@ class Chain(Sequence[Stage]):
             whole.setdefault(r.why, []).append(r.name)
         notes = [f"{_several(names)}: {why}." for why, names in whole.items() if why]
         return Table(
-            f"Chain of {len(self)} stages", [header[k] for k in known], [[row[k] for k in known] for row in text], notes
+            f"Chain of {len(self)} stage{'s' * (len(self) != 1)}",
+            [header[k] for k in known],
+            [[row[k] for k in known] for row in text],
+            notes,
         )
 
     def __str__(self) -> str:

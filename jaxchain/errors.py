@@ -4,7 +4,7 @@ Everything else that is wrong with an argument is a plain ``ValueError`` or ``Ty
 sentence says what was given, what was wanted, and the way out.
 """
 
-import sys
+import inspect
 import warnings
 from pathlib import Path
 
@@ -15,9 +15,9 @@ HERE = str(Path(__file__).parent)
 
 def warn(message: str, category: type[Warning]) -> None:
     """Warn, pointing at the line outside jaxchain that led here."""
-    level = 2
-    while (frame := sys._getframe(level - 1)).f_code.co_filename.startswith(HERE) and frame.f_back is not None:
-        level += 1
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_code.co_filename.startswith(HERE):
+        frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
 
 

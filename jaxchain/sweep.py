@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.chain import Chain
-from jaxchain.discover import discover
+from jaxchain.discovery import discover
 from jaxchain.flat import Coordinates, check_like, map_basis, require_inexact
 from jaxchain.stage import Side, State
 from jaxchain.structure import Structure

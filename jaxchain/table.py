@@ -55,7 +55,7 @@ class Table:
         console = Console(file=io.StringIO(), record=True, width=width, color_system=None, highlight=False)
         table = RichTable(title=Text(self.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
         for number, name in enumerate(self.header):
-            table.add_column(Text(name), justify="right" if number else "left", overflow="fold")
+            table.add_column(Text(name), justify="right" if number else "left", overflow="fold", no_wrap=not number)
         for row in self.rows:
             table.add_row(*map(Text, row))
         console.print(table)

@@ -10,7 +10,7 @@ from conftest import ZOO, assert_close, central_differences, draw, named, real, 
 
 import jaxchain as jc
 from jaxchain import nets
-from jaxchain.jacobian.measure import flops
+from jaxchain.jacobians.measure import flops
 
 BOTH_MODES = [case for case in ZOO if case.forward and case.reverse]
 SLICED = [case for case in BOTH_MODES if case.name not in ("one stage", "integer inside")]

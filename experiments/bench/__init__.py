@@ -1,0 +1,1 @@
+"""The benchmarks behind `benchmarks.py`, one module a subject."""

@@ -1,0 +1,128 @@
+"""The functions that Jacobians are measured on, with their arguments; the last one is differentiated.
+
+`AUTOENCODER`, `CONVOLUTIONAL` and the like are the cases of the speed targets; `ZOO` is everything
+else that ought never to be worse off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+import jaxchain as jc
+from jaxchain.nets.layers import Layers, Params
+
+Case = tuple[Callable[..., Any], tuple[Any, ...]]
+
+AUTOENCODER = (784, 512, 256, 32)
+"""Widths down to the code; back up the same way."""
+
+
+def of_net(net: jc.Chain, shape: tuple[int, ...], seed: int) -> Case:
+    """A network with drawn parameters, at a drawn input."""
+    key_params, key_x = jax.random.split(jax.random.key(seed))
+    return net, (net.init(key_params), jax.random.normal(key_x, shape))
+
+
+def convolutional_autoencoder(channels: tuple[int, int] = (16, 32), code: int = 16, side: int = 28) -> jc.Chain:
+    """Two strided convolutions down, a dense code, two transposed convolutions up, tanh between."""
+    layers, dims, few = Layers("glorot", None, 0.0, None), ("NHWC", "HWIO", "NHWC"), (side // 4, side // 4, channels[1])
+
+    def down(p: Params, x: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x[None], p["w"], (2, 2), "SAME", dimension_numbers=dims)[0] + p["b"]
+
+    def up(p: Params, x: jax.Array) -> jax.Array:
+        return lax.conv_transpose(x[None], p["w"], (2, 2), "SAME", dimension_numbers=dims)[0] + p["b"]
+
+    def stage(name: str, fn: Callable[..., jax.Array], n_in: int, n_out: int) -> jc.Stage:
+        return jc.Stage(name, fn, lambda key: layers.kernel(key, 3, n_in, n_out))
+
+    wide, deep = channels
+    return jc.Chain(
+        [
+            stage("conv_0", down, 1, wide),
+            jc.Stage("tanh_0", jnp.tanh),
+            stage("conv_1", down, wide, deep),
+            jc.Stage("tanh_1", jnp.tanh),
+            jc.Stage("flatten", jnp.ravel),
+            layers.dense("code", int(np.prod(few)), code),
+            jc.Stage("tanh_2", jnp.tanh),
+            layers.dense("dense", code, int(np.prod(few))),
+            jc.Stage("tanh_3", jnp.tanh),
+            jc.Stage("unflatten", lambda x: x.reshape(few)),
+            stage("up_0", up, deep, wide),
+            jc.Stage("tanh_4", jnp.tanh),
+            stage("up_1", up, wide, 1),
+        ]
+    )
+
+
+def with_tanh_at_end(net: jc.Chain) -> jc.Chain:
+    """The same network, its output through tanh."""
+    return jc.Chain([*net, jc.Stage("tanh_end", jnp.tanh)])
+
+
+def elementwise(x: jax.Array) -> jax.Array:
+    """Ten stages, each entry by itself."""
+    for _ in range(5):
+        x = jnp.tanh(x)
+        x = 1.1 * x
+    return x
+
+
+def stencil(u: jax.Array) -> jax.Array:
+    """Reaction and diffusion on a grid: the five-point Laplacian of u, and u − u³."""
+    padded = jnp.pad(u, 1)
+    laplacian = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:] - 4 * u
+    return laplacian + u - u**3
+
+
+def convolution(kernel: jax.Array, image: jax.Array) -> jax.Array:
+    """Tanh of a same-padded convolution by one 3×3 kernel."""
+    return jnp.tanh(lax.conv_general_dilated(image[None, None], kernel[None, None], (1, 1), "SAME")[0, 0])
+
+
+def sparse_cases(seed: int, side: int) -> dict[str, tuple[Callable[[jax.Array], jax.Array], jax.Array]]:
+    """Functions with sparse Jacobians, and where they are taken; ``side`` is that of the stencil's grid."""
+    key_k, key_x = jax.random.split(jax.random.key(seed))
+    kernel = jax.random.normal(key_k, (3, 3))
+    return {
+        f"{side}×{side} stencil": (stencil, jax.random.normal(key_x, (side, side))),
+        "32×32 convolution": (lambda image: convolution(kernel, image), jax.random.normal(key_x, (32, 32))),
+    }
+
+
+def batched_mlp(seed: int) -> Case:
+    """Sixty-four samples through an MLP of 32 outputs at once.
+
+    With m outputs jax.jacrev costs 1 + 64 m sweeps of a batch and its blocks alone 1 + m, the one
+    being the evaluation: at best (1 + 64 m)/(1 + m) times less, 62 here, 58 with ten outputs.
+    """
+    net, (params, _) = of_net(jc.nets.mlp([64, 128, 64, 32], "tanh"), (64,), seed)
+    return lambda params, x: jax.vmap(net, (None, 0))(params, x), (
+        params,
+        jax.random.normal(jax.random.key(seed), (64, 64)),
+    )
+
+
+def random_mlp(rng: np.random.Generator) -> tuple[jc.Chain, list[int]]:
+    """Two to eight dense layers with tanh between, of widths 4 … 512, uniform in their logarithm; and its widths."""
+    widths = np.exp(rng.uniform(np.log(4), np.log(512), rng.integers(3, 10))).round().astype(int).tolist()
+    return jc.nets.mlp(widths, "tanh", "lecun"), widths
+
+
+ZOO: Mapping[str, tuple[jc.Chain, tuple[int, ...]]] = {
+    "classifier": (jc.nets.mlp([64, 128, 64, 10]), (64,)),
+    "decoder": (jc.nets.mlp([10, 64, 256], "tanh", "lecun"), (10,)),
+    "residual net": (jc.nets.residual_net((32, 48, 10), depth=4), (32,)),
+    "conv net": (jc.nets.conv_net((12, 12, 1), [4, 8], 10), (12, 12, 1)),
+    "transformer": (jc.nets.transformer((8, 16, 8), depth=2, heads=2), (12, 8)),
+    "rnn": (jc.nets.rnn([8, 32, 10]), (20, 8)),
+    "wide GELU net": (jc.nets.mlp([128, 256, 128], "gelu", "he"), (128,)),
+}
+"""Every kind of network in `jaxchain.nets`, with the shape of its input."""

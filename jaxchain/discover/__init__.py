@@ -1,5 +1,0 @@
-"""Any JAX function as a chain: flatten its program, cut it, name the pieces."""
-
-from jaxchain.discover.discover import discover
-
-__all__ = ["discover"]

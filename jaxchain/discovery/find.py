@@ -1,0 +1,303 @@
+"""`discover`: any pure JAX function as the chain that it already is."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import keystr, tree_flatten_with_path
+
+from jaxchain.chain import Chain
+from jaxchain.discovery.group import Granularity, group
+from jaxchain.discovery.program import Program, flatten, is_var, reach
+from jaxchain.discovery.segment import Segment, run
+from jaxchain.discovery.source import Site
+from jaxchain.discovery.stage import chain_stages, split_at_cuts
+from jaxchain.errors import warn
+from jaxchain.stage import Side, describe
+
+__all__ = ["discover"]
+
+UNROLL_LIMIT = 64
+
+
+def discover(
+    fun: Callable[..., Any],
+    *args: Any,
+    argnum: int = -1,
+    granularity: Granularity = "default",
+    unroll_limit: int = UNROLL_LIMIT,
+) -> Chain:
+    """Find the chain that a pure JAX function already is.
+
+    A rematerialised call (``jax.checkpoint``) that is cut stays rematerialised between its cuts; the
+    states at the cuts themselves are kept, as every state of a sweep is. The function is traced
+    once. Wherever exactly one value that depends on the chain input is
+    still needed, the program is cut; what lies between two cuts is a stage. Everything else that a
+    stage reads (other arguments, values computed from them) is a side input; arrays that the
+    function closed over are constants.
+
+    Parameters
+    ----------
+    fun
+        Any function that JAX can trace: plain, jitted, an Equinox module, a Flax or Haiku
+        ``apply``.
+    args
+        Its positional arguments, as arrays or ``jax.ShapeDtypeStruct``; the chain is for their
+        shapes.
+    argnum
+        Which argument is the chain input; the default is the last. A pytree is one state.
+    granularity
+        ``"finest"``: one stage a cut. ``"default"``: a bias joins its product, a reshape what reads
+        it, the parts of one library call or loop step each other. ``"module"``: neighbours of the
+        same module are joined too.
+    unroll_limit
+        A ``scan`` or static ``fori_loop`` whose carry is the chain value becomes one stage a step,
+        up to this many steps; a longer one stays one stage.
+
+    Returns
+    -------
+    Chain
+        Takes the arguments of ``fun`` and returns its result. ``print`` it; see `Chain.merge`.
+
+    Raises
+    ------
+    TypeError
+        If ``fun`` is not a function that JAX can trace, has side effects (names the equation and
+        the line), or an argument is not made of arrays.
+    ValueError
+        If ``argnum`` or ``granularity`` is unknown.
+
+    Warns
+    -----
+    UserWarning
+        If the result does not depend on the chain input, or only through integers: its derivative
+        is zero.
+
+    References
+    ----------
+    Lengauer and Tarjan, A fast algorithm for finding dominators in a flowgraph, TOPLAS 1979;
+    Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 9 and 10.
+    """
+    if granularity not in get_args(Granularity):
+        msg = f"Unknown granularity {granularity!r}. Known: {', '.join(get_args(Granularity))}."
+        raise ValueError(msg)
+    found = find(fun, args, argnum, unroll_limit)
+    _warn_if_zero(found)
+    return found.chain(group(found.segments, granularity))
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A traced function, cut into its finest segments.
+
+    Attributes
+    ----------
+    program
+        All of it, flat.
+    segments
+        What lies between neighbouring cuts.
+    in_tree, out_tree
+        Structure of the chain input and of the result.
+    others
+        Variables of the other arguments, and ``other_tree`` their structure.
+    argnum
+        Position of the chain input, counted from the last argument.
+    """
+
+    program: Program
+    segments: tuple[Segment, ...]
+    in_tree: Any
+    out_tree: Any
+    others: tuple[Any, ...]
+    other_tree: Any
+    argnum: int
+
+    def chain(self, groups: Sequence[Sequence[Segment]]) -> Chain:
+        """The chain with one stage a group of neighbouring segments."""
+        stages = chain_stages(groups, self.in_tree, self.out_tree)
+        wanted = tuple(stage.segment.sides for stage in stages)
+        return Chain(stages, sides=self.sides(wanted), argnum=self.argnum)
+
+    def sides(self, wanted: tuple[tuple[Any, ...], ...]) -> Others:
+        """What computes the side values that each stage wants."""
+        return Others(self.program, self.others, self.other_tree, wanted)
+
+
+def find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int = UNROLL_LIMIT) -> Found:
+    """Trace a function and cut it wherever it can be; arguments and errors as in `discover`."""
+    _check(fun, args, argnum, unroll_limit)
+    argnum %= len(args)
+    closed, out_tree = _trace(fun, args)
+    leaves = [jax.tree.leaves(arg) for arg in args]
+    start = sum(map(len, leaves[:argnum]))
+    stop = start + len(leaves[argnum])
+    program = flatten(closed, lambda invars: invars[start:stop], unroll_limit)
+    whole, carries = _chain_part(program, program.invars[start:stop])
+    return Found(
+        program,
+        tuple(split_at_cuts(whole, carries)),
+        jax.tree.structure(args[argnum]),
+        out_tree,
+        tuple(program.invars[:start] + program.invars[stop:]),
+        jax.tree.structure(args[:argnum] + args[argnum + 1 :]),
+        argnum - len(args),
+    )
+
+
+def _chain_part(program: Program, inputs: list[Any]) -> tuple[Segment, dict[int, list[Any]]]:
+    """The equations on a path from the chain input to the output, and the loop carries among them."""
+    dependent = program.dependent(inputs)
+    needed = {id(equation) for equation in program.needed()}
+    kept = [id(e) in needed and any(var in dependent for var in e.reads) for e in program.equations]
+    carries: dict[int, list[Any]] = {}
+    count = 0
+    for number, equation in enumerate(program.equations):
+        count += kept[number]
+        if number + 1 in program.carries and equation:
+            carries[count] = program.carries[number + 1]
+    equations = tuple(e for e, keep in zip(program.equations, kept, strict=True) if keep)
+    return Segment(equations, tuple(inputs), tuple(program.outs), program), carries
+
+
+def _warn_if_zero(found: Found) -> None:
+    equations, inputs = [e for segment in found.segments for e in segment.equations], found.segments[0].inputs
+    outs = [out for out in found.program.outs if is_var(out)]
+    active = set(filter(_is_inexact, inputs))
+    for equation in equations:
+        if equation.name != "stop_gradient" and any(var in active for var in equation.reads):
+            active.update(filter(_is_inexact, equation.writes))
+    if any(out in active for out in outs):
+        return
+    reached = reach(equations, inputs)
+    if any(out in reached for out in outs):
+        msg = "The result depends on the chain input only through integers, booleans or stop_gradient, so every derivative along this chain is zero."
+    else:
+        msg = "The result does not depend on the chain input, so every derivative along this chain is zero. Is argnum the argument you meant?"
+    warn(msg, UserWarning)
+
+
+def _is_inexact(var: Any) -> bool:
+    return jnp.issubdtype(var.aval.dtype, jnp.inexact)
+
+
+@dataclass(frozen=True, eq=False)
+class Others:
+    """Side inputs of a discovered chain: computed once from the arguments that are not the chain's."""
+
+    program: Program
+    invars: tuple[Any, ...]
+    in_tree: Any
+    wanted: tuple[tuple[Any, ...], ...]
+
+    def __getitem__(self, index: slice, /) -> Others:
+        return Others(self.program, self.invars, self.in_tree, self.wanted[index])
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """Refuse: the function's own arguments are its parameters."""
+        del key
+        msg = "A discovered chain takes the arguments of its function; initialise the model in its own framework."
+        raise TypeError(msg)
+
+    def __call__(self, *others: Any) -> tuple[Side, ...]:
+        """The side values that the stages read, each computed once."""
+        leaves, tree = jax.tree.flatten(others)
+        got = [jax.typeof(leaf) for leaf in leaves]
+        fits = tree == self.in_tree and all(
+            g.shape == v.aval.shape and g.dtype == v.aval.dtype for g, v in zip(got, self.invars, strict=True)
+        )
+        if not fits:
+            wanted = describe(self.in_tree.unflatten([var.aval for var in self.invars]))
+            msg = f"This chain was discovered for other arguments {wanted}, but {describe(others)} were given. Discover again for these."
+            raise TypeError(msg)
+        values = self.values(leaves)
+        return tuple(tuple(values[var] for var in side) for side in self.wanted)
+
+    def values(self, leaves: Sequence[Any]) -> dict[Any, Any]:
+        """Every side value that is wanted, by its variable."""
+        distinct, call = self._computed
+        return dict(zip(distinct, call(*leaves), strict=True))
+
+    @cached_property
+    def _computed(self) -> tuple[list[Any], Callable[..., list[Any]]]:
+        distinct = list(dict.fromkeys(var for side in self.wanted for var in side))
+        part = Program(list(self.invars), distinct, self.program.equations).needed()
+        constants = Segment(tuple(part), self.invars, tuple(distinct), self.program).constants
+        return distinct, run(self.program, part, self.invars, distinct, constants)
+
+
+def _check(fun: Any, args: tuple[Any, ...], argnum: int, unroll_limit: int) -> None:
+    if not callable(fun):
+        msg = f"discover needs a function, but {fun!r} is not callable."
+        raise TypeError(msg)
+    for name, value in (("argnum", argnum), ("unroll_limit", unroll_limit)):
+        try:
+            operator.index(value)
+        except TypeError as error:
+            msg = f"{name} must be an integer, but {value!r} was given."
+            raise TypeError(msg) from error
+    if not -len(args) <= argnum < len(args):
+        msg = f"argnum={argnum} names no argument: {len(args)} were given."
+        raise ValueError(msg)
+    if unroll_limit < 0:
+        msg = f"unroll_limit is a number of loop steps, so at least 0; {unroll_limit} was given."
+        raise ValueError(msg)
+    for number, arg in enumerate(args):
+        for path, leaf in tree_flatten_with_path(arg)[0]:
+            if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")) and not isinstance(
+                leaf, (bool, int, float, complex)
+            ):
+                msg = (
+                    f"Argument {number}{keystr(path)} is {leaf!r}, which is not an array. Close over it, "
+                    "or split it off (eqx.partition, nnx.split), and pass the arrays alone."
+                )
+                raise TypeError(msg)
+    chain_leaves = tree_flatten_with_path(args[argnum])[0]
+    for path, leaf in chain_leaves:
+        dtype = jax.typeof(leaf).dtype if not isinstance(leaf, jax.ShapeDtypeStruct) else leaf.dtype
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            msg = (
+                f"The chain input{f' at {keystr(path)}' if path else ''} is {dtype}, which has no derivative. Choose another argnum, "
+                "or make what is not differentiated an argument of its own."
+            )
+            raise TypeError(msg)
+    if not chain_leaves:
+        msg = f"Argument {argnum % len(args)}, the chain input, holds no array."
+        raise TypeError(msg)
+
+
+def _trace(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Any]:
+    try:
+        closed, out = jax.make_jaxpr(fun, return_shape=True)(*args)
+    except (jax.errors.JAXTypeError, TypeError) as error:
+        error.add_note(
+            "jaxchain: discover traces the function with abstract values, as jax.jit does; it must be a pure JAX function that returns arrays."
+        )
+        raise
+    if (guilty := _side_effect(closed.jaxpr)) is not None:
+        msg = (
+            "The function has side effects, and a chain of pure stages would lose them: "
+            f"{guilty.primitive.name} at {Site.of(guilty)}. Take them out before discovering."
+        )
+        raise TypeError(msg)
+    for value in (*closed.in_avals, *closed.out_avals):
+        if not all(isinstance(size, int) for size in getattr(value, "shape", ())):
+            msg = f"A chain has fixed shapes, but an argument or result is {value.str_short()}, a symbolic shape. Discover it for numbers."
+            raise TypeError(msg)
+    return closed, jax.tree.structure(out)
+
+
+def _side_effect(jaxpr: Any) -> Any:
+    """The innermost equation that has a side effect, or ``None``; naming a mapped axis is none."""
+    from jax.extend.core import jaxprs_in_params
+
+    for eqn in jaxpr.eqns:
+        if any(type(effect).__name__ != "NamedAxisEffect" for effect in eqn.effects):
+            inner = (_side_effect(getattr(body, "jaxpr", body)) for body in jaxprs_in_params(eqn.params))
+            return next((found for found in inner if found is not None), eqn)
+    return None

@@ -1,0 +1,153 @@
+"""How coarse the stages are: which neighbouring segments a person would call one.
+
+``finest`` keeps every cut. The default joins the parts of one library call, the parts of one loop
+step, and trivial pieces to what they belong to: a bias to its product, a reshape or a cast to what
+reads it. ``module`` also joins whatever neighbours have the same named scope.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from jaxchain.discovery.program import Equation
+from jaxchain.discovery.segment import Segment
+
+__all__ = ["Granularity", "group", "scope"]
+
+Granularity = Literal["default", "finest", "module"]
+
+RESHAPING = {
+    "broadcast_in_dim",
+    "convert_element_type",
+    "copy",
+    "expand_dims",
+    "reshape",
+    "rev",
+    "squeeze",
+    "stop_gradient",
+    "transpose",
+}
+AFFINE = {"add", "add_any", "div", "mul", "neg", "sub"}
+
+
+def group(segments: Sequence[Segment], granularity: Granularity) -> list[list[Segment]]:
+    """The segments of each stage, in order."""
+    groups = [[segment] for segment in segments]
+    if granularity == "finest":
+        return groups
+    groups = _join_alike(groups, _step)
+    groups = _join_alike(groups, _call)
+    groups = _attach_trivial(groups)
+    if granularity == "default":
+        return groups
+    return _join_modules(groups)
+
+
+def _join_modules(groups: list[list[Segment]]) -> list[list[Segment]]:
+    """Join neighbours of which one lies in the other's module; what all share is no module."""
+    root = len(shared_prefix([scope(g) for g in groups]))
+    joined: list[list[Segment]] = []
+    for g in groups:
+        before, own = scope(joined[-1]) if joined else (), scope(g)
+        common = min(len(before), len(own))
+        if common > root and before[:common] == own[:common]:
+            joined[-1] = joined[-1] + g
+        else:
+            joined.append(g)
+    return joined
+
+
+def scope(segments: Sequence[Segment]) -> tuple[str, ...]:
+    """The named scope that a group's main part lies in: the longest that all its equations share."""
+    main = [segment for segment in segments if not _is_trivial(segment)] or segments
+    scopes = [equation.scope for segment in main for equation in segment.equations]
+    return shared_prefix(scopes)
+
+
+def shared_prefix(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The longest beginning that all paths share."""
+    first, last = (min(paths), max(paths)) if paths else ((), ())
+    return first[
+        : next((k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    ]
+
+
+def _join_alike(groups: list[list[Segment]], key: Callable[[list[Segment]], object | None]) -> list[list[Segment]]:
+    """Join neighbours with the same key; ``None`` is like nothing else."""
+    keyed = [(key(g), g) for g in groups]
+    joined: list[list[Segment]] = []
+    for number, (mark, g) in enumerate(keyed):
+        if number and mark is not None and mark == keyed[number - 1][0]:
+            joined[-1] = joined[-1] + g
+        else:
+            joined.append(g)
+    return joined
+
+
+def _shared(group: list[Segment], of: Callable[[Equation], object | None]) -> object | None:
+    marks = {of(equation) for segment in group for equation in segment.equations}
+    return marks.pop() if len(marks) == 1 else None
+
+
+def _step(group: list[Segment]) -> object | None:
+    return _shared(group, lambda e: e.origin.steps[:1] or None)
+
+
+def _call(group: list[Segment]) -> object | None:
+    return _shared(group, lambda e: e.origin.call)
+
+
+def _is_trivial(segment: Segment) -> bool:
+    return all(equation.name in RESHAPING or _is_affine(equation, segment) for equation in segment.equations)
+
+
+def _is_affine(equation: Equation, segment: Segment) -> bool:
+    """Scales or shifts its input: one operand is the state, the other is not."""
+    operands = [atom for atom in equation.reads if atom not in segment.sides and atom not in segment.constants]
+    return equation.name in AFFINE and len(operands) == 1
+
+
+def _attach_trivial(groups: list[list[Segment]]) -> list[list[Segment]]:
+    """Attach runs of trivial segments: scales and shifts to what is before, pure reshapes to what is after.
+
+    A run is attached only within its own named scope or inwards, so that a module made of trivial
+    pieces alone (a normalisation with fixed statistics) stays a stage of its own.
+    """
+    trivial = [all(map(_is_trivial, g)) for g in groups]
+    runs = [
+        (is_trivial, [g for _, g in run])
+        for (is_trivial, _), run in itertools.groupby(
+            zip(trivial, groups, strict=True), key=lambda p: (p[0], p[0] and scope(p[1]))
+        )
+    ]
+    parts: list[tuple[bool, list[Segment]]] = []
+    for is_trivial, run in runs:
+        if is_trivial:
+            parts.append((True, [segment for g in run for segment in g]))
+        else:
+            parts += [(False, g) for g in run]
+    attached: list[list[Segment]] = []
+    carried: list[Segment] = []
+    for number, (is_trivial, part) in enumerate(parts):
+        if not is_trivial:
+            attached.append(carried + part)
+            carried = []
+            continue
+        before = not carried and bool(attached) and _within(part, attached[-1])
+        after = number + 1 < len(parts) and not parts[number + 1][0] and _within(part, parts[number + 1][1])
+        shifts = any(equation.name in AFFINE for segment in part for equation in segment.equations)
+        if after and not (before and shifts):
+            carried = carried + part
+        elif before:
+            attached[-1] = attached[-1] + part
+        else:
+            attached += [carried, part] if carried else [part]
+            carried = []
+    return [*attached, carried] if carried else attached
+
+
+def _within(part: list[Segment], other: list[Segment]) -> bool:
+    own = scope(part)
+    return scope(other)[: len(own)] == own

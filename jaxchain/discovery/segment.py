@@ -1,0 +1,126 @@
+"""A stretch of the flat program between two cuts, and the pure function that it is.
+
+A segment reads its state, side values (which do not depend on the chain input) and constants. It
+runs by handing JAX a jaxpr of just its equations, so custom rules, contexts and named scopes are
+JAX's own business.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from jaxchain.discovery.program import Equation, Program, is_used, is_var, new_var
+
+__all__ = ["Segment", "run"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Segment:
+    """Equations between two states.
+
+    Attributes
+    ----------
+    equations
+        In order of evaluation; none for the identity.
+    inputs
+        The state's variables before: one, or a pytree's leaves.
+    outputs
+        The state's variables after; in the last segment also literals or side values.
+    program
+        The whole that it is a part of.
+    """
+
+    equations: tuple[Equation, ...]
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    program: Program
+
+    @cached_property
+    def sides(self) -> tuple[Any, ...]:
+        """Variables read that are neither the state, nor made here, nor constants."""
+        inner = {var for equation in self.equations for var in equation.writes} | set(self.inputs)
+        return tuple(var for var in self._outside(inner) if var not in self.program.constants)
+
+    @cached_property
+    def constants(self) -> tuple[Any, ...]:
+        """Variables of the constants read."""
+        return tuple(var for var in self._outside(set()) if var in self.program.constants)
+
+    def _outside(self, inner: set[Any]) -> list[Any]:
+        read = itertools.chain.from_iterable((*(e.reads for e in self.equations), filter(is_var, self.outputs)))
+        return list(dict.fromkeys(var for var in read if var not in inner))
+
+    @cached_property
+    def call(self) -> Callable[..., list[Any]]:
+        """``call(*sides, *inputs)`` → the values of ``outputs``."""
+        return run(self.program, self.equations, (*self.sides, *self.inputs), self.outputs, self.constants)
+
+    @staticmethod
+    def join(parts: Sequence[Segment]) -> Segment:
+        """Consecutive segments as one."""
+        equations = tuple(equation for part in parts for equation in part.equations)
+        return Segment(equations, parts[0].inputs, parts[-1].outputs, parts[0].program)
+
+
+def run(
+    program: Program,
+    equations: Sequence[Equation],
+    invars: Sequence[Any],
+    outvars: Sequence[Any],
+    constants: Sequence[Any],
+) -> Callable[..., list[Any]]:
+    """The pure function that evaluates some equations of a program."""
+    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+    jaxpr = new_jaxpr(constants, invars, outvars, rematerialised(equations, outvars))
+    return jaxpr_as_fun(ClosedJaxpr(jaxpr, [program.constants[var] for var in constants]))
+
+
+def new_jaxpr(constvars: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Any:
+    """A jaxpr of these parts."""
+    from jax.extend.core import DebugInfo, Jaxpr
+
+    info = DebugInfo("jaxchain", "segment", ("",) * len(invars), ("",) * len(outvars))
+    return Jaxpr(list(constvars), list(invars), list(outvars), list(eqns), debug_info=info)
+
+
+def rematerialised(equations: Sequence[Equation], outvars: Sequence[Any]) -> list[Any]:
+    """The equations as JAX's own, with what came from a rematerialised call put back into one."""
+    if all(equation.origin.remat is None for equation in equations):
+        return [equation.eqn for equation in equations]
+    groups = [list(group) for _, group in itertools.groupby(equations, key=lambda e: id(e.origin.remat))]
+    eqns: list[Any] = []
+    for number, group in enumerate(groups):
+        inner, call = [equation.eqn for equation in group], group[0].origin.remat
+        if call is None:
+            eqns += inner
+            continue
+        later = {var for others in groups[number + 1 :] for equation in others for var in equation.reads} | set(
+            filter(is_var, outvars)
+        )
+        made = [var for equation in group for var in equation.writes]
+        reads = list(dict.fromkeys(var for equation in group for var in equation.reads if var not in set(made)))
+        writes = [var for var in made if var in later]
+        # The body's variables must be its own: a jaxpr may not share them with the one around it.
+        eqns.append(
+            call.replace(invars=reads, outvars=writes, params={**call.params, "jaxpr": _renamed(reads, writes, inner)})
+        )
+    return eqns
+
+
+def _renamed(reads: Sequence[Any], writes: Sequence[Any], eqns: Sequence[Any]) -> Any:
+    env = {var: new_var(var.aval) for var in reads}
+    body: list[Any] = []
+    for eqn in eqns:
+        env.update({var: new_var(var.aval) for var in eqn.outvars if is_used(var)})
+        body.append(
+            eqn.replace(
+                invars=[env[atom] if is_var(atom) else atom for atom in eqn.invars],
+                outvars=[env[var] if is_used(var) else var for var in eqn.outvars],
+            )
+        )
+    return new_jaxpr([], [env[var] for var in reads], [env[var] for var in writes], body)

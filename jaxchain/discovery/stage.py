@@ -1,0 +1,237 @@
+"""A discovered stage: a segment of the program, as a `Stage` that knows its shapes and why it is whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxchain.chain import Chain
+from jaxchain.discovery.count import flops
+from jaxchain.discovery.cuts import cuts, live_sets
+from jaxchain.discovery.group import RESHAPING
+from jaxchain.discovery.name import names, word
+from jaxchain.discovery.program import Program, is_var, reach
+from jaxchain.discovery.segment import Segment
+from jaxchain.stage import Side, Stage, StageRow, State, describe
+
+__all__ = ["DiscoveredStage", "split_at_cuts"]
+
+
+@dataclass(frozen=True, eq=False)
+class DiscoveredStage(Stage):
+    """One stage of a discovered chain: ``stage(*side, state)``.
+
+    Attributes
+    ----------
+    parts
+        The segments between cuts that it is made of; more than one where trivial ones were joined.
+    in_tree, out_tree
+        Structure of the state before and after.
+    """
+
+    parts: tuple[Segment, ...] = field(default=(), repr=False)
+    in_tree: Any = field(default=None, repr=False)
+    out_tree: Any = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, name: str, parts: Sequence[Segment], in_tree: Any, out_tree: Any) -> DiscoveredStage:
+        """The stage that some consecutive segments are."""
+        whole = Segment.join(parts)
+
+        def fn(*args: Any) -> State:
+            *side, state = args
+            leaves, tree = jax.tree.flatten(state)
+            given = [*side, *leaves]
+            wanted = [var.aval for var in (*whole.sides, *whole.inputs)]
+            if (
+                tree != in_tree
+                or len(given) != len(wanted)
+                or any(not _fits(g, w) for g, w in zip(given, wanted, strict=True))
+            ):
+                msg = f"it was discovered for {describe(in_tree.unflatten([v.aval for v in whole.inputs]))}, and programs have fixed shapes; discover again"
+                raise ValueError(msg)
+            values = zip(whole.call(*given), whole.outputs, strict=True)
+            return out_tree.unflatten(
+                [value if is_var(atom) else jnp.asarray(value, atom.aval.dtype) for value, atom in values]
+            )
+
+        return cls(name, fn, None, tuple(parts), in_tree, out_tree)
+
+    @cached_property
+    def segment(self) -> Segment:
+        """All of it as one segment."""
+        return Segment.join(self.parts)
+
+    @property
+    def branches(self) -> tuple[Chain, ...]:
+        """The terms of a stage that is a sum, x + g(x), as chains ``branch(*side, state)``; else empty."""
+        terms = _terms(self.segment)
+        return tuple(_branch(self, term) for term in terms) if len(terms) > 1 else ()
+
+    @property
+    def row(self) -> StageRow:
+        """What `print` shows of it."""
+        segment = self.segment
+        program = segment.program
+        arrays = {_before_reshaping(program, var) for var in (*segment.sides, *segment.constants)}
+        return StageRow(
+            self.name,
+            _aval_text(self.in_tree, segment.inputs),
+            _aval_text(self.out_tree, segment.outputs),
+            sum(math.prod(var.aval.shape) for var in arrays if _is_state(var) and var in program.given),
+            sum(flops(equation.eqn) for equation in segment.equations),
+            len(segment.equations),
+            next((program.notes[v] for e in segment.equations for v in e.eqn.outvars if v in program.notes), "")
+            or self._why(),
+        )
+
+    def _why(self) -> str:
+        """Which values cross the narrowest place of its largest uncut part, and so prevent a cut there."""
+        part = max(self.parts, key=lambda p: len(p.equations))
+        if len(part.equations) < 2:
+            return ""
+        reads, writes, _ = _edges(part)
+        crossing = [set(live) for live in live_sets(reads, writes, part.inputs, filter(is_var, part.outputs))][:-1]
+        middle = len(crossing) / 2
+        place = min(range(len(crossing)), key=lambda k: (len(crossing[k]), abs(k - middle)))
+        order = {var: number for number, e in enumerate(part.equations) for var in e.writes}
+        makers = {var: word(e) for e in part.equations for var in e.writes}
+        readers = {var: word(e) for e in part.equations for var in e.reads}
+        values = [
+            f"{makers.get(v, 'its input')} {v.aval.str_short(short_dtypes=True)} (read last by {readers.get(v, 'the output')})"
+            for v in sorted(crossing[place], key=lambda v: order.get(v, -1))
+        ]
+        shown = values[:3] + [f"{len(values) - 3} more"] * (len(values) > 3)
+        crossing_values = "1 value crosses" if len(values) == 1 else f"{len(values)} values cross"
+        return f"{crossing_values} its middle: {', '.join(shown)}"
+
+
+def _before_reshaping(program: Program, var: Any) -> Any:
+    """The variable that a side value is a mere copy of, such as a bias before it is broadcast."""
+    while (made := program.makers.get(var)) is not None and made.name in RESHAPING and made.reads:
+        var = made.reads[0]
+    return var
+
+
+def split_at_cuts(segment: Segment, carries: dict[int, list[Any]] | None = None) -> list[Segment]:
+    """A segment, cut wherever a single value (or a loop's carry) crosses."""
+    reads, writes, dependent = _edges(segment)
+    bundles = {position: frozenset(v for v in carry if v in dependent) for position, carry in (carries or {}).items()}
+    found = cuts(
+        reads,
+        writes,
+        segment.inputs,
+        filter(dependent.__contains__, filter(is_var, segment.outputs)),
+        may_cut=_is_state,
+        bundles=bundles,
+    )
+    between = [_in_order(c.values, (carries or {}).get(c.position, [])) for c in found]
+    states = [segment.inputs, *between, segment.outputs]
+    bounds = [0, *(c.position for c in found), len(segment.equations)]
+    return [
+        Segment(segment.equations[bounds[k] : bounds[k + 1]], states[k], states[k + 1], segment.program)
+        for k in range(len(states) - 1)
+    ]
+
+
+def _in_order(values: Collection[Any], carry: Sequence[Any]) -> tuple[Any, ...]:
+    """A state's variables: the only one, or those of a loop's carry in its own order."""
+    return tuple(values) if len(values) == 1 else tuple(v for v in dict.fromkeys(carry) if v in values)
+
+
+def _edges(segment: Segment) -> tuple[list[list[Any]], list[list[Any]], set[Any]]:
+    """What each equation reads and writes among the values that depend on the segment's input; those values."""
+    dependent = reach(segment.equations, segment.inputs)
+    reads = [[var for var in e.reads if var in dependent] for e in segment.equations]
+    return reads, [e.writes for e in segment.equations], dependent
+
+
+def _is_state(var: Any) -> bool:
+    return jnp.issubdtype(var.aval.dtype, jnp.inexact)
+
+
+def _fits(value: Any, aval: Any) -> bool:
+    got = jax.typeof(value)
+    return got.shape == aval.shape and got.dtype == aval.dtype
+
+
+def _aval_text(tree: Any, atoms: Sequence[Any]) -> str:
+    return describe(tree.unflatten([atom.aval for atom in atoms]), short=True)
+
+
+def _terms(segment: Segment) -> list[Any]:
+    """The summands of a segment's single output that depend on its input; sums of sums are opened."""
+    if len(segment.outputs) != 1:
+        return []
+    _, _, dependent = _edges(segment)
+    maker = {var: e for e in segment.equations for var in e.writes}
+    uses: dict[Any, int] = {}
+    for e in segment.equations:
+        for var in e.reads:
+            uses[var] = uses.get(var, 0) + 1
+
+    def opened(atom: Any, *, last: bool) -> list[Any]:
+        made = maker.get(atom) if is_var(atom) else None
+        if made is None or made.name not in ("add", "add_any") or not (last or uses.get(atom, 0) == 1):
+            return [atom]
+        operands = made.eqn.invars
+        if not all(is_var(a) and a in dependent and a.aval.shape == atom.aval.shape for a in operands):
+            return [atom]
+        return [term for operand in operands for term in opened(operand, last=False)]
+
+    return opened(segment.outputs[0], last=True)
+
+
+def _branch(stage: DiscoveredStage, term: Any) -> Chain:
+    """The chain from a stage's state to one summand of its output; it takes the stage's own arguments."""
+    whole = stage.segment
+    wanted, kept = {term}, []
+    for equation in reversed(whole.equations):
+        if not wanted.isdisjoint(equation.writes):
+            wanted.update(equation.reads)
+            kept.append(equation)
+    dependent = reach(kept[::-1], whole.inputs)
+    inner = tuple(e for e in kept[::-1] if any(v in dependent for v in e.reads))
+    segments = split_at_cuts(Segment(inner, whole.inputs, (term,), whole.program))
+    stages = chain_stages([[s] for s in segments], stage.in_tree, stage.out_tree)
+    return Chain(stages, sides=BranchSides(whole.sides, tuple(s.segment.sides for s in stages)))
+
+
+def chain_stages(groups: Sequence[Sequence[Segment]], in_tree: Any, out_tree: Any) -> list[DiscoveredStage]:
+    """One stage a group; states inside are arrays, or tuples of a loop's carry."""
+    trees = [in_tree, *(_tree(g[-1].outputs) for g in groups[:-1]), out_tree]
+    return [
+        DiscoveredStage.of(n, g, trees[k], trees[k + 1])
+        for k, (n, g) in enumerate(zip(names(groups), groups, strict=True))
+    ]
+
+
+def _tree(atoms: Sequence[Any]) -> Any:
+    return jax.tree.structure(atoms[0] if len(atoms) == 1 else tuple(atoms))
+
+
+@dataclass(frozen=True)
+class BranchSides:
+    """Side inputs of a branch: picked from those of the stage that it is a branch of."""
+
+    given: tuple[Any, ...]
+    wanted: tuple[tuple[Any, ...], ...]
+
+    def __getitem__(self, index: slice, /) -> BranchSides:
+        return BranchSides(self.given, self.wanted[index])
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """Nothing: a branch takes the stage's side inputs."""
+        del key
+        return {}
+
+    def __call__(self, *others: Any) -> tuple[Side, ...]:
+        """Side inputs of each stage, from those of the stage branched from."""
+        values = dict(zip(self.given, others, strict=True))
+        return tuple(tuple(values[var] for var in side) for side in self.wanted)

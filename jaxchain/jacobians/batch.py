@@ -1,0 +1,181 @@
+"""`batch_jacobian`: the Jacobian of a function over a batch whose samples do not mix, one block a sample.
+
+Every sample's cotangent (or tangent) goes through in the same pass, so the whole costs what one
+sample's Jacobian costs, batched: 1/B of ``jax.jacrev``, whose other blocks are zeros. `batch_axis` proves that they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import keystr, tree_flatten_with_path
+
+from jaxchain.flat import Coordinates, map_basis
+from jaxchain.jacobians.batch_axis import SamplesMixError, prove
+from jaxchain.jacobians.batch_rules import Place
+from jaxchain.jacobians.blocks import as_blocks, function_of_chosen
+from jaxchain.stage import describe
+
+__all__ = ["batch_jacobian"]
+
+BatchMode = Literal["auto", "forward", "reverse"]
+
+
+def batch_jacobian(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    in_axis: int = 0,
+    out_axis: int = 0,
+    check: bool = True,
+    mode: BatchMode = "auto",
+    chunk_size: int | None = None,
+) -> Callable[..., Any]:
+    """The Jacobian of each sample of a batch: J_b = ∂fun(x)_b/∂x_b, where samples do not mix.
+
+    Parameters
+    ----------
+    fun
+        Maps a batch to a batch, arrays or pytrees of real floating-point numbers: sample b of the
+        output depends on sample b of the chosen arguments alone. The other arguments are shared.
+    argnums
+        Which positional arguments hold the batch and are differentiated with respect to.
+    in_axis, out_axis
+        The batch axis of every leaf of those arguments, and of the output; negative: from the end.
+    check
+        Prove from the program that samples do not mix. Without, and if they do, each block is a
+        sum of ``jax.jacrev``'s blocks over samples.
+    mode
+        ``"reverse"``: one VJP of the whole batch for each number in a sample of the output;
+        ``"forward"``: one JVP for each number in a sample of the input; ``"auto"``: the fewer, or
+        what the function's own derivative rules leave possible.
+    chunk_size
+        How many of these are computed at once; ``None``: all. Bounds the memory.
+
+    Returns
+    -------
+    callable
+        Takes the arguments of ``fun``, works under ``jit``, ``vmap`` and ``grad``, and returns the
+        structure and dtypes of ``jax.jacrev`` (``jax.jacfwd`` where forward mode ran) with leaves
+        (B, *out, *in), where out and in are the shapes of one sample.
+
+    Raises
+    ------
+    ValueError
+        If the mode is unknown or ``chunk_size`` below 1; from the call, if an axis is out of range
+        or batch sizes disagree.
+    SamplesMixError
+        A ``ValueError``, from the call: samples mix, cannot be proven not to, or lie on another
+        axis of the output; names the stage and the line.
+    TypeError
+        From the call, if an input or output is not real floating point, or ``fun`` has side effects.
+
+    References
+    ----------
+    Agarwal and Ganichev, Auto-vectorizing TensorFlow graphs: Jacobians, auto-batching and beyond,
+    arXiv 1903.04243.
+    """
+    if mode not in get_args(BatchMode):
+        msg = f"Unknown mode {mode!r}. Known: {', '.join(get_args(BatchMode))}."
+        raise ValueError(msg)
+    if chunk_size is not None and chunk_size < 1:
+        msg = f"chunk_size is how many rows or columns are computed at once, so at least 1; {chunk_size} was given."
+        raise ValueError(msg)
+
+    @wraps(fun, updated=())
+    def jac(*args: Any, **kwargs: Any) -> Any:
+        of_chosen, chosen = function_of_chosen(fun, argnums, False, args, kwargs)
+        chosen = jax.tree.map(jnp.asarray, chosen)
+
+        def whole(batch: Any) -> Any:
+            return of_chosen(batch)[0]
+
+        here = Samples.of(chosen, in_axis, "input", "in_axis")
+        held = prove(whole, chosen, here.count, here.axes) if check and here.count > 1 else None
+        there = Samples.of(jax.eval_shape(whole, chosen), out_axis, "output", "out_axis", here.count)
+        if held is not None:
+            _check_places(held, there)
+        first, second = (_forward, _reverse) if here.one.size < there.one.size else (_reverse, _forward)
+        if mode != "auto":
+            return {"forward": _forward, "reverse": _reverse}[mode](whole, chosen, here, there, chunk_size)
+        try:
+            return first(whole, chosen, here, there, chunk_size)
+        except (TypeError, ValueError, NotImplementedError):  # a custom VJP has no JVP, a while loop no VJP
+            return second(whole, chosen, here, there, chunk_size)
+
+    return jac
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A batch of states: ``count`` of them along ``axis`` of every leaf, each with the coordinates ``one``."""
+
+    count: int
+    axis: int
+    one: Coordinates
+
+    @classmethod
+    def of(cls, batch: Any, axis: int, place: str, name: str, count: int | None = None) -> Samples:
+        """The samples of a batch, once its leaves have one batch size: ``count``, where that is known."""
+        leaves, treedef = tree_flatten_with_path(batch)
+        single: list[jax.ShapeDtypeStruct] = []
+        for path, leaf in leaves:
+            where, shape = f"{place}{keystr(path)}", list(leaf.shape)
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                msg = f"batch_jacobian needs real floating-point values, but the {where} is {describe(leaf)}. Cast it, or leave it out."
+                raise TypeError(msg)
+            if not -len(shape) <= axis < len(shape):
+                msg = f"{name}={axis} is out of range for the {where}, which is {describe(leaf)}: it holds no batch there."
+                raise ValueError(msg)
+            size = shape.pop(axis)
+            if count is not None and size != count:
+                msg = f"Batch sizes disagree: {size} on axis {axis} of the {where}, which is {describe(leaf)}, but {count} before. Is {name}={axis} meant?"
+                raise ValueError(msg)
+            count = size
+            single.append(jax.ShapeDtypeStruct(tuple(shape), leaf.dtype))
+        if count is None:
+            msg = f"The {place} holds no array, so there is nothing to differentiate."
+            raise TypeError(msg)
+        return cls(count, axis, Coordinates.of(treedef.unflatten(single)))
+
+    @property
+    def axes(self) -> list[int]:
+        """The batch axis of every leaf, from 0."""
+        return [self.axis % (len(leaf.shape) + 1) for leaf in self.one.leaves]
+
+    def spread(self, vector: jax.Array) -> Any:
+        """The batch in which every sample has these coordinates (n,)."""
+        return jax.vmap(self.one.unflatten, in_axes=None, out_axes=self.axis, axis_size=self.count)(vector)
+
+    def flatten(self, batch: Any) -> jax.Array:
+        """Every sample's coordinates: (B, n)."""
+        return jax.vmap(self.one.flatten, in_axes=self.axis)(batch)
+
+
+def _reverse(whole: Callable[[Any], Any], batch: Any, here: Samples, there: Samples, chunk_size: int | None) -> Any:
+    """Row i of all blocks: the VJP of the batch whose every cotangent is e_i."""
+    pull = jax.vjp(whole, batch)[1]
+    rows = map_basis(lambda e: here.flatten(*pull(there.spread(e))), there.one.identity(), chunk_size)
+    return jax.vmap(partial(as_blocks, here=here.one, there=there.one, like="input"))(jnp.moveaxis(rows, 0, 1))
+
+
+def _forward(whole: Callable[[Any], Any], batch: Any, here: Samples, there: Samples, chunk_size: int | None) -> Any:
+    """Column j of all blocks: the JVP of the batch whose every tangent is e_j."""
+    push = jax.linearize(whole, batch)[1]
+    columns = map_basis(lambda e: there.flatten(push(here.spread(e))), here.one.identity(), chunk_size)
+    return jax.vmap(partial(as_blocks, here=here.one, there=there.one, like="output"))(jnp.moveaxis(columns, 0, 2))
+
+
+def _check_places(held: Sequence[Place | None], there: Samples) -> None:
+    """Raise unless every output leaf holds the batch along its batch axis, or depends on no sample."""
+    paths = [path for path, _ in tree_flatten_with_path(there.one.treedef.unflatten(range(len(held))))[0]]
+    for path, place, axis in zip(paths, held, there.axes, strict=True):
+        if place is not None and place != Place(axis):
+            on = f"axis {place.axis}" + (", joined with others" if place.inner > 1 else "")
+            msg = f"The output{keystr(path)} holds the batch on {on}, not on out_axis={there.axis}. Transpose it, or change out_axis."
+            raise SamplesMixError(msg)

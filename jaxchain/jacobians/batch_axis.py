@@ -1,0 +1,175 @@
+"""The proof that samples of a batch do not mix: the program is followed, with the batch's place in every value.
+
+Each value is shared by all samples (it does not depend on the batch), holds the batch at one place,
+or has lost it: some equation has mixed samples, or may have. `batch_rules` says what one primitive
+does to the place of the batch, `batch_bodies` what an equation that holds programs does.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+
+from jaxchain.discovery.find import Found, find
+from jaxchain.discovery.group import group
+from jaxchain.discovery.name import names
+from jaxchain.discovery.program import Equation, is_var, opened
+from jaxchain.discovery.source import Site
+from jaxchain.jacobians.batch_bodies import BODIES, Lost, State
+from jaxchain.jacobians.batch_rules import RULES, Mixes, Place, Unproven
+
+__all__ = ["Batch", "SamplesMixError", "prove"]
+
+
+class SamplesMixError(ValueError):
+    """Samples of a batch mix, or cannot be proven not to."""
+
+
+def prove(fun: Callable[[Any], Any], batch: Any, samples: int, axes: Sequence[int]) -> list[Place | None]:
+    """Where every output leaf of ``fun`` holds the batch; ``None``: nowhere, it depends on no sample.
+
+    Parameters
+    ----------
+    fun
+        Of the batch alone.
+    batch
+        Arrays, tracers or ``ShapeDtypeStruct``.
+    samples
+        B, at least 2: one sample alone never mixes.
+    axes
+        Batch axis of every leaf of ``batch``, from 0.
+
+    Raises
+    ------
+    SamplesMixError
+        If samples mix or cannot be proven not to; names the first stage and line.
+    """
+    closed = jax.make_jaxpr(fun)(batch)
+    states = Batch(samples).walk(closed, _start(closed.jaxpr.invars, axes))
+    lost = [state for state in states if isinstance(state, Lost)]
+    if lost:
+        first = min(lost, key=lambda one: one.number)
+        try:
+            stage = _stage(find(fun, (batch,), 0, unroll_limit=0), samples, axes)
+        except TypeError:  # side effects, which a chain cannot have
+            stage = None
+        raise _error(first, stage)
+    return [state for state in states if not isinstance(state, Lost)]
+
+
+def _start(invars: Sequence[Any], axes: Sequence[int]) -> list[State]:
+    return [Place(axis) if var.aval.size else None for var, axis in zip(invars, axes, strict=True)]
+
+
+def _stage(found: Found, samples: int, axes: Sequence[int]) -> str | None:
+    """The stage, in the words of `discover`, in which the batch is first lost for good."""
+    program, batch = found.program, Batch(samples)
+    known = dict(zip(program.invars, _start(program.invars, axes), strict=True))
+    makers: dict[int, Equation] = {}
+    for equation in program.equations:
+        states = batch.step(equation.eqn, _read(known, equation.eqn.invars))
+        known.update(zip(equation.eqn.outvars, states, strict=True))
+        for state in states:
+            if isinstance(state, Lost):
+                makers.setdefault(state.number, equation)
+    first = min((state.number for state in _read(known, program.outs) if isinstance(state, Lost)), default=-1)
+    groups = group(found.segments, "default")
+    members = ((n, segment) for n, g in zip(names(groups), groups, strict=True) for segment in g)
+    return next((name for name, segment in members if makers.get(first) in segment.equations), None)
+
+
+def _error(lost: Lost, stage: str | None) -> SamplesMixError:
+    place = (
+        f"{f'stage {stage!r}' if stage else 'the function'}, at {lost.site}: {lost.eqn.primitive.name} {lost.reason}"
+    )
+    if lost.certain:
+        msg = (
+            f"Samples mix in {place}. batch_jacobian is for functions in which sample b of the output depends on "
+            "sample b of the input alone; use jc.jacobian here, or check=False to skip this proof."
+        )
+    else:
+        msg = (
+            f"It cannot be proven that samples stay apart in {place}. "
+            "If they do, pass check=False, which skips the proof; if not, use jc.jacobian."
+        )
+    return SamplesMixError(msg)
+
+
+def _read(known: dict[Any, State], atoms: Iterable[Any]) -> list[State]:
+    return [known.get(atom) if is_var(atom) else None for atom in atoms]
+
+
+def _located(state: State, eqn: Any) -> State:
+    """A loss inside a library function happened, for its user, where that was called."""
+    return replace(state, site=Site.of(eqn)) if isinstance(state, Lost) and not state.site.file else state
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a proof is about.
+
+    Attributes
+    ----------
+    samples
+        B.
+    loops
+        How many loops over the samples are under way.
+    derivatives
+        Whether derivative rules that a user wrote are to be proven as well.
+    clock
+        Counts losses in order of evaluation.
+    """
+
+    samples: int
+    loops: int = 0
+    derivatives: bool = True
+    clock: Iterator[int] = field(default_factory=itertools.count)
+
+    def lost(self, eqn: Any, reason: str, *, certain: bool) -> Lost:
+        """The state of what ``eqn`` makes, where that loses the batch."""
+        return Lost(eqn, reason, certain, next(self.clock), Site.of(eqn))
+
+    def walk(self, jaxpr: Any, states: Sequence[State]) -> list[State]:
+        """The states of a program's results, from those of its arguments."""
+        jaxpr, _ = opened(jaxpr)
+        known = dict(zip(jaxpr.invars, states, strict=True))
+        for eqn in jaxpr.eqns:
+            after = self.step(eqn, _read(known, eqn.invars))
+            known.update(zip(eqn.outvars, [_located(state, eqn) for state in after], strict=True))
+        return _read(known, jaxpr.outvars)
+
+    def step(self, eqn: Any, states: list[State]) -> list[State]:
+        """The states of one equation's results, from those of its operands."""
+        given = {state for state in states if isinstance(state, Place)}
+        lost = [state for state in states if isinstance(state, Lost)]
+        if not given and not lost:
+            return [None] * len(eqn.outvars)
+        after: list[State]
+        if not lost and len(given) == 1 and min(given).axis < 0:  # one sample's, whatever is done to it
+            after = [*given] * len(eqn.outvars)
+        elif (body := BODIES.get(eqn.primitive.name)) is not None:
+            after = body(eqn, states, self)
+        elif lost:
+            after = [min(lost, key=lambda one: one.number)] * len(eqn.outvars)
+        else:
+            after = [self._place(eqn, states)] * len(eqn.outvars)
+        return [state if getattr(var.aval, "size", 1) else None for var, state in zip(eqn.outvars, after, strict=True)]
+
+    def _place(self, eqn: Any, states: list[State]) -> Place | Lost:
+        """Where the results of a primitive hold the batch: all operands that do must agree."""
+        rule = RULES.get(eqn.primitive.name)
+        if rule is None:
+            return self.lost(eqn, "is a primitive without a rule", certain=False)
+        given = [(k, place) for k, place in enumerate(states) if isinstance(place, Place)]
+        try:
+            places = {place if place.axis < 0 else rule(eqn, k, place, self.samples) for k, place in given}
+        except (Mixes, Unproven) as verdict:
+            return self.lost(eqn, str(verdict), certain=isinstance(verdict, Mixes))
+        if len(places) > 1:
+            held = " and ".join(sorted({str(place) for _, place in given}))
+            return self.lost(eqn, f"combines samples with others: its operands hold the batch on {held}", certain=True)
+        return places.pop()

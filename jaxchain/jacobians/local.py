@@ -1,0 +1,203 @@
+"""Local Jacobians that need no differentiation: read off the program, one rule a primitive.
+
+A rule looks at a segment and says what its matrix is and where its entries come from. What has no
+rule is accumulated. To teach jaxchain a new primitive, add a function to `RULES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxchain.discovery.program import Equation, is_var
+from jaxchain.discovery.segment import Segment
+from jaxchain.discovery.source import is_library
+
+__all__ = ["Local", "read_off"]
+
+Kind = Literal["identity", "diagonal", "linear", "dense"]
+
+ELEMENTWISE = {
+    "abs", "acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "clamp", "copy", "cos", "cosh",
+    "convert_element_type", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "ge", "gt", "integer_pow",
+    "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "or", "and",
+    "pow", "rsqrt", "select_n", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
+}  # fmt: skip
+CALLS = {"custom_jvp_call": "call_jaxpr", "jit": "jaxpr", "pjit": "jaxpr"}
+SHIFTS = {"add", "add_any", "sub"}
+RESHAPES = {"reshape", "squeeze", "expand_dims", "copy"}
+
+
+@dataclass(frozen=True)
+class Local:
+    """What one segment's Jacobian is.
+
+    Attributes
+    ----------
+    kind
+        ``identity``; ``diagonal``, its entries got by one tangent of ones; ``linear``, its matrix
+        made of side values by ``matrix``; ``dense``, to be accumulated.
+    matrix
+        ``matrix(*sides)`` → (m, n), moving numbers without arithmetic. Only for ``linear``.
+    """
+
+    kind: Kind
+    matrix: Callable[..., jax.Array] | None = None
+
+
+def read_off(segment: Segment) -> Local:
+    """What a segment's Jacobian is known to be without differentiating it."""
+    if len(segment.inputs) != 1 or len(segment.outputs) != 1 or not is_var(segment.outputs[0]):
+        return Local("dense")
+    (x,), (y,) = segment.inputs, segment.outputs
+    if not all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in (x, y)):
+        return Local("dense")
+    if (
+        all(_keeps(e, segment) for e in segment.equations)
+        and x.aval.dtype == y.aval.dtype
+        and x.aval.size == y.aval.size
+    ):
+        return Local("identity")
+    if x.aval.shape == y.aval.shape and all(_is_elementwise(e.eqn, x.aval.shape) for e in segment.equations):
+        return Local("diagonal")
+    if len(segment.equations) == 1 and (rule := RULES.get(segment.equations[0].name)) is not None:
+        return rule(segment.equations[0], segment) or Local("dense")
+    return Local("dense")
+
+
+def _keeps(equation: Equation, segment: Segment) -> bool:
+    """Whether an equation passes its input on, shifted or reshaped at most."""
+    own = [atom for atom in equation.reads if atom not in segment.sides and atom not in segment.constants]
+    if equation.name in RESHAPES or (
+        equation.name == "broadcast_in_dim" and own and own[0].aval.size == equation.eqn.outvars[0].aval.size
+    ):
+        return True
+    shifted = equation.name in SHIFTS and len(own) == 1 and own[0].aval.shape == equation.eqn.outvars[0].aval.shape
+    return shifted and not (equation.name == "sub" and equation.eqn.invars[0] is not own[0])
+
+
+def _is_elementwise(eqn: Any, shape: tuple[int, ...]) -> bool:
+    """Whether every output entry depends only on the input entries at the same place."""
+    name = eqn.primitive.name
+    if name in CALLS:
+        body = eqn.params[CALLS[name]]
+        # A user's own derivative rule may mix entries that the function does not; JAX's do not.
+        return (name != "custom_jvp_call" or is_library(body)) and all(
+            _is_elementwise(inner, shape) for inner in getattr(body, "jaxpr", body).eqns
+        )
+    if name == "broadcast_in_dim":  # of a scalar: a constant laid out beside the state
+        return eqn.invars[0].aval.shape == ()
+    return name in ELEMENTWISE and all(atom.aval.shape in (shape, ()) for atom in (*eqn.invars, *eqn.outvars))
+
+
+def _state_and_side(equation: Equation, segment: Segment) -> tuple[int, int] | None:
+    """Positions of the state and of the side value among two operands; ``None`` if both are the state's."""
+    given = set(segment.sides) | set(segment.constants)
+    aside = [not is_var(atom) or atom in given for atom in equation.eqn.invars]
+    return (aside.index(False), aside.index(True)) if aside.count(True) == 1 else None
+
+
+def _side_reader(segment: Segment, atom: Any) -> Callable[..., jax.Array]:
+    """``read(*sides)``: the value of a side variable, constant or literal."""
+    if not is_var(atom):
+        return lambda *_: jnp.asarray(atom.val)
+    if atom in segment.program.constants:
+        return lambda *_: segment.program.constants[atom]
+    position = segment.sides.index(atom)
+    return lambda *sides: sides[position]
+
+
+def dot_general(equation: Equation, segment: Segment) -> Local | None:
+    """A product with a side value: its weights, once for every position that the state has beside."""
+    if (places := _state_and_side(equation, segment)) is None:
+        return None
+    eqn, (own, other) = equation.eqn, places
+    contracted, batched = eqn.params["dimension_numbers"]
+    if batched[0] or eqn.invars[own].aval.dtype != eqn.outvars[0].aval.dtype:
+        return None
+    x, w = eqn.invars[own].aval, eqn.invars[other].aval
+    free = [axis for axis in range(x.ndim) if axis not in contracted[own]]
+    kept = [axis for axis in range(w.ndim) if axis not in contracted[other]]
+    positions, outs, ins = (
+        math.prod(a.shape[k] for k in axes) for a, axes in ((x, free), (w, kept), (w, contracted[other]))
+    )
+    read = _side_reader(segment, eqn.invars[other])
+    # Rows run over the output's axes, free and kept in the order of the operands; columns over the state's.
+    rows = [x.shape[k] for k in free], [w.shape[k] for k in kept]
+    out_order = [0, 1] if own == 0 else [1, 0]
+
+    def matrix(*sides: jax.Array) -> jax.Array:
+        weights = jnp.transpose(read(*sides), (*kept, *contracted[other])).reshape(outs, ins).astype(x.dtype)
+        if positions == 1:
+            blocks = weights[None, :, None, :]
+        else:
+            at = np.arange(positions)
+            blocks = jnp.zeros((positions, outs, positions, ins), x.dtype).at[at, :, at, :].set(weights)
+        full = blocks.reshape(*rows[0], *rows[1], *(x.shape[k] for k in free), *(x.shape[k] for k in contracted[own]))
+        f, g, c = len(free), len(kept), len(contracted[own])
+        parts = [list(range(f)), list(range(f, f + g))]
+        back = list(np.argsort([*free, *contracted[own]]))
+        axes = [*parts[out_order[0]], *parts[out_order[1]], *(f + g + int(k) for k in back)]
+        assert len(axes) == 2 * f + g + c
+        return full.transpose(axes).reshape(positions * outs, positions * ins)
+
+    return Local("linear", matrix)
+
+
+def conv_general_dilated(equation: Equation, segment: Segment) -> Local | None:
+    """A convolution by a side value: every entry is one weight of the kernel, or zero."""
+    if _state_and_side(equation, segment) != (0, 1):
+        return None
+    eqn = equation.eqn
+    if eqn.params["batch_group_count"] != 1 or eqn.invars[0].aval.dtype != eqn.outvars[0].aval.dtype:
+        return None
+    rows, columns, weights = conv_entries(eqn)
+    shape = eqn.outvars[0].aval.size, eqn.invars[0].aval.size
+    read = _side_reader(segment, eqn.invars[1])
+
+    def matrix(*sides: jax.Array) -> jax.Array:
+        kernel = read(*sides).reshape(-1)
+        return jnp.zeros(shape, kernel.dtype).at[rows, columns].set(kernel[weights], unique_indices=True)
+
+    return Local("linear", matrix)
+
+
+def conv_entries(eqn: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Flat (output, input, kernel) indices of every product that a convolution sums."""
+    lhs, kernel, out = (v.aval.shape for v in (*eqn.invars[:2], eqn.outvars[0]))
+    p = eqn.params
+    (lhs_spec, rhs_spec, out_spec), groups = p["dimension_numbers"], p["feature_group_count"]
+    n_out, n_in = kernel[rhs_spec[0]], kernel[rhs_spec[1]]
+    batch, feature, inner = np.arange(lhs[lhs_spec[0]]), np.arange(n_out), np.arange(n_in)
+    spatial = []
+    for axis, (stride, (low, _), dilate_in, dilate_kernel) in enumerate(
+        zip(p["window_strides"], p["padding"], p["lhs_dilation"], p["rhs_dilation"], strict=True)
+    ):
+        o, k = np.meshgrid(np.arange(out[out_spec[2 + axis]]), np.arange(kernel[rhs_spec[2 + axis]]), indexing="ij")
+        i = o * stride - low + k * dilate_kernel
+        real = (i % dilate_in == 0) & (i >= 0) & (i // dilate_in < lhs[lhs_spec[2 + axis]])
+        spatial.append(np.stack([o, i // dilate_in, k], axis=-1)[real])
+    grids = np.meshgrid(batch, feature, inner, *(np.arange(len(s)) for s in spatial), indexing="ij")
+    b, f, c, *at = (grid.ravel() for grid in grids)
+    places = [s[index].T for s, index in zip(spatial, at, strict=True)]
+    source = c + (f // (n_out // groups)) * n_in
+
+    def flat(shape: tuple[int, ...], spec: Any, first: np.ndarray, second: np.ndarray, which: int) -> np.ndarray:
+        coordinates = [first, second, *(place[which] for place in places)]
+        ordered = [coordinates[list(spec).index(axis)] for axis in range(len(shape))]
+        return np.ravel_multi_index(ordered, shape)
+
+    return flat(out, out_spec, b, f, 0), flat(lhs, lhs_spec, b, source, 1), flat(kernel, rhs_spec, f, c, 2)
+
+
+RULES: dict[str, Callable[[Equation, Segment], Local | None]] = {
+    "conv_general_dilated": conv_general_dilated,
+    "dot_general": dot_general,
+}
+"""Primitive → the rule for a segment of that one equation; ``None`` from a rule: it does not apply."""

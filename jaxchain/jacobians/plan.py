@@ -1,0 +1,233 @@
+"""`plan`: the cheapest way to a whole Jacobian, found before anything is computed.
+
+Counts what each stage costs, notes what can be read off, and solves the bracketing problem on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from jaxchain.discovery.find import Found, find
+from jaxchain.discovery.segment import Segment
+from jaxchain.jacobians.bracket import Costs, Solution, Step, solve
+from jaxchain.jacobians.local import Local
+from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse, unavailable
+from jaxchain.jacobians.unit import Unit, units_of
+from jaxchain.table import Table, si
+
+__all__ = ["Plan", "make_plan", "plan", "sparse_plan"]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a Jacobian will be computed.
+
+    Attributes
+    ----------
+    units
+        The stages, in order of evaluation.
+    steps
+        What to do, in order; states are numbered 0 … q.
+    cost, forward_cost, reverse_cost
+        Predicted multiply-adds of the plan, of one tangent a column, of one cotangent a row.
+    """
+
+    found: Found
+    units: tuple[Unit, ...]
+    steps: tuple[Step, ...]
+    cost: float
+    forward_cost: float
+    reverse_cost: float
+    solution: Solution
+    whole: Colouring | None = None
+    """The coloured pattern of the whole function, where that is the cheapest way."""
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """n_0 … n_q: numbers in each state."""
+        return (self.units[0].here.size, *(unit.there.size for unit in self.units))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the states."""
+        return ("input", *(unit.name for unit in self.units))
+
+    @property
+    def waist(self) -> str:
+        """The narrowest state."""
+        return self.names[int(np.argmin(self.sizes))]
+
+    def is_diagonal(self, start: int, stop: int) -> bool:
+        """Whether the matrix between two states is diagonal."""
+        return all(unit.kind in ("identity", "diagonal") for unit in self.units[start:stop])
+
+    @property
+    def rows(self) -> tuple[Step, ...]:
+        """The steps."""
+        return self.steps
+
+    def _describe(self, step: Step) -> str:
+        name = self.names
+        if step.middle is None:
+            unit = self.units[step.start]
+            if unit.colouring is not None:
+                return f"∂{name[step.stop]}/∂{name[step.start]} by {unit.colouring.colours} colours"
+            kind = unit.kind
+            read = {
+                "identity": "is the identity",
+                "diagonal": "is a diagonal, by one tangent of ones",
+                "linear": "is its weights, read off",
+            }
+            how = "tangents" if step.kind.endswith("tangent") else "cotangents"
+            count = self.sizes[step.start if how == "tangents" else step.stop]
+            return f"∂{name[step.stop]}/∂{name[step.start]} " + read.get(kind, f"by {count} {how}")
+        whole = f"∂{name[step.stop]}/∂{name[step.start]}"
+        left, right = f"∂{name[step.stop]}/∂{name[step.middle]}", f"∂{name[step.middle]}/∂{name[step.start]}"
+        if step.kind == "multiply":
+            return f"{whole} = {left} · {right}"
+        if step.kind == "eliminate tangent":
+            return f"{whole}: push the {self.sizes[step.start]} columns of {right} through to {name[step.stop]}"
+        return f"{whole}: pull the {self.sizes[step.stop]} rows of {left} back to {name[step.start]}"
+
+    def _table(self) -> Table:
+        better = min(self.forward_cost, self.reverse_cost)
+        rows = [(self._describe(s), si(s.cost, "")) for s in self.steps if s.cost or s.middle is None]
+        if self.whole is not None:
+            how = "tangents" if self.whole.forward else "cotangents"
+            rows = [
+                (
+                    f"∂{self.names[-1]}/∂input, a sparse matrix, by {self.whole.colours} {how}, one a colour",
+                    si(self.cost, ""),
+                )
+            ]
+        notes = [
+            f"Forward mode would take {si(self.forward_cost, '')} multiply-adds, reverse mode {si(self.reverse_cost, '')}, "
+            f"this plan {si(self.cost, '')}: {better / self.cost:.3g} times less than the better of the two."
+            if self.cost
+            else "Nothing needs to be multiplied.",
+            f"The narrowest state is {self.waist}, {min(self.sizes)} numbers.",
+        ]
+        return Table(
+            f"Plan for a Jacobian of {self.sizes[-1]} × {self.sizes[0]}", ("step", "multiply-adds"), rows, notes
+        )
+
+    def __str__(self) -> str:
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()  # pyright: ignore[reportPrivateUsage]
+
+
+def plan(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int = -1) -> Plan:
+    """Plan the Jacobian of ``fun`` with respect to one argument.
+
+    Parameters
+    ----------
+    fun
+        A chain or any JAX function.
+    args
+        Its arguments, as arrays or ``jax.ShapeDtypeStruct``.
+    argnum
+        Which one to differentiate with respect to; default: the last.
+
+    Returns
+    -------
+    Plan
+        ``print`` it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `jaxchain.discover`.
+
+    References
+    ----------
+    Naumann, arXiv 2406.11862.
+    """
+    return make_plan(find(fun, args, argnum))
+
+
+def make_plan(found: Found, *, structured: bool = True) -> Plan:
+    """The cheapest plan for a traced function."""
+    units = tuple(units_of(found, structured=structured))
+    sizes = np.array([units[0].here.size, *(u.there.size for u in units)], float)
+    solution = solve(_costs(units, sizes))
+    q = len(units)
+    work = solution.cost(0, q)
+    tangent, adjoint = sum(u.tangent for u in units), sum(u.adjoint for u in units)
+    whole = whole_colouring(found) if structured and q > 1 and _may_be_sparse(units) else None
+    if whole is not None:
+        by_colour = whole.colours * (tangent if whole.forward else adjoint)
+        whole, work = (whole, by_colour) if by_colour < work else (None, work)
+    halved = tuple(Step(s.kind, s.start, s.middle, s.stop, s.cost / 2) for s in solution.steps(0, q))
+    forward, reverse = float(_times(sizes[0], tangent)), float(_times(sizes[-1], adjoint))
+    return Plan(found, units, halved, work / 2, forward / 2, reverse / 2, solution, whole)
+
+
+def sparse_plan(found: Found) -> Plan:
+    """The plan that colours the whole function's pattern, whatever that costs.
+
+    Raises
+    ------
+    ImportError
+        If asdex is not installed; says how to install it.
+    NotImplementedError
+        If asdex finds no pattern.
+    """
+    if reason := unavailable():
+        msg = f'mode="sparse" needs asdex to find and colour patterns, but {reason}: pip install --upgrade "jaxchain[sparse]".'
+        raise ImportError(msg)
+    if (whole := whole_colouring(found)) is None:
+        msg = 'asdex cannot find the sparsity pattern of this function; use mode="auto".'
+        raise NotImplementedError(msg)
+    return replace(make_plan(found), whole=whole)
+
+
+def whole_colouring(found: Found) -> Colouring | None:
+    """The coloured pattern of a traced function as a whole."""
+    whole = Unit("whole", segment := Segment.join(found.segments), segment, Local("dense"))
+    return colouring_of(segment, whole.here, whole.there)
+
+
+def _may_be_sparse(units: tuple[Unit, ...]) -> bool:
+    """Whether no unit makes the product dense, as far as one can see without looking for a pattern."""
+    return available() and all(
+        u.kind in ("identity", "diagonal") or may_be_sparse(u.segment, u.here, u.there) for u in units
+    )
+
+
+def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
+    """Costs in floating-point operations; structure makes products cheaper than dense ones."""
+    tangent, adjoint, ready = (np.array([getattr(u, name) for u in units]) for name in ("tangent", "adjoint", "ready"))
+    full = np.concatenate([[0], np.cumsum([u.kind not in ("identity", "diagonal") for u in units])])
+    pushed, pulled = _running(tangent), _running(adjoint)
+
+    def multiply(i: Any, k: Any, j: Any) -> Any:
+        left, right = full[j] > full[k], full[k] > full[i]
+        return np.where(left & right, 2 * n[i] * n[k] * n[j], np.where(left | right, n[i] * n[j], n[i]))
+
+    return Costs(
+        tangent=np.minimum(_times(n[:-1], tangent), ready),
+        adjoint=_times(n[1:], adjoint),
+        multiply=multiply,
+        push=lambda i, k, j: _times(n[i], pushed(k, j)),
+        pull=lambda i, k, j: _times(n[j], pulled(i, k)),
+    )
+
+
+def _times(count: Any, work: Any) -> Any:
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(work), math.inf, count * work)
+
+
+def _running(work: np.ndarray) -> Callable[[Any, Any], Any]:
+    """Sums over ranges, infinite where a member is."""
+    never = np.concatenate([[0], np.cumsum(np.isinf(work))])
+    total = np.concatenate([[0.0], np.cumsum(np.where(np.isinf(work), 0.0, work))])
+    return lambda i, j: np.where(never[j] > never[i], math.inf, total[j] - total[i])

@@ -1,0 +1,191 @@
+"""`compare_modes`, and the measure of work behind it."""
+
+from dataclasses import FrozenInstanceError, fields
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import draw, some_params
+
+import jaxchain as jc
+from jaxchain.jacobians.measure import flops, measure
+
+SQUARE = draw(jnp.zeros((24, 24)))
+
+
+# ------------------------------------------------------------------------------------------------- counting operations
+
+
+def looped(x, *lengths):
+    """tanh(x @ W) as often as the product of ``lengths``, by nested scans."""
+    if not lengths:
+        return jnp.tanh(x @ SQUARE)
+    return jax.lax.scan(lambda x, _: (looped(x, *lengths[1:]), None), x, None, length=lengths[0])[0]
+
+
+def unrolled(x, times):
+    for _ in range(times):
+        x = jnp.tanh(x @ SQUARE)
+    return x
+
+
+@pytest.mark.parametrize("lengths", [(1,), (2,), (8,), (2, 3), (2, 2, 3)], ids=str)
+@pytest.mark.parametrize("wrap", [lambda fun: fun, jax.jit, jax.checkpoint], ids=["plain", "jit", "checkpoint"])
+def test_a_scan_counts_as_its_unrolled_loop(lengths, wrap):
+    want = flops(lambda x: unrolled(x, int(np.prod(lengths))), SQUARE)
+    assert flops(wrap(lambda x: looped(x, *lengths)), SQUARE) == pytest.approx(want, rel=0.02)
+
+
+def test_a_derivative_of_a_scan_counts_as_that_of_its_unrolled_loop():
+    one = flops(jax.grad(lambda x: jnp.sum(looped(x, 6))), SQUARE)
+    other = flops(jax.grad(lambda x: jnp.sum(unrolled(x, 6))), SQUARE)
+    assert one == pytest.approx(other, rel=0.03)
+
+
+def test_a_map_in_batches_counts_as_a_vmap():
+    xs = draw(jnp.zeros((10, 24)))
+    want = flops(jax.vmap(lambda x: unrolled(x, 2)), xs)
+    for batch_size in (1, 3, 5, 10):
+        got = flops(lambda xs, size=batch_size: jax.lax.map(lambda x: unrolled(x, 2), xs, batch_size=size), xs)
+        assert got == pytest.approx(want, rel=0.05)
+
+
+def test_a_scan_that_never_runs_costs_nothing():
+    assert flops(lambda x: looped(x, 0), SQUARE) == 0
+
+
+def test_a_matrix_product_costs_two_operations_an_entry_of_its_sum():
+    left, right = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((10, 20), (20, 30)))
+    assert flops(jnp.dot, left, right) == 2 * 10 * 20 * 30
+
+
+@pytest.mark.parametrize(
+    ("fun", "opened"),
+    [
+        (lambda x: looped(x, 3), False),
+        (lambda x: jax.lax.fori_loop(0, 3, lambda _, x: x * 2, x), False),
+        (lambda x: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x + 1, x), True),
+        (jax.jit(lambda x: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x + 1, x)), True),
+    ],
+    ids=["scan", "counted loop", "while", "while in jit"],
+)
+def test_a_while_loop_is_said_to_be_open(fun, opened):
+    assert measure(fun, jnp.ones((24, 24)), repeats=1).open_loops is opened
+
+
+def test_measure_returns_result_time_and_memory():
+    found = measure(lambda x: x @ x, SQUARE, repeats=3)
+    np.testing.assert_allclose(found.result, SQUARE @ SQUARE, atol=1e-4)
+    assert found.flops == flops(lambda x: x @ x, SQUARE) == 2 * 24**3
+    assert min(found.compile_seconds, found.run_seconds) > 0
+    assert found.peak_bytes >= 0
+
+
+# ------------------------------------------------------------------------------------------------------ compare_modes
+
+
+def compare(n, m):
+    net = jc.nets.mlp([n, 16, m], "tanh")
+    return jc.compare_modes(net, some_params(net), jnp.ones(n), repeats=1)
+
+
+@pytest.fixture(scope="module")
+def wide():
+    return compare(40, 3)
+
+
+@pytest.fixture(scope="module")
+def tall():
+    return compare(3, 40)
+
+
+def test_a_row_a_mode_with_the_promised_fields(wide):
+    assert isinstance(wide, jc.Comparison)
+    assert [row.mode for row in wide.rows] == ["forward", "reverse", "mixed", "auto"]
+    names = ["mode", "flops", "peak_bytes", "compile_seconds", "run_seconds", "max_error"]
+    assert [field.name for field in fields(jc.ModeRow)] == names
+    for row in wide.rows:
+        assert isinstance(row, jc.ModeRow)
+        assert wide[row.mode] is row
+        assert min(row.flops, row.compile_seconds, row.run_seconds) > 0
+        assert isinstance(row.peak_bytes, int)
+        with pytest.raises(FrozenInstanceError):
+            row.flops = 0
+
+
+def test_the_modes_agree(wide, tall):
+    for found in (wide, tall):
+        assert found["reverse"].max_error == 0
+        assert max(row.max_error for row in found.rows) < 1e-5
+
+
+def test_forward_is_cheaper_where_inputs_are_fewer_and_reverse_where_outputs_are(wide, tall):
+    assert tall["forward"].flops < tall["reverse"].flops / 3
+    assert wide["reverse"].flops < wide["forward"].flops / 3
+
+
+def test_a_row_is_what_measure_says_of_the_mode(tall):
+    net = jc.nets.mlp([3, 16, 40], "tanh")
+    args = some_params(net), jnp.ones(3)
+    for row in tall.rows:
+        assert row.flops == flops(jc.jacobian(net, 1, mode=row.mode), *args)
+
+
+def test_the_text_is_a_plain_table_that_fits_a_terminal(wide, monkeypatch):
+    for columns in (None, "300"):
+        if columns:
+            monkeypatch.setenv("COLUMNS", columns)
+        text = str(wide)
+        assert max(map(len, text.splitlines())) <= 100
+        assert text.isprintable() or "\x1b" not in text
+        for word in ("forward", "reverse", "FLOP", "max error"):
+            assert word in text
+
+
+def test_a_notebook_shows_the_same_table(wide):
+    html = wide._repr_html_()
+    assert html.startswith("<pre")
+    assert "forward" in html
+    assert "<script" not in html
+
+
+def test_an_argument_other_than_the_last_can_be_chosen():
+    fun = lambda x, y: jnp.outer(x, y)  # noqa: E731
+    found = jc.compare_modes(fun, jnp.ones(2), jnp.ones(5), argnum=0, repeats=1)
+    assert found["forward"].flops < found["reverse"].flops
+
+
+def test_chunks_need_less_memory_and_give_the_same():
+    net = jc.nets.mlp([64, 256, 64], "tanh")
+    args = some_params(net), jnp.ones(64)
+    whole, chunked = (jc.compare_modes(net, *args, chunk_size=size, repeats=1) for size in (None, 4))
+    for mode in ("forward", "reverse"):
+        assert chunked[mode].peak_bytes < whole[mode].peak_bytes
+        assert chunked[mode].max_error < 1e-5
+
+
+def test_pytrees_and_complex_values_can_be_compared():
+    found = jc.compare_modes(lambda x: {"a": jnp.fft.rfft(x["b"]).real, "c": x["d"] * 2}, {"b": SQUARE[0], "d": 1.0})
+    assert found["forward"].max_error < 1e-5
+
+
+def test_work_under_an_open_loop_is_called_a_lower_bound():
+    def fun(n, x):
+        scale = jax.lax.while_loop(lambda c: c < n, lambda c: c * 2, jnp.ones(()))
+        return jnp.sin(x) * scale
+
+    found = jc.compare_modes(fun, jnp.array(5.0), jnp.ones(3), repeats=1)
+    assert found.notes == ("The body of a while loop is counted once: work is a lower bound.",)
+    assert "lower bound" in str(found)
+
+
+@pytest.mark.parametrize("argnum", [1, -2])
+def test_an_argument_that_is_not_there_is_refused(argnum):
+    with pytest.raises(ValueError, match=f"argnum={argnum} names no argument: 1 were given"):
+        jc.compare_modes(jnp.sin, jnp.ones(3), argnum=argnum)
+
+
+def test_an_integer_input_is_refused():
+    with pytest.raises(TypeError, match="int32"):
+        jc.compare_modes(jnp.sin, jnp.arange(3))

@@ -17,8 +17,8 @@ Candidate = Callable[[int | None], Callable[[Any], Any]]
 """``candidate(chunk_size)`` → the function of the chain input that computes the Jacobian so."""
 
 
-def fit(candidates: Sequence[Candidate], chosen: Any, widest: int, limit: int) -> Callable[[Any], Any]:
-    """The first candidate that needs at most ``limit`` bytes of temporary memory, in as few chunks as possible.
+def fit(candidates: Sequence[Candidate], chosen: Any, widest: int, limit: int) -> tuple[int, int | None]:
+    """The first candidate that needs at most ``limit`` bytes of temporary memory, and the largest chunk size for it.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ def fit(candidates: Sequence[Candidate], chosen: Any, widest: int, limit: int) -
         If none fits, with the least that one needs.
     """
     least: list[int] = []
-    for candidate in candidates:
+    for number, candidate in enumerate(candidates):
         if temporary_bytes(candidate(None), chosen) <= limit:
-            return candidate(None)
+            return number, None
         if (smallest := temporary_bytes(candidate(1), chosen)) > limit:
             least.append(smallest)
             continue
@@ -48,7 +48,7 @@ def fit(candidates: Sequence[Candidate], chosen: Any, widest: int, limit: int) -
             middle = int((low * high) ** 0.5)
             fits = temporary_bytes(candidate(middle), chosen) <= limit
             low, high = (middle, high) if fits else (low, middle)
-        return candidate(low)
+        return number, low
     msg = f"memory_limit={limit} bytes cannot be met: the least that any mode needs, one row or column at a time, is {min(least)} bytes."
     raise ValueError(msg)
 

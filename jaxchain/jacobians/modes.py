@@ -125,7 +125,8 @@ def jacobian(
                 (simple, None) for simple in ("reverse", "forward") if mode == "auto" and simple != way
             ]
             widest = max(here.size, there.size)
-            compute = fit([partial(candidate, *one) for one in ways], chosen, widest, memory_limit)
+            number, chunk = fit([partial(candidate, *one) for one in ways], chosen, widest, memory_limit)
+            compute = candidate(*ways[number], chunk)
         return (compute(chosen), of_chosen(chosen)[1]) if has_aux else compute(chosen)
 
     return jac

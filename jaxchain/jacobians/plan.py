@@ -16,6 +16,7 @@ import numpy as np
 from jaxchain.discovery.find import Found, find
 from jaxchain.discovery.segment import Segment
 from jaxchain.jacobians.bracket import Costs, Solution, Step, solve
+from jaxchain.jacobians.budget import fit
 from jaxchain.jacobians.local import Local
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse, unavailable
 from jaxchain.jacobians.unit import Unit, units_of
@@ -47,6 +48,8 @@ class Plan:
     solution: Solution
     whole: Colouring | None = None
     """The coloured pattern of the whole function, where that is the cheapest way."""
+    chunk_size: int | None = None
+    """How many rows or columns at once keep it within a memory limit; ``None``: all."""
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -112,6 +115,11 @@ class Plan:
             if self.cost
             else "Nothing needs to be multiplied.",
             f"The narrowest state is {self.waist}, {min(self.sizes)} numbers.",
+            *(
+                [f"To keep within the memory limit, {self.chunk_size} rows or columns are computed at once."]
+                if self.chunk_size
+                else []
+            ),
         ]
         return Table(
             f"Plan for a Jacobian of {self.sizes[-1]} × {self.sizes[0]}", ("step", "multiply-adds"), rows, notes
@@ -124,7 +132,7 @@ class Plan:
         return self._table()._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
 
-def plan(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int = -1) -> Plan:
+def plan(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int = -1, memory_limit: int | None = None) -> Plan:
     """Plan the Jacobian of ``fun`` with respect to one argument.
 
     Parameters
@@ -135,6 +143,9 @@ def plan(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int = -1) -> Pl
         Its arguments, as arrays or ``jax.ShapeDtypeStruct``.
     argnum
         Which one to differentiate with respect to; default: the last.
+    memory_limit
+        Most temporary memory in bytes: finds the largest ``chunk_size`` with which the plan keeps it,
+        at the price of a few compilations.
 
     Returns
     -------
@@ -144,13 +155,19 @@ def plan(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int = -1) -> Pl
     Raises
     ------
     TypeError, ValueError
-        As `jaxchain.discover`.
+        As `jaxchain.discover`; if the limit cannot be met (says the least that can).
 
     References
     ----------
     Naumann, arXiv 2406.11862.
     """
-    return make_plan(find(fun, args, argnum))
+    made = make_plan(find(fun, args, argnum))
+    if memory_limit is None:
+        return made
+    from jaxchain.jacobians.execute import execute  # runs plans, so it builds on this module
+
+    _, chunk_size = fit([lambda chunk: lambda given: execute(made, given, chunk)], args, max(made.sizes), memory_limit)
+    return replace(made, chunk_size=chunk_size)
 
 
 def make_plan(found: Found, *, structured: bool = True) -> Plan:

@@ -84,3 +84,16 @@ def test_a_limit_that_cannot_be_met_says_the_least_that_can():
 def test_a_limit_that_makes_no_sense_is_refused(options):
     with pytest.raises(ValueError, match="memory_limit is a positive number of bytes"):
         jc.jacobian(stencil, **options)
+
+
+@pytest.mark.usefixtures("optimised")
+def test_a_plan_within_a_limit_says_how_many_at_once():
+    net = nets.transformer((6, 16, 12), 1, 2)
+    args = draw(jax.eval_shape(net.init, jax.random.key(0))), draw(jnp.zeros((8, 6)))
+    free = jc.plan(net, args, memory_limit=10**9)
+    assert free.chunk_size is None
+    tight = jc.plan(net, args, memory_limit=200_000)
+    assert tight.chunk_size is not None
+    assert f"{tight.chunk_size} rows or columns are computed at once" in str(tight)
+    with pytest.raises(ValueError, match="cannot be met"):
+        jc.plan(net, args, memory_limit=1)

@@ -106,7 +106,7 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, steps: int = 3
             for name, one in list(gains.items())[len(codes) :]
         ),
     ]
-    title = f"A waist of {codes[0]} numbers makes a Jacobian {first.work:.0f} times cheaper; without a waist it is still {last.work:.1f} times"
+    title = f"A waist of {codes[0]} numbers saves {first.work:.0f} times the work; no waist at all, still {last.work:.1f} times"
     figure = draw(sweep, title, out / "mixed_mode.png")
     numbers = {"seed": seed, "quick": quick, "gains": {name: one.numbers() for name, one in gains.items()}}
     conclude(out / "mixed_mode.json", numbers, findings, [figure])

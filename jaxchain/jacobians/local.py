@@ -18,6 +18,7 @@ import numpy as np
 from jaxchain.discovery.program import Equation, is_var
 from jaxchain.discovery.segment import Segment
 from jaxchain.discovery.source import is_library
+from jaxchain.jacobians.matrix import scattered
 
 __all__ = ["Local", "read_off"]
 
@@ -159,11 +160,13 @@ def conv_general_dilated(equation: Equation, segment: Segment) -> Local | None:
         return None
     rows, columns, weights = conv_entries(eqn)
     shape = eqn.outvars[0].aval.size, eqn.invars[0].aval.size
+    order = np.lexsort((columns, rows))
+    rows, columns, weights = rows[order], columns[order], weights[order]
     read = _side_reader(segment, eqn.invars[1])
 
     def matrix(*sides: jax.Array) -> jax.Array:
         kernel = read(*sides).reshape(-1)
-        return jnp.zeros(shape, kernel.dtype).at[rows, columns].set(kernel[weights], unique_indices=True)
+        return scattered(rows, columns, kernel[weights], shape)
 
     return Local("linear", matrix)
 

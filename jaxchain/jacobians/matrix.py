@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-__all__ = ["Dense", "Diagonal", "Identity", "Matrix", "multiply"]
+__all__ = ["Dense", "Diagonal", "Identity", "Matrix", "multiply", "scattered"]
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,8 @@ class Diagonal:
 
     def dense(self) -> jax.Array:
         """All its entries: scattered, not multiplied out."""
-        n = len(self.entries)
-        at = jnp.arange(n)
-        return (
-            jnp.zeros((n, n), self.entries.dtype)
-            .at[at, at]
-            .set(self.entries, unique_indices=True, indices_are_sorted=True)
-        )
+        at = np.arange(len(self.entries))
+        return scattered(at, at, self.entries, (len(at), len(at)))
 
 
 @dataclass(frozen=True)
@@ -63,3 +59,17 @@ def multiply(left: Matrix, right: Matrix) -> Matrix:
         scaled = left.entries * right.entries if isinstance(right, Diagonal) else left.entries[:, None] * right.entries
         return Diagonal(scaled) if isinstance(right, Diagonal) else Dense(scaled)
     return Dense(left.entries * right.entries if isinstance(right, Diagonal) else left.entries @ right.entries)
+
+
+def scattered(rows: np.ndarray, columns: np.ndarray, entries: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """A matrix that is zero but for ``entries``, at places that all differ and come in row-major order.
+
+    Written as one long row, and reshaped for nothing: XLA copies a matrix that was scattered into
+    by rows and columns once more to reshape it.
+    """
+    how = {"unique_indices": True, "indices_are_sorted": True}
+    if shape[0] * shape[1] > np.iinfo(np.int32).max:  # JAX's indices have 32 bits
+        return jnp.zeros(shape, entries.dtype).at[rows, columns].set(entries, **how)
+    return (
+        jnp.zeros(shape[0] * shape[1], entries.dtype).at[rows * shape[1] + columns].set(entries, **how).reshape(shape)
+    )

@@ -125,7 +125,7 @@ def jacobian(
         else:
             ways: list[tuple[Mode, Plan | None]] = [(way, plan)]
             if mode == "auto":
-                ways += [(simple, None) for simple in SIMPLE if simple != way]
+                ways.extend((simple, None) for simple in SIMPLE if simple != way)
             widest = max(here.size, there.size)
             number, chunk = fit([partial(candidate, *one) for one in ways], chosen, widest, memory_limit)
             compute = candidate(*ways[number], chunk)

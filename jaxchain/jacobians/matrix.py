@@ -67,9 +67,8 @@ def scattered(rows: np.ndarray, columns: np.ndarray, entries: jax.Array, shape: 
     Written as one long row, and reshaped for nothing: XLA copies a matrix that was scattered into
     by rows and columns once more to reshape it.
     """
-    how = {"unique_indices": True, "indices_are_sorted": True}
     if shape[0] * shape[1] > np.iinfo(np.int32).max:  # JAX's indices have 32 bits
-        return jnp.zeros(shape, entries.dtype).at[rows, columns].set(entries, **how)
-    return (
-        jnp.zeros(shape[0] * shape[1], entries.dtype).at[rows * shape[1] + columns].set(entries, **how).reshape(shape)
-    )
+        at = jnp.zeros(shape, entries.dtype).at[rows, columns]
+    else:
+        at = jnp.zeros(shape[0] * shape[1], entries.dtype).at[rows * shape[1] + columns]
+    return at.set(entries, unique_indices=True, indices_are_sorted=True).reshape(shape)

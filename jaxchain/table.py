@@ -55,7 +55,10 @@ class Table:
         console = Console(file=io.StringIO(), record=True, width=width, color_system=None, highlight=False)
         table = RichTable(title=Text(self.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
         for number, name in enumerate(self.header):
-            table.add_column(Text(name), justify="right" if number else "left", overflow="fold", no_wrap=not number)
+            longest = max(len(row[number]) for row in (self.header, *self.rows))
+            # A name that is folded cannot be copied: the other columns give way first, up to half the width.
+            least = None if number else min(longest, width // 2)
+            table.add_column(Text(name), justify="right" if number else "left", overflow="fold", min_width=least)
         for row in self.rows:
             table.add_row(*map(Text, row))
         console.print(table)

@@ -113,6 +113,8 @@ def compare_modes(
     ------
     ValueError
         If ``argnum`` or ``chunk_size`` is out of range.
+    TypeError
+        If no mode exists, as for an input that is not floating point.
 
     Notes
     -----
@@ -126,13 +128,15 @@ def compare_modes(
     predicted = _predictions(fun, args, argnum)
     found: dict[Mode, Measured] = {}
     notes: list[str] = []
+    refused: Exception | None = None
     for mode in MODES if "sparse" not in predicted else (*MODES, "sparse"):
         try:
             found[mode] = measure(jacobian(fun, argnum, mode=mode, chunk_size=chunk_size), *args, repeats=repeats)
         except (TypeError, ValueError, NotImplementedError) as error:
             notes.append(f"{mode} mode does not exist here: {str(error).splitlines()[0]}")
-    if not found:
-        return Comparison((), tuple(notes))
+            refused = error
+    if not found and refused is not None:
+        raise refused
     reference = found.get("reverse", next(iter(found.values()))).result
     rows = tuple(
         ModeRow(

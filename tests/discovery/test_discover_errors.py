@@ -171,7 +171,6 @@ def test_what_is_not_callable_is_refused(what):
 def test_a_function_that_returns_something_else_than_arrays_is_refused(returned):
     with pytest.raises(TypeError, match="not a valid JAX type") as error:
         jc.discover(lambda x: (jnp.sin(x), returned), X)
-    assert "[1]" in str(error.value)
     assert any("returns arrays" in note for note in error.value.__notes__)
 
 

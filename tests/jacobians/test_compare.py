@@ -103,7 +103,7 @@ def tall():
 def test_a_row_a_mode_with_the_promised_fields(wide):
     assert isinstance(wide, jc.Comparison)
     assert [row.mode for row in wide.rows] == ["forward", "reverse", "mixed", "auto"]
-    names = ["mode", "flops", "peak_bytes", "compile_seconds", "run_seconds", "max_error"]
+    names = ["mode", "flops", "peak_bytes", "compile_seconds", "run_seconds", "max_error", "predicted_flops"]
     assert [field.name for field in fields(jc.ModeRow)] == names
     for row in wide.rows:
         assert isinstance(row, jc.ModeRow)

@@ -37,12 +37,11 @@ def discover(
 ) -> Chain:
     """Find the chain that a pure JAX function already is.
 
-    A rematerialised call (``jax.checkpoint``) that is cut stays rematerialised between its cuts; the
-    states at the cuts themselves are kept, as every state of a sweep is. The function is traced
-    once. Wherever exactly one value that depends on the chain input is
+    The function is traced once. Wherever exactly one value that depends on the chain input is
     still needed, the program is cut; what lies between two cuts is a stage. Everything else that a
     stage reads (other arguments, values computed from them) is a side input; arrays that the
-    function closed over are constants.
+    function closed over are constants. A rematerialised call (``jax.checkpoint``) that is cut stays
+    rematerialised between its cuts; the states at the cuts are kept, as those of a sweep are.
 
     Parameters
     ----------

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import jax.numpy as jnp
+
 from jaxchain.discovery.program import Equation, Program, is_used, is_var, new_var
 
 __all__ = ["Segment", "run"]
@@ -56,7 +58,7 @@ class Segment:
 
     @cached_property
     def call(self) -> Callable[..., list[Any]]:
-        """``call(*sides, *inputs)`` → the values of ``outputs``."""
+        """``call(*sides, *inputs)`` → the values of ``outputs``, as arrays."""
         return run(self.program, self.equations, (*self.sides, *self.inputs), self.outputs, self.constants)
 
     @staticmethod
@@ -77,7 +79,10 @@ def run(
     from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
     jaxpr = new_jaxpr(constants, invars, outvars, rematerialised(equations, outvars))
-    return jaxpr_as_fun(ClosedJaxpr(jaxpr, [program.constants[var] for var in constants]))
+    call = jaxpr_as_fun(ClosedJaxpr(jaxpr, [program.constants[var] for var in constants]))
+    if all(map(is_var, outvars)):
+        return call
+    return lambda *args: [jnp.asarray(value, atom.aval.dtype) for value, atom in zip(call(*args), outvars, strict=True)]
 
 
 def new_jaxpr(constvars: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Any:

@@ -56,10 +56,7 @@ class DiscoveredStage(Stage):
             ):
                 msg = f"it was discovered for {describe(in_tree.unflatten([v.aval for v in whole.inputs]))}, and programs have fixed shapes; discover again"
                 raise ValueError(msg)
-            values = zip(whole.call(*given), whole.outputs, strict=True)
-            return out_tree.unflatten(
-                [value if is_var(atom) else jnp.asarray(value, atom.aval.dtype) for value, atom in values]
-            )
+            return out_tree.unflatten(whole.call(*given))
 
         return cls(name, fn, None, tuple(parts), in_tree, out_tree)
 

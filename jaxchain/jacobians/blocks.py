@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -17,20 +18,31 @@ def function_of_chosen(
     fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, args: Any, kwargs: Any
 ) -> tuple[Any, Any]:
     """``fun`` of the differentiated arguments alone, returning ``(output, aux)``, and those arguments."""
-    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    try:
+        single = not isinstance(argnums, Sequence)
+        positions = tuple(operator.index(number) for number in ((argnums,) if single else argnums))
+    except TypeError as error:
+        msg = f"argnums must be an integer or a tuple of integers, but {argnums!r} was given."
+        raise TypeError(msg) from error
     for position in positions:
         if not -len(args) <= position < len(args):
             msg = f"argnums={argnums} names argument {position}, but {len(args)} positional arguments were given."
             raise ValueError(msg)
+    if len({position % len(args) for position in positions}) < len(positions):
+        msg = f"argnums={argnums} names an argument twice."
+        raise ValueError(msg)
 
     def of_chosen(chosen: Any) -> Any:
         full = list(args)
-        for position, value in zip(positions, (chosen,) if isinstance(argnums, int) else chosen, strict=True):
+        for position, value in zip(positions, (chosen,) if single else chosen, strict=True):
             full[position] = value
         out = fun(*full, **kwargs)
+        if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+            msg = f"has_aux=True wants a function that returns (output, aux), but it returned a {type(out).__name__}."
+            raise TypeError(msg)
         return out if has_aux else (out, None)
 
-    return of_chosen, args[argnums] if isinstance(argnums, int) else tuple(args[p] for p in positions)
+    return of_chosen, args[argnums] if single else tuple(args[p] for p in positions)
 
 
 def real_spaces(of_chosen: Callable[[Any], Any], chosen: Any) -> tuple[Coordinates, Coordinates]:

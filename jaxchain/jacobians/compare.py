@@ -124,6 +124,10 @@ def compare_modes(
     if not -len(args) <= argnum < len(args):
         msg = f"argnum={argnum} names no argument: {len(args)} were given."
         raise ValueError(msg)
+    for name, value in (("repeats", repeats), ("chunk_size", chunk_size)):
+        if value is not None and value < 1:
+            msg = f"{name} must be at least 1, but {value} was given."
+            raise ValueError(msg)
     argnum %= len(args)
     predicted = _predictions(fun, args, argnum)
     found: dict[Mode, Measured] = {}

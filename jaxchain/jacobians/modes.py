@@ -73,7 +73,9 @@ def jacobian(
     Returns
     -------
     callable
-        Takes the arguments of ``fun``; works under ``jit``, ``vmap``, ``grad`` and itself.
+        Takes the arguments of ``fun``; works under ``jit``, ``vmap``, ``grad`` and itself. Dtypes are
+        those of ``jax.jacrev``, in ``mode="forward"`` those of ``jax.jacfwd``. Where a slope is
+        infinite, entries that structure knows to be zero are zero, not NaN.
 
     Raises
     ------
@@ -89,6 +91,9 @@ def jacobian(
     ----------
     Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 3.
     """
+    if not callable(fun):
+        msg = f"jacobian needs a function, but {fun!r} is not callable."
+        raise TypeError(msg)
     if mode not in get_args(Mode):
         msg = f"Unknown mode {mode!r}. Known: {', '.join(get_args(Mode))}."
         raise ValueError(msg)
@@ -109,14 +114,19 @@ def jacobian(
         way, plan = (mode, None) if mode in ("forward", "reverse") else _choose(of_chosen, chosen, mode)
         if plan is None and chunk_size is None and memory_limit is None:
             transform = jax.jacfwd if way == "forward" else jax.jacrev
-            return transform(fun, argnums, has_aux=has_aux, holomorphic=holomorphic)(*args, **kwargs)
+            result = transform(fun, argnums, has_aux=has_aux, holomorphic=holomorphic)(*args, **kwargs)
+            return (
+                _like_input(result, chosen, has_aux)
+                if mode == "auto" and way == "forward" and not holomorphic
+                else result
+            )
         chosen = jax.tree.map(jnp.asarray, chosen)
         here, there = real_spaces(of_chosen, chosen)
 
         def candidate(way: Mode, plan: Plan | None, chunk: int | None) -> Callable[[Any], Any]:
             def blocks(chosen: Any) -> Any:
                 matrix = _by_basis(of_chosen, chosen, way, chunk) if plan is None else execute(plan, (chosen,), chunk)
-                return as_blocks(matrix, here, there, like="output" if way == "forward" else "input")
+                return as_blocks(matrix, here, there, like="output" if mode == "forward" else "input")
 
             return blocks
 
@@ -134,15 +144,35 @@ def jacobian(
     return jac
 
 
+def _like_input(result: Any, chosen: Any, has_aux: bool) -> Any:
+    """A Jacobian by forward mode in the dtypes of reverse mode: each block in that of its input, unless complex."""
+    jac, aux = result if has_aux else (result, None)
+    dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(chosen)]
+    blocks, tree = jax.tree.flatten(jac)
+    cast = [b if jnp.iscomplexobj(b) else b.astype(dtypes[k % len(dtypes)]) for k, b in enumerate(blocks)]
+    return (tree.unflatten(cast), aux) if has_aux else tree.unflatten(cast)
+
+
 def _choose(of_chosen: Callable[[Any], Any], chosen: Any, mode: Mode) -> tuple[Mode, Plan | None]:
     """The mode to use, and the plan where one is to be run."""
-    out = jax.eval_shape(of_chosen, chosen)[0]
+    try:
+        out = jax.eval_shape(of_chosen, chosen)[0]
+    except jax.errors.JAXTypeError:
+        if mode != "auto":
+            raise
+        return "reverse", None  # it looks at values, as reverse mode outside jit allows
     here, there = Coordinates.of(chosen), Coordinates.of(out)
-    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in (*here.leaves, *there.leaves)) or not here.leaves:
+    real = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in (*here.leaves, *there.leaves))
+    if not real or not here.leaves or not there.leaves:
         # Complex values have conventions, and what is no number errors, of JAX's own; a complex output needs forward mode.
         complex_out = any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in there.leaves)
         return ("forward" if complex_out else "reverse"), None
-    found = find(lambda x: of_chosen(x)[0], (chosen,), 0)
+    try:
+        found = find(lambda x: of_chosen(x)[0], (chosen,), 0)
+    except TypeError:
+        if mode != "auto":
+            raise
+        return "reverse", None  # a side effect, say: no pure program to plan, but JAX can differentiate it
     if mode == "sparse":
         return mode, sparse_plan(found)
     plan = make_plan(found, structured=mode == "auto")

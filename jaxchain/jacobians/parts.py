@@ -18,7 +18,7 @@ from jaxchain.chain import Chain
 from jaxchain.discovery import discover
 from jaxchain.discovery.find import find
 from jaxchain.flat import Coordinates
-from jaxchain.jacobians.blocks import real_spaces
+from jaxchain.jacobians.blocks import function_of_chosen, real_spaces
 from jaxchain.jacobians.execute import Linearised, execute, linearise, perform
 from jaxchain.jacobians.matrix import Dense, Diagonal, Identity, Matrix
 from jaxchain.jacobians.modes import jacobian
@@ -36,7 +36,7 @@ def jacobian_rows(fun: Callable[..., Any], rows: Sequence[int] | np.ndarray, arg
     fun
         A chain or any JAX function.
     rows
-        Numbers of the rows: positions in the flattened output, negative ones from the end.
+        Numbers of the rows: positions in the flattened output, negative ones from the end; or a mask.
     argnums
         Which argument to differentiate with respect to.
 
@@ -50,9 +50,15 @@ def jacobian_rows(fun: Callable[..., Any], rows: Sequence[int] | np.ndarray, arg
     IndexError
         From the call, if the output has no such row.
     TypeError
-        From the call, if an input or output is not real floating point.
+        If ``rows`` are no integers; from the call, if an input or output is not real floating point.
     """
-    wanted = np.asarray(rows, int).reshape(-1)
+    wanted = np.asarray(rows).reshape(-1)
+    if wanted.dtype == bool:
+        wanted = np.flatnonzero(wanted)
+    if wanted.size and not np.issubdtype(wanted.dtype, np.integer):
+        msg = f"rows are the numbers of rows, or a mask, but {rows!r} was given."
+        raise TypeError(msg)
+    wanted = wanted.astype(int)
 
     @wraps(fun, updated=())
     def chosen(*args: Any, **kwargs: Any) -> Any:
@@ -190,14 +196,10 @@ def _of_plan(
 ) -> Callable[..., Any]:
     @wraps(fun, updated=())
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        def of_chosen(value: Any) -> Any:
-            full = list(args)
-            full[argnums] = value
-            return fun(*full, **kwargs)
-
-        chosen = jax.tree.map(jnp.asarray, args[argnums])
-        here, _ = real_spaces(lambda x: (of_chosen(x), None), chosen)
-        return here.unflatten(compute(make_plan(find(of_chosen, (chosen,), 0)), (chosen,)))
+        of_chosen, chosen = function_of_chosen(fun, argnums, False, args, kwargs)
+        chosen = jax.tree.map(jnp.asarray, chosen)
+        here, _ = real_spaces(of_chosen, chosen)
+        return here.unflatten(compute(make_plan(find(lambda x: of_chosen(x)[0], (chosen,), 0)), (chosen,)))
 
     return wrapped
 

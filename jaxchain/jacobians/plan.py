@@ -161,6 +161,11 @@ def plan(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int = -1, memor
     ----------
     Naumann, arXiv 2406.11862.
     """
+    if not isinstance(args, tuple):  # pyright: ignore[reportUnnecessaryIsInstance]
+        msg = (
+            f"args is the tuple of the function's positional arguments: (x,) or (params, x), not {type(args).__name__}."
+        )
+        raise TypeError(msg)
     made = make_plan(find(fun, args, argnum))
     if memory_limit is None:
         return made

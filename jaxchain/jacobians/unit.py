@@ -26,8 +26,8 @@ from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be
 
 __all__ = ["Unit", "units_of"]
 
-MOST = 300
-"""More units than this are joined, so that the cubic search stays short."""
+MOST = 128
+"""More units than this are joined: the search is cubic, and a program of so many products compiles long."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,16 +136,18 @@ def units_of(found: Found, *, structured: bool = True) -> list[Unit]:
     if not structured:
         locals_ = [local if local.kind == "identity" else Local("dense") for local in locals_]
     runs: list[list[int]] = []
+    kind = ""  # of the last run: an identity changes nothing, and diagonals are one diagonal
     for number, local in enumerate(locals_):
-        if runs and (local.kind == "identity" or all(locals_[k].kind == "identity" for k in runs[-1])):
-            runs[-1].append(number)  # an identity joins what is before it; the first ones, what is after
+        if runs and (local.kind == "identity" or kind == "identity" or kind == local.kind == "diagonal"):
+            runs[-1].append(number)
+            kind = local.kind if kind == "identity" else kind
         else:
             runs.append([number])
+            kind = local.kind
     stages = _stage_of_each(found)
     units = [_unit(found, run, locals_) for run in runs]
     labels = _labels([stages[_core(run, locals_)] for run in runs], [operation([u.core]) for u in units])
-    sparse = structured
-    named = [Unit(label, u.segment, u.core, u.local, sparse) for label, u in zip(labels, units, strict=True)]
+    named = [Unit(label, u.segment, u.core, u.local, structured) for label, u in zip(labels, units, strict=True)]
     return named if len(named) <= MOST else _joined(named, math.ceil(len(named) / MOST))
 
 

@@ -106,3 +106,23 @@ def test_a_users_own_rule_is_never_taken_for_elementwise():
     odd.defjvp(lambda primals, tangents: (jnp.sin(primals[0]), jnp.roll(tangents[0], 1)))
     x = weights(4)
     np.testing.assert_array_equal(jc.jacobian(odd)(x), jax.jacfwd(odd)(x))
+
+
+@pytest.mark.parametrize("mode", ["auto", "mixed", "forward", "reverse"])
+def test_an_output_that_does_not_depend_on_the_input_has_a_zero_jacobian(mode):
+    x, y = weights(3), weights(3, seed=2)
+    for fun in (lambda x, y: y * 2, lambda x, y: jnp.ones(3), lambda x, y: jnp.ones_like(x) * 2):
+        np.testing.assert_array_equal(jc.jacobian(fun, mode=mode)(x, y), np.zeros((3, 3)))
+        np.testing.assert_array_equal(jc.jacobian_diagonal(fun)(x, y), np.zeros(3))
+        np.testing.assert_array_equal(jc.gram_diagonal(fun)(x, y), np.zeros(3))
+
+
+def test_a_stage_that_forgets_its_input_makes_every_partial_jacobian_across_it_zero():
+    chain = jc.Chain([jc.Stage("a", jnp.sin), jc.Stage("b", jnp.ones_like), jc.Stage("c", lambda x: x * 2)])
+    for start, stop in (("a", "b"), ("input", "c")):
+        np.testing.assert_array_equal(jc.partial_jacobian(chain, (weights(3),), start, stop), np.zeros((3, 3)))
+
+
+def test_neighbouring_diagonals_are_one():
+    plan = jc.plan(lambda x: jnp.exp(jnp.sin(x) * 2) + 1, (weights(5),))
+    assert [unit.kind for unit in plan.units] == ["diagonal"]

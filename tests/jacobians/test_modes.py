@@ -215,3 +215,44 @@ def test_an_integer_output_is_refused(mode, chunk_size):
 def test_chunks_of_a_complex_function_are_refused():
     with pytest.raises(TypeError, match=r"an output is complex64\[3\]. Cast it"):
         jc.jacobian(jnp.fft.fft, chunk_size=2)(jnp.ones(3))
+
+
+@pytest.mark.parametrize("mode", ["auto", "mixed"])
+def test_dtypes_are_those_of_jacrev_also_where_they_are_mixed(mode):
+    def fun(x):
+        return jnp.tanh(x), jnp.tanh(x[:2]).astype(jnp.bfloat16) * 2
+
+    for f, x in ((fun, jnp.ones(6)), (lambda a: a * jnp.ones(9, jnp.bfloat16), jnp.float32(2))):
+        got, want = jc.jacobian(f, mode=mode)(x), jax.jacrev(f)(x)
+        assert [leaf.dtype for leaf in jax.tree.leaves(got)] == [leaf.dtype for leaf in jax.tree.leaves(want)]
+
+
+def test_auto_leaves_to_jax_what_cannot_be_planned():
+    def loud(x):
+        jax.debug.callback(lambda _: None, x[0])
+        return jnp.sin(x)
+
+    def branching(x):
+        return x * 3 if x[0] > 0 else x
+
+    x = jnp.ones(3)
+    for fun in (loud, branching):
+        np.testing.assert_allclose(jc.jacobian(fun)(x), jax.jacrev(fun)(x))
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda: jc.jacobian(None), TypeError, "needs a function"),
+        (lambda: jc.jacobian(jnp.multiply, (0, 0))(1.0, 2.0), ValueError, "names an argument twice"),
+        (lambda: jc.jacobian(jnp.sin, "x")(1.0), TypeError, "argnums must be an integer"),
+        (lambda: jc.jacobian(jnp.sin, has_aux=True)(1.0), TypeError, "has_aux=True wants a function that returns"),
+        (lambda: jc.plan(jnp.sin, jnp.ones(3)), TypeError, "args is the tuple"),
+        (lambda: jc.compare_modes(jnp.sin, jnp.ones(3), repeats=0), ValueError, "repeats must be at least 1"),
+        (lambda: jc.jacobian_rows(jnp.sin, [0.5]), TypeError, "rows are the numbers of rows"),
+        (lambda: jc.jacobian_diagonal(jnp.sin, 7)(jnp.ones(3)), ValueError, "argnums=7 names argument 7"),
+    ],
+)
+def test_nonsense_is_refused_by_the_argument_that_is_wrong(build, error, message):
+    with pytest.raises(error, match=message):
+        build()

@@ -97,3 +97,12 @@ def test_a_plan_within_a_limit_says_how_many_at_once():
     assert f"{tight.chunk_size} rows or columns are computed at once" in str(tight)
     with pytest.raises(ValueError, match="cannot be met"):
         jc.plan(net, args, memory_limit=1)
+
+
+@pytest.mark.parametrize("mode", ["auto", "mixed"])
+def test_side_values_of_other_dtypes_do_not_hinder_a_colouring(mode):
+    def upwind(u, v):
+        return jnp.where(v > 0, u - jnp.roll(u, 1), jnp.roll(u, -1) - u) * v[jnp.arange(64)[::-1]]
+
+    args = X, draw(jnp.zeros(64), 1)
+    np.testing.assert_allclose(jc.jacobian(upwind, mode=mode)(*args), jax.jacrev(upwind)(*args), rtol=1e-5, atol=1e-6)

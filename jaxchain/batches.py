@@ -116,6 +116,9 @@ def _table(data: Any) -> tuple[Any, int]:
     if len(set(counts.values())) != 1 or () in counts.values():
         msg = f"Every array in data needs the same number of samples on its leading axis, but they have {counts}."
         raise ValueError(msg)
+    if next(iter(counts.values())) == (0,):
+        msg = "data holds no sample, so there is nothing to train on."
+        raise ValueError(msg)
     _refuse_nonfinite(data, "samples")
     return jax.tree.map(jnp.asarray, data), next(iter(counts.values()))[0]
 

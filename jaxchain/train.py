@@ -20,6 +20,7 @@ import optax
 
 from jaxchain.batches import Chunk, Pick, source
 from jaxchain.errors import warn
+from jaxchain.stage import describe
 
 __all__ = ["Fit", "History", "StepInfo", "fit"]
 
@@ -154,9 +155,12 @@ def fit(
         an iterable of batches ends early.
     """
     for name, value in (("steps", steps), ("observe_every", observe_every)):
-        if value < 1:
-            msg = f"{name} must be at least 1, but {value} was given."
+        if not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            msg = f"{name} must be at least 1, but {value!r} was given."
             raise ValueError(msg)
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        msg = f"optimizer must be an optax optimiser, such as optax.adam(1e-3), but {optimizer!r} was given."
+        raise TypeError(msg)
     pick, chunks = source(data, batch_size, key, steps=steps, chunk=CHUNK)
     run = partial(_run, loss=loss, optimizer=optimizer, observe=observe, observe_every=observe_every, pick=pick)
     params = jax.tree.map(jnp.asarray, params)
@@ -279,7 +283,8 @@ def _history(records: list[_Record], every: int, diverged_at: int | None) -> His
 def _check_scalar(loss: Loss, params: Params, batch: Batch) -> None:
     value = jax.eval_shape(loss, params, batch)
     if not hasattr(value, "shape") or value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
-        msg = f"The loss must return one real number, but loss(params, batch) returns {value}. Take its mean over the batch."
+        advice = " Take its mean over the batch." if hasattr(value, "shape") and value.shape else ""
+        msg = f"The loss must return one real number, but loss(params, batch) returns {describe(value)}.{advice}"
         raise TypeError(msg)
 
 

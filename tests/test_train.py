@@ -496,3 +496,14 @@ def test_observing_every_zeroth_step_is_refused():
 def test_an_integer_parameter_is_refused():
     with pytest.raises(TypeError, match="int32"):
         fit(objective=lambda p, _: p * 1.0, params=jnp.array(3))
+
+
+@pytest.mark.parametrize("optimizer", [None, "adam"])
+def test_what_is_no_optimiser_is_refused(optimizer):
+    with pytest.raises(TypeError, match=r"optimizer must be an optax optimiser"):
+        jc.train.fit(lambda p, b: jnp.sum(p * b), jnp.ones(()), jnp.ones(3), optimizer, steps=1)
+
+
+def test_data_without_a_sample_is_refused():
+    with pytest.raises(ValueError, match="data holds no sample"):
+        jc.train.fit(lambda p, b: jnp.sum(p * b), jnp.ones(()), jnp.ones((0, 2)), optax.sgd(0.1), steps=1)

@@ -29,11 +29,12 @@ Mode = Literal["auto", "forward", "reverse", "mixed", "sparse"]
 
 SIMPLE: tuple[Mode, ...] = ("reverse", "forward")
 
-WORTH_IT = 0.97
-"""A plan is used where it is predicted to cost less than this share of the better simple mode."""
+WORTH_IT = 0.9
+"""A plan is used where it is predicted to cost less than this share of the better simple mode: a smaller
+gain in work is easily lost in time."""
 
-CLOSE = 1.5
-"""Within this ratio forward and reverse mode are counted exactly before one is chosen."""
+CLOSE = 1.02
+"""Within this ratio, what predictions are good for, forward and reverse mode are counted on their whole programs."""
 
 
 def jacobian(

@@ -8,6 +8,8 @@ of their local Jacobians. Start with `nets` or `discover`, then `forward_sweep`,
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from jaxchain.collector import uncollected
+
 if TYPE_CHECKING:
     from jaxchain import nets, plot, train
     from jaxchain.chain import Chain
@@ -88,10 +90,12 @@ _MODULES = ("nets", "plot", "train")
 def __getattr__(name: str) -> Any:
     """Find a public name where it lives, and keep it (PEP 562)."""
     if name in _MODULES:
-        return importlib.import_module(f"jaxchain.{name}")
+        with uncollected():
+            return importlib.import_module(f"jaxchain.{name}")
     if name in __all__:
         for home in _HOMES:
-            module = importlib.import_module(f"jaxchain.{home}")
+            with uncollected():
+                module = importlib.import_module(f"jaxchain.{home}")
             if name in module.__all__:
                 globals()[name] = getattr(module, name)
                 return globals()[name]

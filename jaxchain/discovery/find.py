@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import operator
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
@@ -15,6 +13,7 @@ import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.chain import Chain
+from jaxchain.collector import uncollected
 from jaxchain.discovery.group import Granularity, group
 from jaxchain.discovery.program import Program, flatten, is_var, reach
 from jaxchain.discovery.segment import Segment, run
@@ -133,22 +132,8 @@ class Found:
 def find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int = UNROLL_LIMIT) -> Found:
     """Trace a function and cut it wherever it can be; arguments and errors as in `discover`."""
     _check(fun, args, argnum, unroll_limit)
-    with _uncollected():
+    with uncollected():
         return _find(fun, args, argnum % len(args), unroll_limit)
-
-
-@contextmanager
-def _uncollected() -> Generator[None]:
-    """Pause the garbage collector: a long program is many small objects, all kept, and looking through
-    them again and again makes the time an equation grow with their number.
-    """  # noqa: D205
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int) -> Found:

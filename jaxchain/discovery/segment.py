@@ -76,7 +76,7 @@ def run(
     constants: Sequence[Any],
 ) -> Callable[..., list[Any]]:
     """The pure function that evaluates some equations of a program."""
-    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun  # pyright: ignore[reportPrivateImportUsage]
 
     jaxpr = new_jaxpr(constants, invars, outvars, rematerialised(equations, outvars))
     call = jaxpr_as_fun(ClosedJaxpr(jaxpr, [program.constants[var] for var in constants]))

@@ -178,7 +178,7 @@ def _expanded(eqn: Any) -> Any:
 
 def _derivative(eqn: Any, states: list[State], after: list[State], batch: Batch, forward: bool) -> Lost | None:
     """Where the own rule of a call mixes samples: its tangents or cotangents must lie where its values do."""
-    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun  # pyright: ignore[reportPrivateImportUsage]
 
     at = {var: state for var, state in zip(eqn.invars, states, strict=True) if is_var(var)}
     results = [(v, s) for v, s in zip(eqn.outvars, after, strict=True) if is_used(v) and _is_inexact(v)]

@@ -55,7 +55,7 @@ def fit(candidates: Sequence[Candidate], chosen: Any, widest: int, limit: int) -
 
 def temporary_bytes(fun: Callable[[Any], Any], chosen: Any) -> int:
     """Temporary memory of ``fun(chosen)`` once compiled, in bytes; values it closed over may be tracers."""
-    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun  # pyright: ignore[reportPrivateImportUsage]
 
     closed: Any = jax.make_jaxpr(fun)(chosen)
     consts = list(closed.consts)

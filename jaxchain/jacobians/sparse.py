@@ -65,7 +65,7 @@ class Colouring:
 
     def jacobian(self, sides: Sequence[Any], state: Sequence[Any], chunk_size: int | None = None) -> jax.Array:
         """The matrix (m, n), its zeros filled in."""
-        import asdex
+        import asdex  # pyright: ignore[reportMissingImports]
 
         flat = _Flat.of(self.segment, self.here, self.there)
         given = (*sides, *(self.segment.program.constants[v] for v in flat.numbers))
@@ -104,7 +104,7 @@ def unavailable() -> str:
     if importlib.util.find_spec("asdex") is None:
         return "asdex is not installed"
     try:
-        import asdex  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        import asdex  # noqa: F401  # pyright: ignore[reportUnusedImport, reportMissingImports]
     except ImportError as error:
         return f"the installed asdex does not work with JAX {jax.__version__} ({error})"
     return ""
@@ -132,7 +132,7 @@ def colouring_of(segment: Segment, here: Coordinates, there: Coordinates) -> Col
 
 
 def _detect(segment: Segment, here: Coordinates, there: Coordinates) -> Any:
-    import asdex
+    import asdex  # pyright: ignore[reportMissingImports]
 
     flat = _Flat.of(segment, here, there)
     with warnings.catch_warnings(), jax.ensure_compile_time_eval():

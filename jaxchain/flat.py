@@ -120,6 +120,13 @@ def _conjugate(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf, tree)
 
 
+def check_chunk_size(chunk_size: int | None) -> None:
+    """Refuse a chunk size below 1."""
+    if chunk_size is not None and chunk_size < 1:
+        msg = f"chunk_size is how many rows or columns are computed at once, so at least 1; {chunk_size} was given."
+        raise ValueError(msg)
+
+
 def map_basis(run: Callable[[jax.Array], Any], basis: jax.Array, chunk_size: int | None = None) -> Any:
     """``run`` on every row of ``basis``, all at once or ``chunk_size`` at a time; results stacked in front.
 
@@ -130,9 +137,7 @@ def map_basis(run: Callable[[jax.Array], Any], basis: jax.Array, chunk_size: int
     """
     if chunk_size is None:
         return jax.vmap(run)(basis)
-    if chunk_size < 1:
-        msg = f"chunk_size is how many rows or columns are computed at once, so at least 1; {chunk_size} was given."
-        raise ValueError(msg)
+    check_chunk_size(chunk_size)
     return jax.lax.map(run, basis, batch_size=chunk_size)
 
 

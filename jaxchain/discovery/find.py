@@ -15,8 +15,8 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.discovery.group import Granularity, group
-from jaxchain.discovery.program import Program, flatten, is_var, reach
-from jaxchain.discovery.segment import Segment, run
+from jaxchain.discovery.program import Program, flatten, is_inexact, is_var, reach
+from jaxchain.discovery.segment import Segment, fits, run
 from jaxchain.discovery.source import Site
 from jaxchain.discovery.stage import chain_stages, split_at_cuts
 from jaxchain.errors import warn
@@ -161,10 +161,10 @@ def _chain_part(program: Program, inputs: list[Any]) -> tuple[Segment, dict[int,
     kept = [id(e) in needed and any(var in dependent for var in e.reads) for e in program.equations]
     carries: dict[int, list[Any]] = {}
     count = 0
-    for number, equation in enumerate(program.equations):
-        count += kept[number]
-        if number + 1 in program.carries and equation:
-            carries[count] = program.carries[number + 1]
+    for position, keep in enumerate(kept, start=1):
+        count += keep
+        if position in program.carries:
+            carries[count] = program.carries[position]
     equations = tuple(e for e, keep in zip(program.equations, kept, strict=True) if keep)
     return Segment(equations, tuple(inputs), tuple(program.outs), program), carries
 
@@ -172,10 +172,10 @@ def _chain_part(program: Program, inputs: list[Any]) -> tuple[Segment, dict[int,
 def _warn_if_zero(found: Found) -> None:
     equations, inputs = [e for segment in found.segments for e in segment.equations], found.segments[0].inputs
     outs = [out for out in found.program.outs if is_var(out)]
-    active = set(filter(_is_inexact, inputs))
+    active = set(filter(is_inexact, inputs))
     for equation in equations:
         if equation.name != "stop_gradient" and any(var in active for var in equation.reads):
-            active.update(filter(_is_inexact, equation.writes))
+            active.update(filter(is_inexact, equation.writes))
     if any(out in active for out in outs):
         return
     reached = reach(equations, inputs)
@@ -184,10 +184,6 @@ def _warn_if_zero(found: Found) -> None:
     else:
         msg = "The result does not depend on the chain input, so every derivative along this chain is zero. Is argnum the argument you meant?"
     warn(msg, UserWarning)
-
-
-def _is_inexact(var: Any) -> bool:
-    return jnp.issubdtype(var.aval.dtype, jnp.inexact)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,11 +207,7 @@ class Others:
     def __call__(self, *others: Any) -> tuple[Side, ...]:
         """The side values that the stages read, each computed once."""
         leaves, tree = jax.tree.flatten(others)
-        got = [jax.typeof(leaf) for leaf in leaves]
-        fits = tree == self.in_tree and all(
-            g.shape == v.aval.shape and g.dtype == v.aval.dtype for g, v in zip(got, self.invars, strict=True)
-        )
-        if not fits:
+        if tree != self.in_tree or not fits(leaves, self.invars):
             wanted = describe(self.in_tree.unflatten([var.aval for var in self.invars]))
             msg = f"This chain was discovered for other arguments {wanted}, but {describe(others)} were given. Discover again for these."
             raise TypeError(msg)

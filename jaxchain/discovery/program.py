@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from jaxchain.discovery.source import Site, is_library
@@ -154,6 +155,16 @@ def is_var(atom: Any) -> bool:
 def is_used(var: Any) -> bool:
     """Whether a written variable has a name, so that something may read it."""
     return type(var).__name__ != "DropVar"
+
+
+def is_inexact(var: Any) -> bool:
+    """Whether a variable carries a derivative: real or complex floating point."""
+    return jnp.issubdtype(var.aval.dtype, jnp.inexact)
+
+
+def like(var: Any) -> jax.ShapeDtypeStruct:
+    """A variable's shape and dtype."""
+    return jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype)
 
 
 def reach(equations: Iterable[Equation], inputs: Iterable[Any]) -> set[Any]:
@@ -338,5 +349,5 @@ def _rows(flat: _Flattener, atom: Any, length: int, origin: Origin) -> list[Any]
     def split(x: jax.Array) -> list[jax.Array]:
         return [lax.squeeze(part, (0,)) for part in lax.split(x, (1,) * length)]
 
-    body, consts = opened(jax.make_jaxpr(split)(jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype)))
+    body, consts = opened(jax.make_jaxpr(split)(like(atom)))
     return flat.inline(body, [*flat.constants(consts), atom], origin)

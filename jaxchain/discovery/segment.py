@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxchain.discovery.program import Equation, Program, is_used, is_var, new_var
@@ -66,6 +67,14 @@ class Segment:
         """Consecutive segments as one."""
         equations = tuple(equation for part in parts for equation in part.equations)
         return Segment(equations, parts[0].inputs, parts[-1].outputs, parts[0].program)
+
+
+def fits(values: Sequence[Any], variables: Sequence[Any]) -> bool:
+    """Whether values have the shapes and dtypes of variables."""
+    return len(values) == len(variables) and all(
+        (got.shape, got.dtype) == (var.aval.shape, var.aval.dtype)
+        for got, var in zip(map(jax.typeof, values), variables, strict=True)
+    )
 
 
 def run(

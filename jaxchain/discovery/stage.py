@@ -9,15 +9,14 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxchain.chain import Chain
 from jaxchain.discovery.count import flops
 from jaxchain.discovery.cuts import cuts, live_sets
 from jaxchain.discovery.group import RESHAPING
 from jaxchain.discovery.name import names, word
-from jaxchain.discovery.program import Program, is_var, reach
-from jaxchain.discovery.segment import Segment
+from jaxchain.discovery.program import Program, is_inexact, is_var, reach
+from jaxchain.discovery.segment import Segment, fits
 from jaxchain.stage import Side, Stage, StageRow, State, describe
 
 __all__ = ["DiscoveredStage", "split_at_cuts"]
@@ -48,12 +47,7 @@ class DiscoveredStage(Stage):
             *side, state = args
             leaves, tree = jax.tree.flatten(state)
             given = [*side, *leaves]
-            wanted = [var.aval for var in (*whole.sides, *whole.inputs)]
-            if (
-                tree != in_tree
-                or len(given) != len(wanted)
-                or any(not _fits(g, w) for g, w in zip(given, wanted, strict=True))
-            ):
+            if tree != in_tree or not fits(given, (*whole.sides, *whole.inputs)):
                 msg = f"it was discovered for {describe(in_tree.unflatten([v.aval for v in whole.inputs]))}, and programs have fixed shapes; discover again"
                 raise ValueError(msg)
             return out_tree.unflatten(whole.call(*given))
@@ -81,7 +75,7 @@ class DiscoveredStage(Stage):
             self.name,
             _aval_text(self.in_tree, segment.inputs),
             _aval_text(self.out_tree, segment.outputs),
-            sum(math.prod(var.aval.shape) for var in arrays if _is_state(var) and var in program.given),
+            sum(math.prod(var.aval.shape) for var in arrays if is_inexact(var) and var in program.given),
             sum(flops(equation.eqn) for equation in segment.equations),
             len(segment.equations),
             next((program.notes[v] for e in segment.equations for v in e.eqn.outvars if v in program.notes), "")
@@ -125,7 +119,7 @@ def split_at_cuts(segment: Segment, carries: dict[int, list[Any]] | None = None)
         writes,
         segment.inputs,
         filter(dependent.__contains__, filter(is_var, segment.outputs)),
-        may_cut=_is_state,
+        may_cut=is_inexact,
         bundles=bundles,
     )
     between = [_in_order(c.values, (carries or {}).get(c.position, [])) for c in found]
@@ -147,15 +141,6 @@ def _edges(segment: Segment) -> tuple[list[list[Any]], list[list[Any]], set[Any]
     dependent = reach(segment.equations, segment.inputs)
     reads = [[var for var in e.reads if var in dependent] for e in segment.equations]
     return reads, [e.writes for e in segment.equations], dependent
-
-
-def _is_state(var: Any) -> bool:
-    return jnp.issubdtype(var.aval.dtype, jnp.inexact)
-
-
-def _fits(value: Any, aval: Any) -> bool:
-    got = jax.typeof(value)
-    return got.shape == aval.shape and got.dtype == aval.dtype
 
 
 def _aval_text(tree: Any, atoms: Sequence[Any]) -> str:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.flat import Coordinates, map_basis
+from jaxchain.flat import Coordinates, check_chunk_size, map_basis
 from jaxchain.jacobians.batch_axis import SamplesMixError, prove
 from jaxchain.jacobians.batch_rules import Place
 from jaxchain.jacobians.blocks import as_blocks, function_of_chosen
@@ -83,9 +83,7 @@ def batch_jacobian(
     if mode not in get_args(BatchMode):
         msg = f"Unknown mode {mode!r}. Known: {', '.join(get_args(BatchMode))}."
         raise ValueError(msg)
-    if chunk_size is not None and chunk_size < 1:
-        msg = f"chunk_size is how many rows or columns are computed at once, so at least 1; {chunk_size} was given."
-        raise ValueError(msg)
+    check_chunk_size(chunk_size)
 
     @wraps(fun, updated=())
     def jac(*args: Any, **kwargs: Any) -> Any:

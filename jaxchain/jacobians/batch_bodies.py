@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxchain.discovery.program import (
+    is_inexact,
     is_used,
     is_var,
+    like,
     scan_arity,
 )
 from jaxchain.discovery.segment import new_jaxpr
@@ -173,7 +174,7 @@ def _custom(body_of: Callable[[Any], Any], *, forward: bool) -> Body:
 def _expanded(eqn: Any) -> Any:
     """The program that a primitive of JAX's newer kind stands for."""
     primitive = eqn.params["_prim"]
-    return jax.make_jaxpr(primitive.expand)(*primitive.in_tree.unflatten([_like(atom) for atom in eqn.invars]))
+    return jax.make_jaxpr(primitive.expand)(*primitive.in_tree.unflatten([like(atom) for atom in eqn.invars]))
 
 
 def _derivative(eqn: Any, states: list[State], after: list[State], batch: Batch, forward: bool) -> Lost | None:
@@ -181,8 +182,8 @@ def _derivative(eqn: Any, states: list[State], after: list[State], batch: Batch,
     from jax.extend.core import ClosedJaxpr, jaxpr_as_fun  # pyright: ignore[reportPrivateImportUsage]
 
     at = {var: state for var, state in zip(eqn.invars, states, strict=True) if is_var(var)}
-    results = [(v, s) for v, s in zip(eqn.outvars, after, strict=True) if is_used(v) and _is_inexact(v)]
-    moved = [k for k, (var, state) in enumerate(at.items()) if state is not None and _is_inexact(var)]
+    results = [(v, s) for v, s in zip(eqn.outvars, after, strict=True) if is_used(v) and is_inexact(v)]
+    moved = [k for k, (var, state) in enumerate(at.items()) if state is not None and is_inexact(var)]
     if not moved or not results:
         return None
     call = jaxpr_as_fun(ClosedJaxpr(new_jaxpr([], [*at], [var for var, _ in results], [eqn]), []))
@@ -201,7 +202,7 @@ def _derivative(eqn: Any, states: list[State], after: list[State], batch: Batch,
     given, wanted = (ins, results) if forward else (results, ins)
     shared = batch.lost(eqn, "has a derivative rule that reads a cotangent of all samples", certain=False)
     directions = [state if forward or state is not None else shared for _, state in given]
-    closed = jax.make_jaxpr(derivative)([_like(var) for var in at], [_like(var) for var, _ in given])
+    closed = jax.make_jaxpr(derivative)([like(var) for var in at], [like(var) for var, _ in given])
     for got, (_, state) in zip(batch.walk(closed, [*at.values(), *directions]), wanted, strict=True):
         if isinstance(got, Lost):
             reason = f"has a derivative rule of its own in which {got.eqn.primitive.name} {got.reason}"
@@ -209,14 +210,6 @@ def _derivative(eqn: Any, states: list[State], after: list[State], batch: Batch,
         if got is not None and got != state:
             return batch.lost(eqn, f"has a derivative rule of its own that moves the batch to {got}", certain=False)
     return None
-
-
-def _like(var: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype)
-
-
-def _is_inexact(var: Any) -> bool:
-    return jnp.issubdtype(var.aval.dtype, jnp.inexact)
 
 
 BODIES: dict[str, Body] = {

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxchain.discovery.count import flops
 from jaxchain.discovery.find import find
 from jaxchain.discovery.program import flatten
-from jaxchain.flat import Coordinates, map_basis
+from jaxchain.flat import Coordinates, check_chunk_size, map_basis
 from jaxchain.jacobians.blocks import as_blocks, function_of_chosen, real_spaces
 from jaxchain.jacobians.budget import fit
 from jaxchain.jacobians.execute import execute
@@ -101,9 +101,7 @@ def jacobian(
     if chunk_size is not None and holomorphic:
         msg = "chunk_size computes real Jacobians; leave it out where holomorphic=True."
         raise ValueError(msg)
-    if chunk_size is not None and chunk_size < 1:
-        msg = f"chunk_size is how many rows or columns are computed at once, so at least 1; {chunk_size} was given."
-        raise ValueError(msg)
+    check_chunk_size(chunk_size)
 
     if memory_limit is not None and (memory_limit < 1 or chunk_size is not None or holomorphic):
         msg = "memory_limit is a positive number of bytes, and it chooses the chunks itself: leave chunk_size and holomorphic out."

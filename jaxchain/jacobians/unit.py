@@ -18,7 +18,7 @@ from jaxchain.discovery.count import flops
 from jaxchain.discovery.find import Found
 from jaxchain.discovery.group import group
 from jaxchain.discovery.name import names, operation
-from jaxchain.discovery.program import flatten, reach
+from jaxchain.discovery.program import flatten, like, reach
 from jaxchain.discovery.segment import Segment
 from jaxchain.flat import Coordinates
 from jaxchain.jacobians.local import Local, read_off
@@ -62,12 +62,12 @@ class Unit:
     @cached_property
     def here(self) -> Coordinates:
         """Coordinates of its input."""
-        return Coordinates.of(tuple(_shape(atom) for atom in self.segment.inputs))
+        return Coordinates.of(tuple(like(atom) for atom in self.segment.inputs))
 
     @cached_property
     def there(self) -> Coordinates:
         """Coordinates of its output."""
-        return Coordinates.of(tuple(_shape(atom) for atom in self.segment.outputs))
+        return Coordinates.of(tuple(like(atom) for atom in self.segment.outputs))
 
     @cached_property
     def tangent(self) -> float:
@@ -110,7 +110,7 @@ class Unit:
             return float(self.here.size)
         if self.kind == "linear":
             return flops(self.core.equations[0].eqn)
-        sides, state = [[_shape(v) for v in atoms] for atoms in (self.segment.sides, self.segment.inputs)]
+        sides, state = [[like(v) for v in atoms] for atoms in (self.segment.sides, self.segment.inputs)]
 
         def linear(vector: jax.Array, sides: list[Any], state: list[Any]) -> Any:
             return push(lambda x: self.call(sides, x), tuple(state), space.unflatten(vector))
@@ -124,10 +124,6 @@ class Unit:
             return math.inf  # forward mode through a custom VJP, which only fails once it is run
         moved = reach(program.equations, program.invars[:1])
         return sum(flops(e.eqn) for e in program.needed() if any(v in moved for v in e.reads))
-
-
-def _shape(atom: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype)
 
 
 def units_of(found: Found, *, structured: bool = True) -> list[Unit]:

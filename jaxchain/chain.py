@@ -17,13 +17,13 @@ import jax
 
 from jaxchain.sides import MergedSides, ParameterSides, Sides
 from jaxchain.stage import INPUT, MergedStage, Side, Stage, State
-from jaxchain.table import Table, si
+from jaxchain.table import Table, Tabular, si
 
 __all__ = ["Chain"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Chain(Sequence[Stage]):
+class Chain(Tabular, Sequence[Stage]):
     """An immutable sequence of stages and the function h = f_q ∘ … ∘ f_1 that they compose to.
 
     Parameters
@@ -214,12 +214,6 @@ class Chain(Sequence[Stage]):
             [[row[k] for k in known] for row in text],
             notes,
         )
-
-    def __str__(self) -> str:
-        return str(self._table())
-
-    def _repr_html_(self) -> str:
-        return self._table()._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
 
 def _several(names: list[str]) -> str:

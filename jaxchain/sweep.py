@@ -9,6 +9,7 @@ References: Griewank and Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,12 +17,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxchain.chain import Chain
 from jaxchain.discovery import discover
-from jaxchain.flat import Coordinates, check_like, map_basis, require_inexact
-from jaxchain.stage import Side, State
+from jaxchain.flat import Coordinates, check_like, is_float0, is_inexact, map_basis, require_inexact
+from jaxchain.stage import Side, State, describe
 from jaxchain.structure import Structure
+from jaxchain.table import Table, Tabular
 
 __all__ = [
     "ForwardSweep",
@@ -40,19 +43,22 @@ Args = tuple[Any, ...]
 
 @partial(jax.tree_util.register_dataclass, data_fields=["primals", "tangents"], meta_fields=["names"])
 @dataclass(frozen=True)
-class ForwardSweep:
+class ForwardSweep(Tabular):
     """States x_0 … x_q and their tangents ẋ_0 … ẋ_q, with their names. A pytree."""
 
     names: tuple[str, ...]
     primals: tuple[State, ...]
     tangents: tuple[State, ...]
 
+    def _table(self) -> Table:
+        return _states("Forward sweep", self.names, primal=self.primals, tangent=self.tangents)
+
 
 @partial(
     jax.tree_util.register_dataclass, data_fields=["primals", "cotangents", "arg_cotangents"], meta_fields=["names"]
 )
 @dataclass(frozen=True)
-class ReverseSweep:
+class ReverseSweep(Tabular):
     """States x_0 … x_q and their cotangents x̄_0 … x̄_q, with their names. A pytree.
 
     ``arg_cotangents`` is a tuple like ``args``: what `jax.vjp` of the whole chain returns.
@@ -62,6 +68,32 @@ class ReverseSweep:
     primals: tuple[State, ...]
     cotangents: tuple[State, ...]
     arg_cotangents: tuple[Any, ...]
+
+    def _table(self) -> Table:
+        return _states("Reverse sweep", self.names, primal=self.primals, cotangent=self.cotangents)
+
+
+def _states(title: str, names: tuple[str, ...], **columns: tuple[State, ...]) -> Table:
+    """One row a state: its shape and the norm of each column's value there."""
+    states = next(iter(columns.values()))
+    norms = [[_norm_text(value) for value in row] for row in zip(*columns.values(), strict=True)]
+    rows = [(name, describe(state, short=True), *row) for name, state, row in zip(names, states, norms, strict=True)]
+    return Table(title, ("state", "shape", *(f"‖{name}‖" for name in columns)), rows)
+
+
+def _norm_text(state: State) -> str:
+    """Euclidean norm of a state in short; nothing while it is traced."""
+    try:
+        return f"{state_norm(state):.4g}"
+    except jax.errors.TracerArrayConversionError:
+        return ""
+
+
+def state_norm(state: State) -> float:
+    """Euclidean norm of a state, whatever its structure; what carries no derivative has no say."""
+    arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(state) if not is_float0(leaf) and is_inexact(leaf)]
+    wide = [array.astype(np.complex128 if np.iscomplexobj(array) else np.float64) for array in arrays]
+    return math.hypot(*(float(np.linalg.norm(array)) for array in wide))
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["matrix"], meta_fields=["name", "in_shape", "out_shape"])

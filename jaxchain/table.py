@@ -1,6 +1,6 @@
 """Tables and numbers for people: one place that turns rows into terminal text and notebook HTML.
 
-Layout, wrapping and escaping are rich's; it is imported when a table is first shown.
+Layout and wrapping in a terminal are rich's, HTML is Jinja2's; either is imported when first used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Table", "si"]
+__all__ = ["Table", "Tabular", "si"]
 
 PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
@@ -44,7 +44,9 @@ class Table:
         return "\n".join(line.rstrip() for line in console.export_text(clear=False).splitlines())
 
     def _repr_html_(self) -> str:
-        return self._console().export_html(inline_styles=True, code_format='<pre style="line-height:1.3">{code}</pre>')
+        from jaxchain.html import render
+
+        return render("table.html", title=self.title, header=self.header, rows=self.rows, notes=self.notes)
 
     def _console(self):  # noqa: ANN202
         from rich.console import Console
@@ -65,3 +67,16 @@ class Table:
         for note in self.notes:
             console.print(Text(note))
         return console
+
+
+class Tabular:
+    """What shows itself as a table: ``str()`` in a terminal, rich display in a notebook."""
+
+    def _table(self) -> Table:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()  # pyright: ignore[reportPrivateUsage]

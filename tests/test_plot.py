@@ -17,7 +17,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from jaxchain import plot
-from jaxchain.plot import heat, style
+from jaxchain.extremes import extreme_of_blocks
+from jaxchain.plot import style
 from jaxchain.sweep import LocalJacobian
 
 
@@ -208,7 +209,7 @@ def test_a_big_matrix_is_drawn_by_the_extremes_of_its_blocks():
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**31))
 def test_every_block_keeps_its_signed_entry_of_largest_magnitude(m, n, rows, columns, seed):
     values = np.random.default_rng(seed).normal(size=(m, n))
-    cells = heat.extreme_of_blocks(values, rows, columns)
+    cells = extreme_of_blocks(values, rows, columns)
     a, b = -(-m // rows), -(-n // columns)
     assert cells.shape == (-(-m // a), -(-n // b))
     for i, j in np.ndindex(cells.shape):
@@ -219,7 +220,7 @@ def test_every_block_keeps_its_signed_entry_of_largest_magnitude(m, n, rows, col
 def test_a_block_with_nan_or_infinity_shows_it():
     values = np.ones((4, 4))
     values[0, 1], values[3, 3], values[3, 0] = np.nan, -np.inf, 7
-    np.testing.assert_array_equal(heat.extreme_of_blocks(values, 2, 2), [[np.nan, 1], [7, -np.inf]])
+    np.testing.assert_array_equal(extreme_of_blocks(values, 2, 2), [[np.nan, 1], [7, -np.inf]])
 
 
 # --- chain --------------------------------------------------------------------------------------

@@ -420,3 +420,26 @@ def test_forward_through_a_custom_vjp_blames_the_mode_and_not_the_state():
     with pytest.raises(TypeError, match=r"custom_vjp") as error:
         jc.forward_sweep(case.chain, case.args, case.args[0])
     assert "Make the stage before it give" not in str(error.value)
+
+
+def test_a_sweep_shows_each_state_with_its_norms(mlp):
+    tangent, cotangent = draw(mlp.x, 4), draw(mlp.states[-1], 5)
+    forward, reverse = jc.forward_sweep(mlp.chain, mlp.args, tangent), jc.reverse_sweep(mlp.chain, mlp.args, cotangent)
+    for sweep, values in ((forward, forward.tangents), (reverse, reverse.cotangents)):
+        rows = [line.split() for line in str(sweep).splitlines()[2:]]
+        for row, name, primal, value in zip(rows, sweep.names, sweep.primals, values, strict=True):
+            assert row[0] == name
+            assert [float(cell) for cell in row[2:]] == [
+                pytest.approx(float(jnp.linalg.norm(jnp.ravel(v))), rel=1e-3) for v in (primal, value)
+            ]
+            assert name in sweep._repr_html_()
+
+
+def test_a_traced_sweep_shows_shapes_alone(mlp):
+    def shown(tangent):
+        text.append(str(jc.forward_sweep(mlp.chain, mlp.args, tangent)))
+        return tangent
+
+    text = []
+    jax.jit(shown)(mlp.x)
+    assert "f32[5]" in text[0]

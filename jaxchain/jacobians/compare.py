@@ -15,7 +15,7 @@ from jaxchain.discovery.find import find
 from jaxchain.jacobians.measure import Measured, measure
 from jaxchain.jacobians.modes import Mode, jacobian
 from jaxchain.jacobians.plan import make_plan
-from jaxchain.table import Table, si
+from jaxchain.table import Table, Tabular, si
 
 __all__ = ["Comparison", "ModeRow", "compare_modes"]
 
@@ -52,7 +52,7 @@ class ModeRow:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Tabular):
     """What `compare_modes` found: ``.rows``, and a table for terminals and notebooks."""
 
     rows: tuple[ModeRow, ...]
@@ -77,12 +77,6 @@ class Comparison:
             for r in self.rows
         ]
         return Table("Jacobian by mode", header, rows, self.notes)
-
-    def __str__(self) -> str:
-        return str(self._table())
-
-    def _repr_html_(self) -> str:
-        return self._table()._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
 
 def compare_modes(

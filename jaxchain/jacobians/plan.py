@@ -20,13 +20,13 @@ from jaxchain.jacobians.budget import fit
 from jaxchain.jacobians.local import Local
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse, unavailable
 from jaxchain.jacobians.unit import Unit, units_of
-from jaxchain.table import Table, si
+from jaxchain.table import Table, Tabular, si
 
 __all__ = ["Plan", "make_plan", "plan", "sparse_plan"]
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(Tabular):
     """How a Jacobian will be computed.
 
     Attributes
@@ -75,7 +75,8 @@ class Plan:
         """The steps."""
         return self.steps
 
-    def _describe(self, step: Step) -> str:
+    def describe(self, step: Step) -> str:
+        """One step in words."""
         name = self.names
         if step.middle is None:
             unit = self.units[step.start]
@@ -100,7 +101,7 @@ class Plan:
 
     def _table(self) -> Table:
         better = min(self.forward_cost, self.reverse_cost)
-        rows = [(self._describe(s), si(s.cost, "")) for s in self.steps if s.cost or s.middle is None]
+        rows = [(self.describe(s), si(s.cost, "")) for s in self.steps if s.cost or s.middle is None]
         if self.whole is not None:
             how = "tangents" if self.whole.forward else "cotangents"
             rows = [
@@ -124,12 +125,6 @@ class Plan:
         return Table(
             f"Plan for a Jacobian of {self.sizes[-1]} × {self.sizes[0]}", ("step", "multiply-adds"), rows, notes
         )
-
-    def __str__(self) -> str:
-        return str(self._table())
-
-    def _repr_html_(self) -> str:
-        return self._table()._repr_html_()  # pyright: ignore[reportPrivateUsage]
 
 
 def plan(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int = -1, memory_limit: int | None = None) -> Plan:

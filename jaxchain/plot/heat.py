@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 from numpy.typing import ArrayLike
 
+from jaxchain.extremes import extreme_of_blocks
 from jaxchain.plot.style import INK, Floats, dress, fresh_axes, note, numbers, short, styled
 
 NOT_FINITE = "#555555"
@@ -26,21 +27,6 @@ SIDE = 512
 
 ELONGATED = 20
 """Beyond this ratio of sides, square cells would leave a hairline: they are stretched instead."""
-
-
-def extreme_of_blocks(values: Floats, rows: int = SIDE, columns: int = SIDE) -> Floats:
-    """Reduce (m, n) to at most (rows, columns): of every block, the signed entry of largest magnitude.
-
-    NaN outdoes ∞, which outdoes every number. A matrix that fits comes back unchanged.
-    """
-    for axis, most in enumerate((rows, columns)):
-        length = values.shape[axis]
-        if length > most:
-            starts = np.arange(0, length, -(-length // most))
-            high = np.maximum.reduceat(values, starts, axis=axis)
-            low = np.minimum.reduceat(values, starts, axis=axis)
-            values = np.where(high >= -low, high, low)
-    return values
 
 
 def colour_limit(values: Floats, clip: float = 100) -> float:
@@ -111,7 +97,7 @@ def matrix(
         ax.text(0.5, 0.5, f"empty: {m}×{n}", ha="center", va="center", transform=ax.transAxes, color=INK)
         ax.set(xticks=[], yticks=[])
         return ax
-    cells = extreme_of_blocks(values)
+    cells = extreme_of_blocks(values, SIDE, SIDE)
     limit = colour_limit(cells, clip)
     image = paint(ax, cells, limit, extent=(-0.5, n - 0.5, m - 0.5, -0.5), aspect=_aspect(m, n))
     ax.spines[:].set_visible(True)

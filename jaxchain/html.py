@@ -1,0 +1,40 @@
+"""HTML is made here: Jinja2 templates, every value escaped; used by notebooks and by the report.
+
+Templates, styles and scripts are files of their own, in ``templates/``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+__all__ = ["render"]
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, **values: Any) -> str:
+    """The HTML of one template, by its path within ``templates/``; values are escaped, never trusted."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment: Any = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+    def source(name: str) -> Markup:
+        """One of our own style or script files, which hold no one's data, as it is."""
+        return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+    environment.globals.update(source=source)
+    return environment

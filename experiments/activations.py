@@ -24,9 +24,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import tyro
-from common import RESULTS, accuracy, conclude, cross_entropy, heading, load_digits
+from common import RESULTS, conclude, heading
 
 import jaxchain as jc
+from jaxchain.digits import accuracy, cross_entropy, load_digits
 from jaxchain.nets import ACTIVATIONS
 from jaxchain.table import Table
 

@@ -20,22 +20,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import tyro
-from common import (
-    RESULTS,
-    accuracy,
-    adam,
-    conclude,
-    cross_entropy,
-    draw_spectra,
-    heading,
-    in_short,
-    load_digits,
-    norm,
-    verb,
-)
+from common import RESULTS, conclude, draw_spectra, heading, in_short, norm, verb
 
 import jaxchain as jc
 from jaxchain import LocalJacobian
+from jaxchain.digits import Digits, accuracy, cross_entropy, fit_digits, load_digits
 from jaxchain.jacobians.measure import measure
 from jaxchain.table import Table, si
 
@@ -59,7 +48,7 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, steps: int = 1
     net, digits = jc.nets.mlp(SIZES), load_digits(seed)
     loss, before = cross_entropy(net), net.init(jax.random.key(seed))
     heading(f"A network of {len(net)} stages: {' → '.join(net.names)}")
-    fit = train(loss, before, digits.train, steps // 10 if quick else steps, seed)
+    fit = train(net, before, digits, steps // 10 if quick else steps, seed)
     after = fit.params
     scores = [accuracy(net, params, digits.test) for params in (before, after)]
     print(f"{scores[1]:.1%} of {len(digits.test[1])} unseen digits are read correctly; untrained {scores[0]:.1%}.")
@@ -103,14 +92,13 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, steps: int = 1
     conclude(out / "explore_digits.json", numbers, findings, figures)
 
 
-def train(loss: Any, params: Any, data: Any, steps: int, seed: int) -> jc.train.Fit:
+def train(net: jc.Chain, params: Any, digits: Digits, steps: int, seed: int) -> jc.train.Fit:
     """Fit with Adam; the norm of every stage's weight gradient is kept."""
 
     def observe(info: jc.train.StepInfo) -> dict[str, jax.Array]:
         return {name: optax.tree.norm(grads) for name, grads in info.grads.items()}
 
-    key = jax.random.key(seed + 1)
-    return jc.train.fit(loss, params, data, adam(steps), steps=steps, batch_size=64, key=key, observe=observe)
+    return fit_digits(net, params, digits, steps=steps, seed=seed + 1, observe=observe)
 
 
 def sweep_both_ways(net: jc.Chain, params: Any, image: jax.Array, label: int, seed: int) -> list[dict[str, Any]]:

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from common import RESULTS, Batch, accuracy, conclude, cross_entropy, heading, load_digits
+from common import RESULTS, conclude, heading
 
 import jaxchain as jc
+from jaxchain.digits import Batch, accuracy, cross_entropy, load_digits
 from jaxchain.table import Table
 
 

@@ -17,22 +17,11 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
-from common import (
-    RESULTS,
-    Batch,
-    Digits,
-    accuracy,
-    adam,
-    conclude,
-    cross_entropy,
-    draw_spectra,
-    heading,
-    load_digits,
-    verb,
-)
+from common import RESULTS, conclude, draw_spectra, heading, verb
 
 import jaxchain as jc
 from jaxchain import LocalJacobian
+from jaxchain.digits import Batch, Digits, accuracy, fit_digits, load_digits
 from jaxchain.table import Table
 
 Jacobians = tuple[LocalJacobian, ...]
@@ -98,8 +87,7 @@ def as_pictures(digits: Digits) -> Digits:
 def train(net: jc.Chain, digits: Digits, steps: int, seed: int) -> tuple[Any, Any, float]:
     """Parameters before and after training, and the test accuracy."""
     before = net.init(jax.random.key(seed))
-    key = jax.random.key(seed + 1)
-    fit = jc.train.fit(cross_entropy(net), before, digits.train, adam(steps), steps=steps, batch_size=64, key=key)
+    fit = fit_digits(net, before, digits, steps=steps, seed=seed + 1)
     return before, fit.params, accuracy(net, fit.params, digits.test)
 
 

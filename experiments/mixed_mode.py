@@ -26,10 +26,11 @@ import optax
 import tyro
 from bench.core import race
 from bench.models import AUTOENCODER, Case, of_net
-from common import RESULTS, adam, conclude, heading, load_digits
+from common import RESULTS, conclude, heading
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 import jaxchain as jc
+from jaxchain.digits import adam, load_digits
 from jaxchain.jacobians.measure import measure
 from jaxchain.table import Table, si
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 import optax
-from common import accuracy, adam, cross_entropy, load_digits
 
 import jaxchain as jc
 from bench.core import Row, in_turns
+from jaxchain.digits import accuracy, adam, cross_entropy, fit_digits, load_digits
 from jaxchain.jacobians.measure import flops
 
 
@@ -50,11 +50,9 @@ def training_step(seed: int, quick: bool) -> Iterable[Row]:  # noqa: ARG001
 def digits_fit(seed: int, quick: bool) -> Iterable[Row]:
     """Train on digits: held-out accuracy, and seconds with compilation."""
     net, digits, steps = jc.nets.mlp([64, 128, 64, 10]), load_digits(seed), 150 if quick else 1500
-    params, key = net.init(jax.random.key(seed)), jax.random.key(seed + 1)
+    params = net.init(jax.random.key(seed))
     start = time.perf_counter()
-    fit = jc.train.fit(
-        cross_entropy(net), params, digits.train, adam(steps), steps=steps, batch_size=64, key=key, progress=False
-    )
+    fit = fit_digits(net, params, digits, steps=steps, seed=seed + 1, progress=False)
     seconds = time.perf_counter() - start
     yield Row("accuracy on a fifth of digits", accuracy(net, fit.params, digits.test), None, "%", at_least=0.97)
     yield Row("time to fit digits", seconds, None, "s", at_most=30)

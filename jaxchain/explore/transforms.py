@@ -1,0 +1,149 @@
+"""`transforms`: what each of JAX's transforms makes of one function, side by side.
+
+Every line of every program knows the stage that it came from, so that one can watch a stage turn
+into its tangent, that into its transpose, and see that reverse mode is forward mode run backwards.
+
+References: Radul, Paszke, Frostig, Johnson and Maclaurin, You only linearize once: tangents
+transpose to gradients, POPL 2023, arXiv 2204.10923.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from jaxchain.chain import Chain
+from jaxchain.collector import uncollected
+from jaxchain.discovery import discover
+from jaxchain.discovery.find import find
+from jaxchain.explore.programs import make_rows
+from jaxchain.explore.rows import StageLines, TransformRow
+from jaxchain.html import render
+from jaxchain.table import Table, si
+
+__all__ = ["StageLines", "TransformRow", "Transforms", "transforms"]
+
+SHOWN = 400
+"""How many lines of a program the HTML holds; all are in `TransformRow.lines`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Transforms:
+    """What `transforms` found: ``.rows``, a table for terminals, and all programs side by side in notebooks."""
+
+    rows: tuple[TransformRow, ...]
+    chain: Chain = field(repr=False)
+
+    def __getitem__(self, name: str) -> TransformRow:
+        """The row of one transform."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        msg = f"No transform is named {name!r}. Known: {', '.join(row.name for row in self.rows)}."
+        raise KeyError(msg)
+
+    def stage(self, name: str) -> StageLines:
+        """What every transform makes of one stage.
+
+        Parameters
+        ----------
+        name
+            Of the stage, or how the only one begins that begins so.
+
+        Raises
+        ------
+        KeyError
+            If there is none; suggests the nearest names.
+        """
+        number = self.chain.position(name)
+        programs = [
+            (row.name, textwrap.dedent("\n".join(text for text, stage in row.lines if stage == number)))
+            for row in self.rows
+            if row.lines
+        ]
+        return StageLines(
+            self.chain.names[number], tuple((title, tuple(text.splitlines())) for title, text in programs)
+        )
+
+    def __str__(self) -> str:
+        rows = [
+            (
+                row.name,
+                str(row.equations) if row.lines else "",
+                "" if row.flops is None else si(row.flops, "FLOP"),
+                "" if row.residual_bytes is None else si(row.residual_bytes, "B"),
+            )
+            for row in self.rows
+        ]
+        notes = [f"{row.name}: {row.note or row.title}" for row in self.rows]
+        return str(
+            Table("What each transform makes of it", ("transform", "equations", "work", "residuals"), rows, notes)
+        )
+
+    def _repr_html_(self) -> str:
+        shown = {stage for row in self.rows for _, stage in row.lines[:SHOWN] if stage is not None}
+        stages = [(stage, self.chain.names[stage]) for stage in sorted(shown)]
+        facts = [
+            [
+                f"{row.equations} equation{'s' * (row.equations != 1)}" * bool(row.lines),
+                "" if row.flops is None else si(row.flops, "FLOP"),
+                "" if row.residual_bytes is None else f"{si(row.residual_bytes, 'B')} of residuals",
+            ]
+            for row in self.rows
+        ]
+        programs = [
+            (row, " · ".join(filter(None, known)), row.lines[:SHOWN], max(len(row.lines) - SHOWN, 0))
+            for row, known in zip(self.rows, facts, strict=True)
+        ]
+        return render("transforms.html", programs=programs, stages=stages)
+
+
+def transforms(fun: Callable[..., Any], *args: Any, argnum: int = -1) -> Transforms:
+    """What jvp, linearize, transpose, vjp, grad, vmap and jit make of a function, side by side.
+
+    The function is traced with abstract values and never run. Calls are looked through, and equations
+    whose result nothing reads are left out, so that counts compare like with like; inside loops and
+    calls with a derivative rule of their own, JAX's program stays as it is.
+
+    Parameters
+    ----------
+    fun
+        A chain or any JAX function, whose chain is then discovered: its stages are those that lines
+        are told apart by.
+    args
+        Its arguments, as arrays or ``jax.ShapeDtypeStruct``.
+    argnum
+        Which one to differentiate with respect to, and to vmap over; default: the last.
+
+    Returns
+    -------
+    Transforms
+        ``.rows``, one a transform; ``print`` it, ``print(t["vjp"])``, ``print(t.stage("dense_0"))``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `jaxchain.discover`.
+
+    Notes
+    -----
+    A transform that does not exist for a function (forward mode through a custom VJP, reverse mode
+    through a while loop) keeps its row, with an empty program and a note that says why.
+
+    References
+    ----------
+    Radul, Paszke, Frostig, Johnson and Maclaurin, You only linearize once: tangents transpose to
+    gradients, POPL 2023, arXiv 2204.10923.
+    """
+    if isinstance(fun, Chain):
+        find(fun, args, argnum)  # refuses what discover refuses, in the stages' own names
+        chain = fun
+    else:
+        chain = discover(fun, *args, argnum=argnum)
+    like = jax.eval_shape(lambda *given: given, *args)
+    with uncollected():
+        return Transforms(make_rows(chain, like, argnum % len(args)), chain)

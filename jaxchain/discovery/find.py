@@ -137,7 +137,7 @@ def find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_lim
 
 
 def _find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int) -> Found:
-    closed, out_tree = _trace(fun, args)
+    closed, out = trace_program(fun, args)
     leaves = [jax.tree.leaves(arg) for arg in args]
     start = sum(map(len, leaves[:argnum]))
     stop = start + len(leaves[argnum])
@@ -147,7 +147,7 @@ def _find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_li
         program,
         tuple(split_at_cuts(whole, carries)),
         jax.tree.structure(args[argnum]),
-        out_tree,
+        jax.tree.structure(out),
         tuple(program.invars[:start] + program.invars[stop:]),
         jax.tree.structure(args[:argnum] + args[argnum + 1 :]),
         argnum - len(args),
@@ -228,9 +228,7 @@ class Others:
 
 
 def _check(fun: Any, args: tuple[Any, ...], argnum: int, unroll_limit: int) -> None:
-    if not callable(fun):
-        msg = f"discover needs a function, but {fun!r} is not callable."
-        raise TypeError(msg)
+    check_function(fun, args, "discover")
     for name, value in (("argnum", argnum), ("unroll_limit", unroll_limit)):
         try:
             operator.index(value)
@@ -243,16 +241,6 @@ def _check(fun: Any, args: tuple[Any, ...], argnum: int, unroll_limit: int) -> N
     if unroll_limit < 0:
         msg = f"unroll_limit is a number of loop steps, so at least 0; {unroll_limit} was given."
         raise ValueError(msg)
-    for number, arg in enumerate(args):
-        for path, leaf in tree_flatten_with_path(arg)[0]:
-            if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")) and not isinstance(
-                leaf, (bool, int, float, complex)
-            ):
-                msg = (
-                    f"Argument {number}{keystr(path)} is {leaf!r}, which is not an array. Close over it, "
-                    "or split it off (eqx.partition, nnx.split), and pass the arrays alone."
-                )
-                raise TypeError(msg)
     chain_leaves = tree_flatten_with_path(args[argnum])[0]
     for path, leaf in chain_leaves:
         dtype = jax.typeof(leaf).dtype if not isinstance(leaf, jax.ShapeDtypeStruct) else leaf.dtype
@@ -267,12 +255,36 @@ def _check(fun: Any, args: tuple[Any, ...], argnum: int, unroll_limit: int) -> N
         raise TypeError(msg)
 
 
-def _trace(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Any]:
+def check_function(fun: Any, args: tuple[Any, ...], caller: str) -> None:
+    """Refuse what is not callable, and arguments that are not made of arrays."""
+    if not callable(fun):
+        msg = f"{caller} needs a function, but {fun!r} is not callable."
+        raise TypeError(msg)
+    for number, arg in enumerate(args):
+        for path, leaf in tree_flatten_with_path(arg)[0]:
+            if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")) and not isinstance(
+                leaf, (bool, int, float, complex)
+            ):
+                msg = (
+                    f"Argument {number}{keystr(path)} is {leaf!r}, which is not an array. Close over it, "
+                    "or split it off (eqx.partition, nnx.split), and pass the arrays alone."
+                )
+                raise TypeError(msg)
+
+
+def trace_program(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Any]:
+    """The program of a pure function at ``args``, and its result as shapes.
+
+    Raises
+    ------
+    TypeError
+        If JAX cannot trace it, or it has side effects.
+    """
     try:
         closed, out = jax.make_jaxpr(fun, return_shape=True)(*args)
     except (jax.errors.JAXTypeError, TypeError) as error:
         error.add_note(
-            "jaxchain: discover traces the function with abstract values, as jax.jit does; it must be a pure JAX function that returns arrays."
+            "jaxchain traces the function with abstract values, as jax.jit does; it must be a pure JAX function that returns arrays."
         )
         raise
     if (guilty := _side_effect(closed.jaxpr)) is not None:
@@ -285,7 +297,7 @@ def _trace(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Any]:
         if not all(isinstance(size, int) for size in getattr(value, "shape", ())):
             msg = f"A chain has fixed shapes, but an argument or result is {value.str_short()}, a symbolic shape. Discover it for numbers."
             raise TypeError(msg)
-    return closed, jax.tree.structure(out)
+    return closed, out
 
 
 def _side_effect(jaxpr: Any) -> Any:

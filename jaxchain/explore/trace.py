@@ -1,0 +1,256 @@
+"""`trace`: the evaluation trace of the textbooks, of any JAX function.
+
+One row an equation in the order of evaluation: what it computes, its tangent as forward mode
+carries it along, and its cotangent, a column to be read from the bottom as reverse mode fills it.
+
+References: Baydin, Pearlmutter, Radul and Siskind, Automatic differentiation in machine learning: a
+survey, JMLR 2018, tables 2 and 3; Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 2 and 3.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path
+
+from jaxchain.chain import Chain
+from jaxchain.collector import uncollected
+from jaxchain.discovery.find import UNROLL_LIMIT, check_function, trace_program
+from jaxchain.discovery.program import flatten
+from jaxchain.explore.evaluate import evaluate
+from jaxchain.explore.nest import TraceRow, rows_of
+from jaxchain.flat import check_like, is_inexact
+from jaxchain.html import render
+from jaxchain.table import Table
+from jaxchain.values import summary
+
+__all__ = ["Trace", "TraceRow", "trace"]
+
+SHOWN = 60
+"""How many rows a terminal is given; notebooks get ten times as many."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What `trace` found: a table in terminals, a tree that opens and closes in notebooks.
+
+    Attributes
+    ----------
+    tree
+        Rows, those of one call or module folded into one.
+    opened
+        Which of them are shown open; ``None``: all.
+    notes
+        What is missing, and why.
+    """
+
+    tree: tuple[TraceRow, ...]
+    opened: frozenset[str] | None = frozenset()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> tuple[TraceRow, ...]:
+        """One row an equation, nothing folded."""
+        return tuple(leaf for row in self.tree for leaf in row.leaves)
+
+    def __getitem__(self, name: str) -> TraceRow:
+        """The row of this name.
+
+        Raises
+        ------
+        KeyError
+            If there is none.
+        """
+        for row in self.rows:
+            if name in row.name.split(", "):
+                return row
+        msg = f"No row is named {name!r}. There are {', '.join(row.name for row in self.rows[:8])} and so on."
+        raise KeyError(msg)
+
+    def unfold(self, name: str | None = None) -> Trace:
+        """The same trace with the calls and modules of this name shown open; ``None``: all of them.
+
+        Raises
+        ------
+        KeyError
+            If nothing of that name is folded; says what is.
+        """
+        if name is None:
+            return replace(self, opened=None)
+        known = list(dict.fromkeys(row.call for row, _ in self.walk(everything=True) if row.rows))
+        if name not in known:
+            msg = f"Nothing named {name!r} is folded. Folded: {', '.join(known[:8]) or 'nothing'}."
+            raise KeyError(msg)
+        return replace(self, opened=None if self.opened is None else self.opened | {name})
+
+    def walk(self, *, everything: bool = False) -> Iterator[tuple[TraceRow, int]]:
+        """Rows in order with their depth, folds before what they hold; closed ones alone unless ``everything``."""
+
+        def inside(rows: Sequence[TraceRow], depth: int) -> Iterator[tuple[TraceRow, int]]:
+            for row in rows:
+                yield row, depth
+                if row.rows and (everything or self.opened is None or row.call in self.opened):
+                    yield from inside(row.rows, depth + 1)
+
+        return inside(self.tree, 0)
+
+    def __str__(self) -> str:
+        shown = list(self.walk())
+        opened = {id(row) for (row, depth), (_, after) in itertools.pairwise(shown) if after > depth}
+        cells = [_cells(row, depth, is_open=id(row) in opened) for row, depth in shown]
+        notes = list(self.notes)
+        if (left_out := len(cells) - SHOWN) > 0:
+            cells = [*cells[: SHOWN // 2], (f"… {left_out} rows …", "", "", "", ""), *cells[-SHOWN // 2 :]]
+            notes.append(f"{left_out} rows are left out here; all are in .rows.")
+        if any(row.rows and id(row) not in opened for row, _ in shown):
+            notes.append("+ holds more rows: .unfold() shows them all, .unfold(name) those of one name.")
+        return str(Table("Evaluation trace", ("trace", "source", "primal ↓", "tangent ↓", "cotangent ↑"), cells, notes))
+
+    def _repr_html_(self) -> str:
+        rows, left_out = _first(self.tree, 10 * SHOWN)
+        notes = [*self.notes, f"{left_out} rows are left out here; all are in .rows."] if left_out else self.notes
+        return render("trace.html", rows=rows, opened=self.opened, notes=notes, summary=summary)
+
+
+def _first(tree: Sequence[TraceRow], most: int) -> tuple[list[TraceRow], int]:
+    """The rows that begin within the first ``most`` equations, and how many equations are then left out."""
+    kept, count = list[TraceRow](), 0
+    sizes = [sum(1 for _ in row.leaves) for row in tree]
+    for row, size in zip(tree, sizes, strict=True):
+        if count >= most:
+            break
+        kept.append(row)
+        count += size
+    return kept, sum(sizes) - count
+
+
+def trace(
+    fun: Callable[..., Any],
+    *args: Any,
+    tangent: Any = None,
+    cotangent: Any = None,
+    unroll_limit: int = UNROLL_LIMIT,
+) -> Trace:
+    """The evaluation trace of a function: every equation with its primal, tangent and cotangent.
+
+    One JVP and one VJP give all of it.
+
+    Parameters
+    ----------
+    fun
+        Any pure JAX function, or a chain.
+    args
+        Its positional arguments, as arrays.
+    tangent
+        A tuple like ``args``, as in `jax.jvp`; for a function of one argument, its tangent alone will
+        do. Default: ones in the last argument, zeros in the others.
+    cotangent
+        Like the output; default: ones.
+    unroll_limit
+        As in `jaxchain.discover`: a loop over the last argument becomes a group of rows a step, up to
+        so many steps.
+
+    Returns
+    -------
+    Trace
+        ``.rows``; ``print`` it. What a library function, a named module or a loop's step computes is
+        folded into one row, see `Trace.unfold`.
+
+    Raises
+    ------
+    TypeError
+        If ``fun`` is not a function that JAX can trace, or an argument is not made of arrays.
+    TangentMismatchError
+        If ``tangent`` or ``cotangent`` does not look like the arguments or the output; names the leaf.
+
+    Notes
+    -----
+    It computes with numbers, so it is no part of a traced program. Where forward mode does not exist
+    (a custom VJP) tangents are ``None``, where reverse mode does not (a while loop) cotangents are. A
+    complex cotangent is JAX's, not conjugated: c pairs with a tangent t as Re Σ c·t.
+
+    References
+    ----------
+    Baydin et al., Automatic differentiation in machine learning: a survey, JMLR 2018, tables 2 and 3.
+
+    Examples
+    --------
+    >>> print(jc.trace(lambda x1, x2: jnp.log(x1) + x1 * x2 - jnp.sin(x2), 2.0, 5.0, tangent=(1.0, 0.0)))
+    """
+    if not args:
+        msg = "trace needs the arguments at which the function is evaluated, but none were given."
+        raise TypeError(msg)
+    check_function(fun, args, "trace")
+    with uncollected():
+        closed, out = trace_program(fun, args)
+    leaves, last = jax.tree.leaves(args), len(jax.tree.leaves(args[-1]))
+    program = flatten(closed, lambda invars: invars[len(invars) - last :], unroll_limit)
+    inputs = [jnp.asarray(leaf, var.aval.dtype) for leaf, var in zip(leaves, program.invars, strict=True)]
+    tangents = jax.tree.leaves(_tangent(args, tangent))
+    result = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), out)
+    cotangents = jax.tree.leaves(_direction(result, result if cotangent is None else cotangent, "cotangent", "output"))
+    values = evaluate(program, inputs, tangents, cotangents)
+    notes = list(values.notes)
+    if not any(map(is_inexact, leaves)):
+        notes.append("Every argument is an integer, so nothing has a derivative: give 2.0 instead of 2.")
+    return Trace(rows_of(program, values, _arguments(fun, args), _paths("y", out), cotangents), notes=tuple(notes))
+
+
+def _tangent(args: tuple[Any, ...], tangent: Any) -> tuple[Any, ...]:
+    """One tangent an argument, from what the caller gave."""
+    if tangent is None:
+        tangent = (*jax.tree.map(jnp.zeros_like, args[:-1]), jax.tree.map(jnp.ones_like, args[-1]))
+    elif len(args) == 1 and not (isinstance(tangent, tuple) and len(tangent) == 1):
+        tangent = (tangent,)
+    return _direction(args, tangent, "tangent", "arguments")
+
+
+def _direction(point: Any, given: Any, kind: str, place: str) -> Any:
+    """A tangent or cotangent as arrays like ``point``; whatever is given for integers has no meaning."""
+    leaves, tree = jax.tree.flatten(point)
+    parts, same = jax.tree.flatten(given)
+    if tree == same:
+        given = tree.unflatten([_part(part, leaf) for part, leaf in zip(parts, leaves, strict=True)])
+    return check_like(given, tree.unflatten(map(jnp.asarray, leaves)), kind, place)
+
+
+def _part(part: Any, leaf: Any) -> Any:
+    if not is_inexact(leaf):
+        return np.zeros(np.shape(leaf), jax.dtypes.float0)
+    return jnp.asarray(part, jnp.result_type(leaf)) if isinstance(part, int | float | complex) else part
+
+
+def _arguments(fun: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
+    """What the caller names every array among the arguments: ``x``, ``params['w']``."""
+    of_chain = isinstance(fun, Chain) and len(args) <= 2
+    words = ("params", "x")[-len(args) :] if of_chain else _parameters(fun, args)
+    return [name for word, arg in zip(words, args, strict=True) for name in _paths(word, arg)]
+
+
+def _parameters(fun: Callable[..., Any], args: tuple[Any, ...]) -> Sequence[str]:
+    """The names of a function's positional parameters; numbered where it does not tell."""
+    numbered = [f"x{k}" for k in range(1, len(args) + 1)] if len(args) > 1 else ["x"]
+    try:
+        bound = inspect.signature(fun).bind(*args)
+    except (TypeError, ValueError):
+        return numbered
+    names = [name for name, value in bound.arguments.items() if any(value is arg for arg in args)]
+    return names if len(names) == len(args) else numbered
+
+
+def _paths(word: str, tree: Any) -> list[str]:
+    return [word + keystr(path) for path, _ in tree_flatten_with_path(tree)[0]]
+
+
+def _cells(row: TraceRow, depth: int, *, is_open: bool) -> tuple[str, ...]:
+    """A row as text: indented by its depth, a closed fold marked."""
+    mark = "" if not row.rows else "- " if is_open else "+ "
+    values = (summary(value) for value in (row.primal, row.tangent, row.cotangent))
+    return "  " * depth + mark + row.formula, row.source, *values

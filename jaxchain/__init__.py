@@ -2,7 +2,7 @@
 
 A network is a composition h = f_q ∘ … ∘ f_1 of stages; its derivative is the product J_q ⋯ J_1
 of their local Jacobians. Start with `nets` or `discover`, then `forward_sweep`, `reverse_sweep`,
-`local_jacobians` and `jacobian`. Every name is loaded when it is first used.
+`local_jacobians` and `jacobian`; `report` shows all of it. Every name is loaded when it is first used.
 """
 
 import importlib
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jaxchain.chain import Chain
     from jaxchain.discovery import discover
     from jaxchain.errors import ParameterMismatchError, StageError, TangentMismatchError
+    from jaxchain.explore import Trace, TraceRow, TransformRow, Transforms, report, trace, transforms
     from jaxchain.jacobians import (
         Bracketing,
         Comparison,
@@ -63,6 +64,10 @@ __all__ = [
     "Step",
     "Structure",
     "TangentMismatchError",
+    "Trace",
+    "TraceRow",
+    "TransformRow",
+    "Transforms",
     "batch_jacobian",
     "bracket",
     "compare_modes",
@@ -78,12 +83,15 @@ __all__ = [
     "plan",
     "plot",
     "prefix_jacobians",
+    "report",
     "reverse_sweep",
     "suffix_jacobians",
+    "trace",
     "train",
+    "transforms",
 ]
 
-_HOMES = ("chain", "discovery", "errors", "jacobians", "stage", "structure", "sweep")
+_HOMES = ("chain", "discovery", "errors", "jacobians", "stage", "structure", "sweep", "explore")
 _MODULES = ("nets", "plot", "train")
 
 

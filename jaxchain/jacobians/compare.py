@@ -171,9 +171,9 @@ def _predictions(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int) ->
 
 
 def _difference(left: Any, right: Any) -> float:
-    gaps = jax.tree.map(
-        lambda a, b: np.max(np.abs(np.asarray(a, np.complex128) - np.asarray(b, np.complex128)), initial=0.0),
-        left,
-        right,
-    )
+    def gap(a: Any, b: Any) -> Any:
+        with np.errstate(invalid="ignore"):  # ∞ − ∞ is NaN, and is to be seen as such
+            return np.max(np.abs(np.asarray(a, np.complex128) - np.asarray(b, np.complex128)), initial=0.0)
+
+    gaps = jax.tree.map(gap, left, right)
     return float(max(jax.tree.leaves(gaps), default=0.0))

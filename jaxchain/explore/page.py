@@ -1,0 +1,294 @@
+"""What the report's page says: numbers, pictures and sentences, as one tree that JSON can hold.
+
+The page's script reads this tree and nothing else; a person who reads the page without a script
+gets the same numbers from its tables. Builds on `walk`, `ways`, `trace` and `transforms`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxchain.chain import Chain
+from jaxchain.discovery.count import flops
+from jaxchain.discovery.find import find
+from jaxchain.explore.folding import fold
+from jaxchain.explore.mark import marked, stage_of
+from jaxchain.explore.nest import TraceRow
+from jaxchain.explore.picture import picture
+from jaxchain.explore.trace import trace
+from jaxchain.explore.transforms import transforms
+from jaxchain.explore.walk import Link, Walk, walk
+from jaxchain.explore.ways import named, ways
+from jaxchain.jacobians.compare import compare_modes
+from jaxchain.jacobians.modes import WORTH_IT
+from jaxchain.jacobians.plan import Plan, make_plan
+from jaxchain.plain import plain
+from jaxchain.stage import describe
+from jaxchain.table import si
+from jaxchain.values import summary
+
+__all__ = ["page"]
+
+CELLS = 8e5
+"""Cells that the local Jacobians' pictures share; with those of the steps a page stays below 10 MB."""
+
+SPECTRUM = 64
+"""The most singular values of one stage that the page holds."""
+
+TRACED = 3_000
+"""The most equations whose values the page holds."""
+
+MEASURED_WORK, MEASURED_STAGES = 2e9, 150
+"""Up to this many operations and stages all modes are compiled and timed; beyond, only predicted."""
+
+
+def page(
+    chain: Chain,
+    args: tuple[Any, ...],
+    title: str,
+    *,
+    tangent: Any = None,
+    cotangent: Any = None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Everything on the page, for one chain at one point; ``say`` is told what is under way."""
+    say(f"Sweeping both ways through {len(chain)} stages")
+    walked = walk(chain, args, tangent, cotangent)
+    say("Planning the cheapest order")
+    found = find(marked(chain), args, chain.argnum)
+    plan = named(make_plan(found), chain.names)
+    say("Multiplying the Jacobians in three orders")
+    orders = ways(walked, plan)
+    say("Comparing the modes")
+    modes = _modes(chain, args, plan)
+    say("Tracing every equation")
+    equations = _trace(chain, args, walked, len(found.program.equations))
+    say("Transforming the program")
+    return plain(
+        {
+            "title": title,
+            "headline": _headline(plan, walked),
+            "facts": _facts(chain, args, walked),
+            "notes": list(walked.notes),
+            "states": _states(chain, walked),
+            "stages": _stages(walked, _sources(found, len(chain))),
+            "groups": fold(chain.names),
+            "ways": orders,
+            "modes": modes,
+            "plan": {"waist": plan.waist, "waist_size": min(plan.sizes), "notes": []},
+            "trace": equations,
+            "programs": _programs(chain, args),
+        }
+    )
+
+
+def _headline(plan: Plan, walked: Walk) -> str:
+    return f"{_cheapest(plan)} {_growth(walked)}".strip()
+
+
+def _cheapest(plan: Plan) -> str:
+    """Which order is cheap, in one sentence."""
+    m, n = plan.sizes[-1], plan.sizes[0]
+    forward, reverse = plan.forward_cost, plan.reverse_cost
+    better = min(forward, reverse)
+    if not math.isfinite(better) or not better:
+        return ""
+    if plan.cost < WORTH_IT * better:
+        times = (
+            f"{better / plan.cost:.3g}× less work than the better of forward and reverse mode"
+            if plan.cost
+            else "no work at all"
+        )
+        if plan.whole is not None:
+            return f"The Jacobian is sparse: by colours it takes {times}."
+        if min(plan.sizes[1:-1], default=n) < min(m, n):
+            return f"The waist is {plan.waist} ({min(plan.sizes):,} numbers): multiplied in the planned order, the Jacobian takes {times}."
+        return f"Local Jacobians that need no differentiation make the planned order take {times}."
+    if forward == reverse:
+        return f"Forward and reverse mode cost the same here: {n:,} inputs, {m:,} outputs."
+    if reverse < forward:
+        return f"Reverse mode is the cheapest way: {m:,} rows to pull back against {n:,} columns to push forward, {_times(forward / reverse)} less work."
+    return f"Forward mode is the cheapest way: {n:,} columns to push forward against {m:,} rows to pull back, {_times(reverse / forward)} less work."
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.3g}×" if math.isfinite(ratio) else "infinitely"
+
+
+def _growth(walked: Walk) -> str:
+    """Where a cotangent grows or dies, in one sentence."""
+    known = [value for value in walked.cotangents if value is not None]
+    if len(known) < len(walked.cotangents):
+        return ""
+    if not all(map(math.isfinite, (*known, *walked.primals))):
+        return "Some states or cotangents are not finite."
+    first, last = known[0], known[-1]
+    if not first or not last:
+        return "The cotangent is zero at the input: nothing flows back." if last else ""
+    ratio = first / last
+    if 0.1 <= ratio <= 10:
+        return f"From output to input a cotangent keeps its size (×{ratio:.2g})."
+    return f"From output to input a cotangent {'grows' if ratio > 1 else 'shrinks'} {max(ratio, 1 / ratio):.3g}-fold."
+
+
+def _facts(chain: Chain, args: tuple[Any, ...], walked: Walk) -> list[str]:
+    n, m = walked.links[0].shape[1], walked.links[-1].shape[0]
+    position = chain.argnum % len(args)
+    others = jax.tree.leaves(args[:position] + args[position + 1 :])
+    parameters = sum(np.size(leaf) for leaf in others)
+    facts = [f"{n:,} → {m:,}", f"{len(chain):,} stage{'s' * (len(chain) != 1)}"]
+    return [*facts, f"{si(parameters, '')} parameters"] if parameters else facts
+
+
+def _states(chain: Chain, walked: Walk) -> list[dict[str, Any]]:
+    sizes = [walked.links[0].shape[1], *(link.shape[0] for link in walked.links)]
+    rows = zip(
+        chain.names_with_input, walked.states, sizes, walked.primals, walked.tangents, walked.cotangents, strict=True
+    )
+    return [
+        {
+            "name": name,
+            "shape": _short(state),
+            "size": size,
+            "primal": primal,
+            "tangent": tangent,
+            "cotangent": cotangent,
+        }
+        for name, state, size, primal, tangent, cotangent in rows
+    ]
+
+
+def _short(state: Any) -> str:
+    text = describe(state, short=True)
+    return text if len(text) <= 80 else f"{len(jax.tree.leaves(state))} arrays"
+
+
+def _stages(walked: Walk, sources: Sequence[str]) -> list[dict[str, Any]]:
+    side = int(min(max(math.sqrt(CELLS / len(walked.links)), 8), 256))
+    return [
+        {
+            "name": link.stage.name,
+            "in_shape": _short(before),
+            "out_shape": _short(after),
+            "m": link.shape[0],
+            "n": link.shape[1],
+            "parameters": link.stage.row.parameters,
+            "flops": link.work,
+            "words": "" if link.structure is None else str(link.structure),
+            "source": source,
+            **_spectrum(link),
+            "gradient": link.gradient,
+            "picture": _picture(link, side),
+            "why_not": link.refusal,
+        }
+        for link, before, after, source in zip(walked.links, walked.states, walked.states[1:], sources, strict=False)
+    ]
+
+
+def _picture(link: Link, side: int) -> dict[str, Any] | None:
+    if link.matrix is None:
+        return None
+    return picture(link.matrix, side, columns=link.columns, width=link.shape[1])
+
+
+def _spectrum(link: Link) -> dict[str, Any]:
+    """Singular values, thinned out where there are many; or why there are none."""
+    if link.sigma is None:
+        why = "Only some columns were computed." if link.columns else "The matrix is too large to decompose here."
+        if link.structure is not None:
+            why = "The matrix is empty." if 0 in link.shape else "Some entries are not finite."
+        return {"sigma": None, "sigma_note": why if not link.refusal else ""}
+    count = len(link.sigma)
+    kept = np.unique(np.linspace(0, count - 1, min(count, SPECTRUM)).astype(int))
+    note = f"{len(kept)} of {count}, evenly chosen." if len(kept) < count else ""
+    return {"sigma": link.sigma[kept].tolist(), "sigma_note": note}
+
+
+def _sources(found: Any, count: int) -> list[str]:
+    """The line that does most of each stage's work."""
+    best: dict[int, tuple[float, str]] = {}
+    for segment in found.segments:
+        for equation in segment.equations:
+            stage = stage_of("/".join(equation.origin.scope))
+            work = flops(equation.eqn)
+            if stage is not None and equation.site.file and work >= best.get(stage, (-1.0, ""))[0]:
+                best[stage] = work, str(equation.site)
+    return [best.get(stage, (0.0, ""))[1] for stage in range(count)]
+
+
+def _modes(chain: Chain, args: tuple[Any, ...], plan: Plan) -> dict[str, Any]:
+    costs = {
+        "forward": plan.forward_cost,
+        "reverse": plan.reverse_cost,
+        "auto": min(plan.cost, plan.forward_cost, plan.reverse_cost),
+    }
+    predicted = {mode: 2 * cost for mode, cost in costs.items()}
+    finite = [cost for cost in predicted.values() if math.isfinite(cost)]
+    note = "Predicted, not measured: compiling every mode of so large a Jacobian takes long. jc.compare_modes does it."
+    if len(chain) <= MEASURED_STAGES and max(finite, default=0.0) <= MEASURED_WORK:
+        try:
+            compared = compare_modes(chain, *args, argnum=chain.argnum, repeats=3)
+        except TypeError as error:  # no mode at all, as for complex inputs
+            note = f"jc.jacobian has no mode for this function: {str(error).splitlines()[0]}"
+        else:
+            return {"rows": list(compared.rows), "notes": list(compared.notes), "measured": True}
+    unknown = dict.fromkeys(("flops", "peak_bytes", "compile_seconds", "run_seconds", "max_error"))
+    rows = [
+        {"mode": mode, **unknown, "predicted_flops": cost} for mode, cost in predicted.items() if math.isfinite(cost)
+    ]
+    return {"rows": rows, "notes": [note], "measured": False}
+
+
+def _trace(chain: Chain, args: tuple[Any, ...], walked: Walk, count: int) -> dict[str, Any]:
+    """Every equation with its values, under the stage that it belongs to."""
+    if count > TRACED:
+        note = (
+            f"{count:,} equations are more than the {TRACED:,} that this page traces: jc.trace(fun, *args) shows them."
+        )
+        return {"rows": [], "notes": [note]}
+    position = chain.argnum % len(args)
+    still = [jax.tree.map(np.zeros_like, arg) for arg in args]
+    still[position] = walked.tangent
+    traced = trace(marked(chain), *args, tangent=tuple(still), cotangent=walked.cotangent)
+    rows = [
+        {
+            "name": row.name,
+            "formula": _unmarked(row, chain.names),
+            "source": row.source,
+            "depth": depth,
+            "fold": bool(row.rows),
+            "stage": stage_of("/".join((*row.scope, row.call))),
+            "primal": summary(row.primal),
+            "tangent": summary(row.tangent),
+            "cotangent": summary(row.cotangent),
+        }
+        for row, depth in traced.walk(everything=True)
+    ]
+    return {"rows": rows, "notes": list(traced.notes)}
+
+
+def _unmarked(row: TraceRow, names: Sequence[str]) -> str:
+    """A row's formula, its stage called by its own name."""
+    stage = stage_of(row.call)
+    return row.formula if stage is None else row.formula.replace(row.call, names[stage])
+
+
+def _programs(chain: Chain, args: tuple[Any, ...]) -> list[dict[str, Any]]:
+    """What each transform makes of the program; the optimised one only where it compiles in little time."""
+    return [
+        {
+            "name": row.name,
+            "title": row.title,
+            "equations": row.equations,
+            "flops": row.flops,
+            "residual_bytes": row.residual_bytes,
+            "lines": row.lines,
+            "note": row.note,
+        }
+        for row in transforms(chain, *args, argnum=chain.argnum).rows
+    ]

@@ -1,0 +1,164 @@
+"""`report`: one self-contained page that shows a chain, its derivatives and their cost.
+
+No network, no server: style, script and data are in the file. It is written beside its place and
+renamed, so that there is never half a page.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import json
+import os
+import tempfile
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.core import Tracer
+
+from jaxchain.chain import Chain
+from jaxchain.discovery import discover
+from jaxchain.explore.page import page
+from jaxchain.html import render
+
+__all__ = ["report"]
+
+OURS = '<meta name="generator" content="jaxchain'
+
+
+def report(
+    fun: Callable[..., Any],
+    *args: Any,
+    path: str | os.PathLike[str] = "report.html",
+    title: str | None = None,
+    argnum: int = -1,
+    tangent: Any = None,
+    cotangent: Any = None,
+    force: bool = False,
+    progress: bool = False,
+) -> Path:
+    """Write one self-contained HTML page about ``fun`` at ``args``: chain, Jacobians, sweeps, modes, programs.
+
+    Parameters
+    ----------
+    fun
+        A chain, or any JAX function, whose chain is then discovered.
+    args
+        Its arguments, as arrays: the page shows numbers.
+    path
+        The file to write. One that `report` wrote earlier is replaced.
+    title
+        Of the page; default: the function's name, or the chain's ends.
+    argnum
+        Which argument is the chain input, where ``fun`` is not a chain; default: the last.
+    tangent, cotangent
+        The directions that the sweeps follow, like the chain input and output; default: random
+        directions of length one, and 1 for a single number.
+    force
+        Replace a file that is not ours, too.
+    progress
+        Show on standard error what is under way.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a file that `report` did not write, unless ``force``.
+    FileNotFoundError, IsADirectoryError
+        If the folder does not exist, or ``path`` is one.
+    TypeError, ValueError
+        As `jaxchain.discover`; if an argument is no array.
+    TangentMismatchError
+        If a direction does not look like the state that it belongs to.
+
+    Notes
+    -----
+    It computes with numbers and compiles, so it is no part of a traced program. Large matrices are
+    shown by the entry of largest magnitude of each block; where accumulating every local Jacobian
+    would take too long, some of its columns are. The page says so wherever it applies.
+    """
+    target = Path(path)
+    _check_target(target, force=force)
+    _check_values(args)
+    chain = fun if isinstance(fun, Chain) else discover(fun, *args, argnum=argnum)
+    title = title or _title(fun)
+    with _telling(progress) as say:
+        data = page(chain, args, title, tangent=tangent, cotangent=cotangent, say=say)
+        say("Writing the page")
+        _write(target, to_html(data))
+    return target
+
+
+def _title(fun: Callable[..., Any]) -> str:
+    if isinstance(fun, Chain):
+        return fun.names[0] if len(fun) == 1 else f"{fun.names[0]} … {fun.names[-1]}"
+    return str(getattr(fun, "__name__", type(fun).__name__))
+
+
+def to_html(data: dict[str, Any]) -> str:
+    """The page that shows ``data``."""
+    from jaxchain import __version__
+
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    block = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode("ascii")
+    return render("report/page.html", data=data, block=block, version=__version__)
+
+
+def _check_target(target: Path, *, force: bool) -> None:
+    if target.is_dir():
+        msg = f"The report is one file, but {target} is a folder. Name a file in it: {target / 'report.html'}."
+        raise IsADirectoryError(msg)
+    if not target.parent.is_dir():
+        msg = f"The folder {target.parent} for the report does not exist. Make it first, or choose another path."
+        raise FileNotFoundError(msg)
+    if target.exists() and not force and not _is_ours(target):
+        msg = f"{target} exists, and jaxchain did not write it. Choose another path, or replace it with force=True."
+        raise FileExistsError(msg)
+
+
+def _is_ours(target: Path) -> bool:
+    with target.open("rb") as file:
+        return OURS.encode() in file.read(4096)
+
+
+def _check_values(args: tuple[Any, ...]) -> None:
+    for number, arg in enumerate(args):
+        if any(isinstance(leaf, jax.ShapeDtypeStruct | Tracer) for leaf in jax.tree.leaves(arg)):
+            msg = (
+                f"A report shows numbers, but argument {number} has only shapes. Give arrays, and call it outside jit."
+            )
+            raise TypeError(msg)
+
+
+def _write(target: Path, text: str) -> None:
+    """Write beside the target and rename, so that whatever happens there is never half a page."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(name).chmod(0o666 & ~mask)  # mkstemp's files are the owner's alone
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _telling(progress: bool) -> Generator[Callable[[str], None]]:
+    """What tells a person what is under way: a line on standard error, or nothing."""
+    if not progress:
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield lambda text: status.update(f"{text} …")

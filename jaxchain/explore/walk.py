@@ -1,0 +1,246 @@
+"""One walk along a chain, there and back: what every state and stage is at one point.
+
+Norms of states, tangents and cotangents; each stage's local Jacobian, whole where that is cheap
+enough and else some of its columns. What does not exist for a stage (forward mode through a custom
+VJP, reverse mode through a while loop) is left out, and a note says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxchain.chain import Chain
+from jaxchain.discovery.count import flops
+from jaxchain.discovery.program import flatten
+from jaxchain.explore.picture import Floats
+from jaxchain.flat import Coordinates, check_like, map_basis, require_inexact
+from jaxchain.stage import Side, Stage, State
+from jaxchain.structure import Structure
+from jaxchain.sweep import accumulate, state_norm
+
+__all__ = ["Link", "Walk", "walk"]
+
+WORK = 4e10
+"""Floating-point operations that local Jacobians may take together: some seconds on a small machine."""
+
+DECOMPOSITIONS = 1e10
+"""The same for their singular values, m·n·min(m, n) each."""
+
+ENTRIES = 1 << 22
+"""The most entries of one matrix that is accumulated whole."""
+
+CHUNK = 64
+"""Columns pushed at once."""
+
+REFUSALS = (TypeError, ValueError, NotImplementedError)
+"""What JAX raises where a mode does not exist."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One stage at one point.
+
+    Attributes
+    ----------
+    stage
+        The stage.
+    shape
+        (m, n) of its local Jacobian.
+    work
+        Floating-point operations of one call.
+    matrix
+        The local Jacobian (m, n), or (m, len(columns)), or ``None``.
+    columns
+        Which columns ``matrix`` holds; ``None``: all.
+    structure
+        What the matrix is; ``None`` where it is not known whole or too large to decompose.
+    sigma
+        Its singular values, largest first; ``None`` likewise, or where an entry is not finite.
+    gradient
+        Norm of the cotangent of its side inputs; ``None`` where it has none or they were not computed.
+    refusal
+        Why there is no matrix.
+    """
+
+    stage: Stage
+    shape: tuple[int, int]
+    work: float
+    matrix: Floats | None = None
+    columns: tuple[int, ...] | None = None
+    structure: Structure | None = None
+    sigma: Floats | None = None
+    gradient: float | None = None
+    refusal: str = ""
+
+    @property
+    def whole(self) -> Floats | None:
+        """The local Jacobian where all of it was accumulated."""
+        return self.matrix if self.columns is None else None
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A chain at one point: q links between q + 1 states, norms by state, and what was left out.
+
+    ``tangent`` and ``cotangent`` are the directions that were followed, at the input and at the output.
+    """
+
+    links: tuple[Link, ...]
+    states: tuple[State, ...]
+    primals: tuple[float, ...]
+    tangents: tuple[float | None, ...]
+    cotangents: tuple[float | None, ...]
+    tangent: State
+    cotangent: State
+    notes: tuple[str, ...]
+
+
+def walk(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, cotangent: State | None = None) -> Walk:
+    """Walk along ``chain`` at ``args``; arguments as for the sweeps, directions of length one by default."""
+    state, sides = chain.split(*args)
+    state = require_inexact(state, "chain input")
+    tangent = _direction(state, 0) if tangent is None else check_like(tangent, state, "tangent", "chain input")
+    states, pulls, notes, tangents = [state], list[Any](), list[str](), [tangent]
+    for stage, side in zip(chain, sides, strict=True):
+        tangents.append(_pushed(stage, side, states[-1], tangents[-1], notes))
+        out, pull = _linear(stage, side, states[-1], notes)
+        states.append(jax.tree.map(jnp.asarray, out))
+        pulls.append(pull)
+    cotangent = (
+        _direction(states[-1], 1)
+        if cotangent is None
+        else check_like(cotangent, states[-1], "cotangent", "chain output")
+    )
+    cotangents, gradients = _pulled(chain, pulls, cotangent, notes)
+    spaces = [Coordinates.of(state) for state in states]
+    work = [_work(stage, side, x) for stage, side, x in zip(chain, sides, states, strict=False)]
+    counts = _affordable(work, spaces)
+    links = [
+        replace(_link(stage, side, x, pair, cost, count, DECOMPOSITIONS / len(chain)), gradient=gradient)
+        for stage, side, x, pair, cost, count, gradient in zip(
+            chain, sides, states, pairwise(spaces), work, counts, gradients, strict=False
+        )
+    ]
+    return Walk(
+        tuple(links),
+        tuple(states),
+        tuple(map(state_norm, states)),
+        _norms(tangents),
+        _norms(cotangents),
+        tangent,
+        cotangent,
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def _norms(states: Sequence[State | None]) -> tuple[float | None, ...]:
+    return tuple(None if state is None else state_norm(state) for state in states)
+
+
+def _direction(state: State, seed: int) -> State:
+    """A random direction of length one; a number's only direction is 1."""
+    space = Coordinates.of(state)
+    vector = np.random.default_rng(seed).normal(size=space.size)
+    vector = np.ones(1) if space.size == 1 else vector / max(float(np.linalg.norm(vector)), 1e-30)
+    return space.unflatten(jnp.asarray(vector, space.dtype))
+
+
+def _pushed(stage: Stage, side: Side, state: State, tangent: State | None, notes: list[str]) -> State | None:
+    if tangent is None:
+        return None
+    try:
+        return jax.jvp(partial(stage, *side), (state,), (tangent,))[1]
+    except REFUSALS as error:
+        notes.append(f"No tangent passes {stage.name}: {_first_line(error)}")
+        return None
+
+
+def _linear(stage: Stage, side: Side, state: State, notes: list[str]) -> tuple[State, Any]:
+    try:
+        return jax.vjp(stage, *side, state)
+    except REFUSALS as error:
+        out = stage(*side, state)  # whatever is wrong with the stage itself is raised here
+        notes.append(f"No cotangent passes {stage.name}: {_first_line(error)}")
+        return out, None
+
+
+def _pulled(
+    chain: Chain, pulls: Sequence[Any], cotangent: State, notes: list[str]
+) -> tuple[list[State | None], list[float | None]]:
+    """Cotangents of all states, and the norm of that of every stage's side inputs."""
+    cotangents: list[State | None] = [cotangent]
+    gradients: list[float | None] = []
+    for stage, pull in zip(reversed(chain.stages), reversed(pulls), strict=True):
+        before, gradient = None, None
+        if pull is not None and cotangents[-1] is not None:
+            try:
+                *side, before = pull(cotangents[-1])
+                gradient = state_norm(side) if jax.tree.leaves(side) else None
+            except REFUSALS as error:
+                notes.append(f"No cotangent passes {stage.name}: {_first_line(error)}")
+        cotangents.append(before)
+        gradients.append(gradient)
+    return cotangents[::-1], gradients[::-1]
+
+
+def _work(stage: Stage, side: Side, state: State) -> float:
+    closed = jax.make_jaxpr(stage)(*side, state)
+    return sum(flops(equation.eqn) for equation in flatten(closed, lambda _: [], 0).equations)
+
+
+def _affordable(work: Sequence[float], spaces: Sequence[Coordinates]) -> list[int | None]:
+    """How many columns of each local Jacobian to compute; ``None``: all of it."""
+    sizes = [(there.size, here.size) for here, there in pairwise(spaces)]
+    share = WORK / max(sum(2 * cost * min(size) for cost, size in zip(work, sizes, strict=True)), WORK)
+    counts: list[int | None] = []
+    for m, n in sizes:
+        most = int(share * n) if m * n <= ENTRIES else min(int(share * n), ENTRIES // m)
+        counts.append(None if most >= n else max(most, min(n, 8)))
+    return counts
+
+
+def _link(
+    stage: Stage,
+    side: Side,
+    state: State,
+    spaces: tuple[Coordinates, Coordinates],
+    work: float,
+    count: int | None,
+    most: float,
+) -> Link:
+    here, there = spaces
+    link = Link(stage, (there.size, here.size), work)
+    function = partial(stage, *side)
+    try:
+        if count is not None:
+            columns = tuple(np.unique(np.linspace(0, here.size - 1, count).astype(int)).tolist())
+            return replace(
+                link, matrix=np.asarray(_some_columns(function, state, columns), np.float64), columns=columns
+            )
+        matrix = np.zeros(link.shape) if 0 in link.shape else np.asarray(accumulate(function, state)[1])
+    except REFUSALS as error:
+        return replace(link, refusal=_first_line(error))
+    wide = matrix.astype(np.float64)
+    if wide.size * min(wide.shape) > most:
+        return replace(link, matrix=wide)
+    sigma = np.linalg.svd(wide, compute_uv=False) if wide.size and np.isfinite(wide).all() else None
+    return replace(link, matrix=wide, structure=Structure.of(matrix, here.shape, there.shape), sigma=sigma)
+
+
+def _some_columns(function: Callable[[State], State], state: State, columns: Sequence[int]) -> jax.Array:
+    out, push = jax.linearize(function, state)
+    here, there = Coordinates.of(state), Coordinates.of(out)
+    basis = jax.nn.one_hot(jnp.asarray(columns), here.size, dtype=here.dtype)
+    return map_basis(lambda e: there.flatten(push(here.unflatten(e))), basis, CHUNK).T
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".") + "."

@@ -1,0 +1,189 @@
+"""The three ways to multiply a chain's Jacobians, step by step: forward, reverse, and the plan's.
+
+Every step says which matrix is now known, what it cost, and shows it where the local Jacobians
+are known whole. Builds on `walk` for the factors and on the plan for the costs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+
+from jaxchain.discovery.name import operation
+from jaxchain.explore.mark import stage_of
+from jaxchain.explore.picture import Floats, picture
+from jaxchain.explore.walk import Walk
+from jaxchain.jacobians.bracket import Step
+from jaxchain.jacobians.plan import Plan
+
+__all__ = ["named", "ways"]
+
+CELLS = 4e5
+"""Cells that the pictures of all steps share."""
+
+WORK = 2e10
+"""Multiply-adds that their matrices may take: some seconds."""
+
+KINDS = {"multiply": "multiply", "eliminate tangent": "push", "eliminate adjoint": "pull"}
+
+
+def ways(walk: Walk, plan: Plan) -> dict[str, Any]:
+    """``forward``, ``reverse`` and ``mixed``, each with its steps, as the page's script reads them."""
+    sizes = [walk.links[0].shape[1], *(link.shape[0] for link in walk.links)]
+    whole = [link.whole for link in walk.links]
+    shown = all(matrix is not None for matrix in whole) and _product_work(sizes) <= WORK
+    factors = [matrix for matrix in whole if matrix is not None] if shown else []
+    side = max(int(math.sqrt(CELLS / (2 * len(sizes) + len(plan.steps)))), 8)
+    prefixes, suffixes = _running(factors), [m.T for m in _running([m.T for m in reversed(factors)])]
+    q = len(walk.links)
+    work = [link.work for link in walk.links]
+    forward = [
+        _step(f"({m}×{sizes[0]}) ← ({m}×{n})({n}×{sizes[0]})", (0, k + 1), k, k, "push", sizes)
+        for k, (n, m) in enumerate(pairwise(sizes))
+    ]
+    reverse = [
+        _step(f"({sizes[q]}×{n}) ← ({sizes[q]}×{m})({m}×{n})", (k, q), k + 1, k, "pull", sizes)
+        for k, (n, m) in reversed(list(enumerate(pairwise(sizes))))
+    ]
+    return {
+        "forward": _way(
+            f"Push the {sizes[0]} columns of the identity through the stages, the first stage first.",
+            forward, _shares(plan.forward_cost, work), prefixes, side,
+        ),
+        "reverse": _way(
+            f"Pull the {sizes[q]} rows of the identity back through the stages, the last stage first.",
+            reverse, _shares(plan.reverse_cost, work[::-1]), suffixes, side,
+        ),
+        "mixed": _mixed(plan, sizes, factors, side),
+    }  # fmt: skip
+
+
+def _way(
+    start: str, steps: Sequence[dict[str, Any]], costs: Sequence[float], matrices: Sequence[Floats], side: int
+) -> dict[str, Any]:
+    if not all(map(math.isfinite, costs)):
+        return {"cost": None, "start": "This mode does not exist here: a stage has no rule for it.", "steps": []}
+    pictures: Iterable[Any] = (picture(m, side) for m in matrices) if matrices else [None] * len(steps)
+    filled = [
+        {**step, "cost": cost, "total": total, "picture": image}
+        for step, cost, total, image in zip(steps, costs, accumulate(costs), pictures, strict=True)
+    ]
+    return {"cost": sum(costs), "start": start, "steps": filled}
+
+
+def _step(
+    text: str, span: tuple[int, int], middle: int | None, stage: int, kind: str, sizes: Sequence[int]
+) -> dict[str, Any]:
+    start, stop = span
+    shape = [sizes[stop], sizes[start]]
+    return {"text": text, "from": start, "to": stop, "middle": middle, "stage": stage, "kind": kind, "shape": shape}
+
+
+def _shares(total: float, work: Sequence[float]) -> list[float]:
+    """A mode's cost, spread over the stages as their work is."""
+    whole = sum(work)
+    return [total * share / whole if whole else 0.0 for share in work]
+
+
+def _running(factors: Sequence[Floats]) -> list[Floats]:
+    """Products from the first factor on: J_1, J_2 J_1 and so forth."""
+    with np.errstate(all="ignore"):  # what is not finite is meant to be seen
+        return list(accumulate(factors, lambda product, factor: factor @ product))
+
+
+def _product_work(sizes: Sequence[int]) -> float:
+    return sum(float(n) * m * (sizes[0] + sizes[-1]) for n, m in pairwise(sizes))
+
+
+def named(plan: Plan, names: Sequence[str]) -> Plan:
+    """A plan for a marked chain, whose states have the chain's own names where they are the chain's own."""
+    spans = _spans(plan)
+    ends = [after[0] > span[1] for span, after in pairwise(spans)] + [True]
+    labels = [
+        names[span[1]] if end else f"{names[span[1]]}/{operation([unit.core])}"
+        for unit, span, end in zip(plan.units, spans, ends, strict=True)
+    ]
+    unique = [
+        label if labels.count(label) == 1 else f"{label}_{labels[:k].count(label)}" for k, label in enumerate(labels)
+    ]
+    return replace(plan, units=tuple(replace(u, name=n) for u, n in zip(plan.units, unique, strict=True)))
+
+
+def _spans(plan: Plan) -> list[tuple[int, int]]:
+    """The first and the last stage that each unit has equations of."""
+    spans: list[tuple[int, int]] = []
+    for unit in plan.units:
+        found = [stage_of("/".join(equation.origin.scope)) for equation in unit.segment.equations]
+        known = [stage for stage in found if stage is not None] or [spans[-1][1] if spans else 0]
+        spans.append((min(known), max(known)))
+    return spans
+
+
+def _places(plan: Plan, last: int) -> list[float]:
+    """Where each of the plan's states stands among the chain's: a whole number, or k + ½ inside stage k."""
+    spans = _spans(plan)
+    inner = [float(after[0]) if before[1] < after[0] else before[1] + 0.5 for before, after in pairwise(spans)]
+    return [0.0, *inner, float(last)]
+
+
+def _mixed(plan: Plan, sizes: Sequence[int], factors: Sequence[Floats], side: int) -> dict[str, Any]:
+    q = len(sizes) - 1
+    if not math.isfinite(plan.cost):
+        return {"cost": None, "start": "No plan exists here: a stage has neither mode.", "steps": []}
+    if plan.whole is not None:
+        text = f"∂output/∂input is a sparse matrix: {plan.whole.colours} colours, one sweep each"
+        whole = _running(factors)[-1:]
+        step = _step(text, (0, q), None, 0, "accumulate", sizes)
+        return _way(
+            "The pattern of the whole function is sparse enough to be coloured.", [step], [plan.cost], whole, side
+        )
+    places = _places(plan, q)
+    ready: dict[tuple[int, int], Floats] = {}
+    steps: list[dict[str, Any]] = []
+    total = 0.0
+    for step in plan.steps:
+        total += step.cost
+        known = _matrix(step, places, factors, ready)
+        if known is not None:
+            ready[step.start, step.stop] = known
+        span = math.floor(places[step.start]), math.ceil(places[step.stop])
+        middle = None if step.middle is None else math.floor(places[step.middle])
+        stage = (
+            span[0] if step.kind in ("accumulate tangent", "accumulate adjoint", "eliminate adjoint") else middle or 0
+        )
+        steps.append(
+            {
+                **_step(
+                    plan.describe(step), span, middle, min(stage, q - 1), KINDS.get(step.kind, "accumulate"), sizes
+                ),
+                "shape": [plan.sizes[step.stop], plan.sizes[step.start]],
+                "cost": step.cost,
+                "total": total,
+                "picture": None if known is None else picture(known, side),
+            }
+        )
+    return {"cost": plan.cost, "start": "Multiply in the order that needs the least work.", "steps": steps}
+
+
+def _matrix(
+    step: Step, places: Sequence[float], factors: Sequence[Floats], ready: dict[tuple[int, int], Floats]
+) -> Floats | None:
+    """The matrix that a step makes, multiplied out of the factors; ``None`` where it ends inside a stage."""
+
+    def between(start: int, stop: int) -> Floats | None:
+        if (start, stop) in ready:
+            return ready[start, stop]
+        first, last = places[start], places[stop]
+        if not factors or not (first.is_integer() and last.is_integer()) or first == last:
+            return None
+        return _running(factors[int(first) : int(last)])[-1]
+
+    if step.middle is None:
+        return between(step.start, step.stop)
+    left, right = between(step.middle, step.stop), between(step.start, step.middle)
+    return None if left is None or right is None else left @ right

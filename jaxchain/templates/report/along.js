@@ -1,0 +1,138 @@
+// Along the chain: where states, tangents and cotangents grow or die, and what the singular values say of it.
+
+const NORMS = [
+  { key: "primal", name: "state", kind: "state", label: "state" },
+  { key: "tangent", name: "tangent", kind: "forward", label: "tangent →" },
+  { key: "cotangent", name: "cotangent", kind: "reverse", label: "← cotangent" },
+];
+
+function startAlong() {
+  const places = [norms(), bands(), gradients()];
+  let marks = [];
+  const render = () => {
+    marks = places.map((place) => place()).filter(Boolean);
+  };
+  render();
+  follow(["stage"], () => marks.forEach((mark) => mark()));
+  let width = document.body.clientWidth;
+  window.addEventListener(
+    "resize",
+    eachFrame(() => {
+      if (document.body.clientWidth === width) return;
+      width = document.body.clientWidth;
+      render();
+    }),
+  );
+}
+
+function norms() {
+  const { states } = data;
+  const lines = NORMS.map((line) => ({ ...line, values: states.map((state) => state[line.key]) })).filter(
+    ({ values }) => values.some((value) => value !== null),
+  );
+  const words = lines.filter(({ key }) => key !== "primal").map((line) => growth(line, line.key === "cotangent"));
+  const troubles = lines.map(({ name, values }) => trouble(name, values)).filter(Boolean);
+  const text = [...words, ...troubles].filter(Boolean).join(" ");
+  say(byId("growth"), text);
+  const tell = (k = selection.stage + 1) =>
+    `${states[k].name}: ${lines.map(({ name, values }) => `${name} ${short(values[k])}`).join(", ")}`;
+  return () =>
+    plot(byId("norms"), {
+      lines,
+      tell,
+      height: 230,
+      label: `Norms by state, logarithmic. ${text}`,
+      axis: [states[0].name, states.at(-1).name],
+      span: () => [selection.stage, selection.stage + 1],
+      pick: (k) => choose({ stage: Math.max(k - 1, 0) }),
+    });
+}
+
+/** “The cotangent shrinks by 0.93 a stage, 12-fold in all.” */
+function growth({ name, values }, back) {
+  const [first, last] = back ? [values.at(-1), values[0]] : [values[0], values.at(-1)];
+  if (!shownOnLog(first) || !shownOnLog(last)) return "";
+  const ratio = last / first;
+  const each = ratio ** (1 / Math.max(values.length - 1, 1));
+  const way = back ? "on its way back" : "on its way forward";
+  if (Math.abs(Math.log(ratio)) < 0.05) return `The ${name} keeps its size ${way}.`;
+  const times = ratio > 1 ? ratio : 1 / ratio;
+  const fold = `${short(Number(times.toPrecision(times < 10 ? 2 : 3)))}-fold`;
+  return `The ${name} ${ratio > 1 ? "grows" : "shrinks"} by ${each.toPrecision(Math.abs(each - 1) < 0.005 ? 5 : 3)} a stage ${way}, ${fold} in all.`;
+}
+
+/** Where a norm is zero or not finite, in words. */
+function trouble(name, values) {
+  const where = (test) => values.map((value, k) => (value !== null && test(value) ? k : -1)).filter((k) => k >= 0);
+  const kinds = [
+    ["NaN", Number.isNaN],
+    ["infinite", (value) => Math.abs(value) === Infinity],
+    ["zero", (value) => value === 0],
+  ];
+  return kinds
+    .map(([word, test]) => [word, where(test)])
+    .filter(([, places]) => places.length)
+    .map(
+      ([word, places]) =>
+        `The ${name} is ${word} at ${data.states[places[0]].name}${places.length > 1 ? ` and ${places.length - 1} more` : ""}.`,
+    )
+    .join(" ");
+}
+
+function bands() {
+  const sigmas = data.stages.map(({ sigma }) => sigma);
+  const root = byId("bands");
+  if (!sigmas.some((sigma) => sigma?.length)) {
+    root.replaceChildren(make("p", { class: "note" }, "No stage’s singular values were computed."));
+    return () => null;
+  }
+  const pick = (one) => sigmas.map((sigma) => (sigma?.length ? one(sigma) : null));
+  const lines = [
+    { name: "largest", kind: "state", label: "largest", values: pick((sigma) => sigma[0]) },
+    { name: "median", kind: "middle", label: "median", values: pick((sigma) => sigma[Math.floor(sigma.length / 2)]) },
+    { name: "smallest", kind: "low", label: "smallest", values: pick((sigma) => sigma.at(-1)) },
+  ];
+  const tell = (k = selection.stage) =>
+    `${data.stages[k].name}: ${lines.map(({ name, values }) => `${name} ${short(values[k])}`).join(", ")}`;
+  return () =>
+    plot(root, {
+      ...overStages,
+      lines,
+      tell,
+      height: 180,
+      area: [0, 2],
+      label: "Largest, median and smallest singular value of each stage’s Jacobian, logarithmic.",
+    });
+}
+
+const overStages = {
+  offset: 0.5,
+  get axis() {
+    return [data.stages[0].name, data.stages.at(-1).name];
+  },
+  get count() {
+    return data.stages.length + 1;
+  },
+  span: () => [selection.stage, selection.stage + 1],
+  pick: (k) => choose({ stage: k }),
+};
+
+function gradients() {
+  const values = data.stages.map(({ gradient }) => gradient);
+  const root = byId("gradients");
+  if (!values.some((value) => value !== null)) {
+    root.replaceChildren(make("p", { class: "note" }, "No stage has parameters."));
+    return () => null;
+  }
+  const line = { name: "gradient", kind: "reverse", label: "gradient", values, dots: true };
+  const tell = (k = selection.stage) =>
+    `${data.stages[k].name}: ${values[k] === null ? "no parameters" : `gradient ${short(values[k])}`}`;
+  return () =>
+    plot(root, {
+      ...overStages,
+      lines: [line],
+      tell,
+      height: 150,
+      label: "Norm of the gradient of each stage’s parameters, logarithmic.",
+    });
+}

@@ -1,0 +1,109 @@
+// One colour map for all Jacobians: blue below zero, red above, the page's own ground at zero; NaN and ∞ are grey, marked.
+
+const LIGHT = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f";
+const DARK = "c4e2fa 78b6ea 3f88ca 28608f 1e3b55 1c2025 4c2a26 873c32 c95a45 f0916f fcd5bb";
+const dark = matchMedia("screen and (prefers-color-scheme: dark)");
+const repaints = [];
+let printing = false;
+
+const isDark = () => dark.matches && !printing;
+const notFinite = () => (isDark() ? "#9a9a9a" : "#555555");
+
+const scales = new Map();
+
+/** 255 colours from negative to positive, the middle one for zero; as bytes for images, and as a gradient for bars. */
+function colours() {
+  const name = isDark() ? DARK : LIGHT;
+  if (!scales.has(name)) {
+    const anchors = name.split(" ").map((hex) => [0, 2, 4].map((k) => parseInt(hex.slice(k, k + 2), 16)));
+    const bytes = new Uint8ClampedArray(255 * 3);
+    for (let k = 0; k < 255; k += 1) {
+      const place = (k / 254) * (anchors.length - 1);
+      const low = Math.min(Math.floor(place), anchors.length - 2);
+      for (let c = 0; c < 3; c += 1) {
+        bytes[3 * k + c] = anchors[low][c] + (place - low) * (anchors[low + 1][c] - anchors[low][c]);
+      }
+    }
+    scales.set(name, {
+      bytes,
+      gradient: name
+        .split(" ")
+        .map((hex) => `#${hex}`)
+        .join(", "),
+    });
+  }
+  return scales.get(name);
+}
+
+/** The cells as a small image, one pixel each. */
+function imageOf({ values, rows, columns }, limit) {
+  const canvas = document.createElement("canvas");
+  canvas.width = columns;
+  canvas.height = rows;
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(columns, rows);
+  const { bytes } = colours();
+  const grey = parseInt(notFinite().slice(1, 3), 16);
+  for (let k = 0; k < values.length; k += 1) {
+    const value = values[k];
+    const finite = Number.isFinite(value);
+    // What is not zero is never drawn as zero: the least colour is one away from the middle.
+    const shade = finite
+      ? 127 + Math.sign(value) * Math.max(Math.min(Math.round((Math.abs(value) / limit) * 127), 127), 1)
+      : 0;
+    for (let c = 0; c < 3; c += 1) image.data[4 * k + c] = finite ? bytes[3 * (value === 0 ? 127 : shade) + c] : grey;
+    image.data[4 * k + 3] = 255;
+  }
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+
+/** Paint a picture on a canvas of so many CSS pixels. */
+function paint(canvas, picture, width, height) {
+  const ratio = window.devicePixelRatio || 1;
+  canvas.width = Math.max(Math.round(width * ratio), 1);
+  canvas.height = Math.max(Math.round(height * ratio), 1);
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  const all = cells(picture);
+  if (!all.values.length) return;
+  const shown = coarser(all, canvas.height, canvas.width);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.drawImage(imageOf(shown, all.limit), 0, 0, canvas.width, canvas.height);
+  if (picture.not_finite) markNotFinite(context, shown, canvas);
+}
+
+/** A cross on NaN and a plus on ∞, where cells are large enough to hold one. */
+function markNotFinite(context, { values, rows, columns }, { width, height }) {
+  const [x, y] = [width / columns, height / rows];
+  const arm = Math.min(x, y) / 4;
+  if (arm < 1.2) return;
+  context.strokeStyle = isDark() ? "#000" : "#fff";
+  context.lineWidth = Math.min(arm / 2, 3);
+  context.beginPath();
+  values.forEach((value, k) => {
+    if (Number.isFinite(value)) return;
+    const [cx, cy] = [((k % columns) + 0.5) * x, (Math.floor(k / columns) + 0.5) * y];
+    const tilt = Number.isNaN(value) ? [arm, arm] : [arm * 1.3, 0];
+    context.moveTo(cx - tilt[0], cy - tilt[1]);
+    context.lineTo(cx + tilt[0], cy + tilt[1]);
+    context.moveTo(cx + tilt[1], cy - tilt[0]);
+    context.lineTo(cx - tilt[1], cy + tilt[0]);
+  });
+  context.stroke();
+}
+
+/** Draw again what has colours of its own, when the ground changes or the page is printed. */
+function watchGround() {
+  const repaint = () => repaints.forEach((action) => action());
+  dark.addEventListener("change", repaint);
+  window.addEventListener("beforeprint", () => {
+    printing = true;
+    repaint();
+  });
+  window.addEventListener("afterprint", () => {
+    printing = false;
+    repaint();
+  });
+}

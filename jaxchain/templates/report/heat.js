@@ -1,0 +1,148 @@
+// One matrix to read: a heat map with a crosshair, by pointer or arrow keys, that names every entry.
+
+const HAIRLINE = 24;
+
+/**
+ * Makes the heat map of a `figure.heat`; the result shows a picture with words for its axes.
+ * `output` is where the entry under the crosshair is written.
+ */
+function heatMap(root, output, { widest, tallest }) {
+  const [frame, canvas] = [root.querySelector(".heat-frame"), root.querySelector("canvas")];
+  let shown = null;
+  let cell = null;
+
+  function render() {
+    const { picture, place } = shown;
+    if (picture) paint(canvas, picture, place.width, place.height);
+    if (picture && cell) crosshair(canvas, picture, cell);
+  }
+
+  function size({ shape: [m, n] }) {
+    const room = Math.min(widest, root.clientWidth - 2);
+    const scale = Math.min(room / n, tallest / m, 40);
+    const [width, height] = [n * scale, m * scale].map((side) => Math.round(Math.max(side, HAIRLINE)));
+    return { width, height, stretched: Math.min(n, m) * scale < HAIRLINE - 1 };
+  }
+
+  function aim(next) {
+    if (!shown?.picture?.values) return;
+    cell = next;
+    render();
+    describe(output, shown.picture, cell);
+  }
+
+  function show(picture, { rows, columns, label, hint }) {
+    const same = shown && shown.label === label && cell && picture && inside(cell, picture);
+    shown = { picture, label, place: picture ? size(picture) : null };
+    root.classList.toggle("empty", !picture);
+    frame.hidden = !picture;
+    say(frame.querySelector(".y-axis"), rows);
+    say(frame.querySelector(".x-axis"), columns);
+    canvas.setAttribute("aria-label", label);
+    if (!same) cell = null;
+    drawScale(root.querySelector(".scale"), picture, shown.place);
+    if (cell) aim(cell);
+    else {
+      for (const key of ["row", "column", "value"]) delete output.dataset[key];
+      say(output, picture?.values ? hint : "");
+      render();
+    }
+  }
+
+  const at = (event) => {
+    const bounds = canvas.getBoundingClientRect();
+    const [rows, columns] = shown.picture.cells;
+    const clamp = (part, count) => Math.min(Math.max(Math.floor(part * count), 0), count - 1);
+    return [
+      clamp((event.clientY - bounds.top) / bounds.height, rows),
+      clamp((event.clientX - bounds.left) / bounds.width, columns),
+    ];
+  };
+  canvas.addEventListener(
+    "pointermove",
+    eachFrame((event) => shown?.picture && aim(at(event))),
+  );
+  canvas.addEventListener("pointerdown", (event) => shown?.picture && aim(at(event)));
+  canvas.addEventListener("keydown", (event) => {
+    const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    if (!moves[event.key] || !shown?.picture || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    const next = cell ? cell.map((place, k) => place + moves[event.key][k]) : [0, 0];
+    if (inside(next, shown.picture)) aim(next);
+  });
+  canvas.addEventListener("focus", () => !cell && canvas.matches(":focus-visible") && aim([0, 0]));
+  repaints.push(() => {
+    if (!shown) return;
+    if (shown.picture) shown.place = size(shown.picture);
+    drawScale(root.querySelector(".scale"), shown.picture, shown.place);
+    render();
+  });
+  return show;
+}
+
+const inside = ([row, column], { cells: [rows, columns] }) => row >= 0 && column >= 0 && row < rows && column < columns;
+
+/** Name the entry, or the block whose largest entry it is. */
+function describe(output, picture, [row, column]) {
+  const value = cells(picture).values[row * picture.cells[1] + column];
+  const [rows, columns] = picture.shape;
+  const stop = (starts, k, count) => (k + 1 < starts.length ? starts[k + 1] : count) - 1;
+  // Where only some columns were computed, the columns between them have not been seen.
+  const sampled = picture.note.startsWith("Only");
+  const last = sampled ? picture.columns[column] : stop(picture.columns, column, columns);
+  const name = (word, from, to) => (from === to ? `${word} ${from}` : `${word}s ${from}–${to}`);
+  const [lastRow, firstRow, first] = [stop(picture.rows, row, rows), picture.rows[row], picture.columns[column]];
+  const block = lastRow > firstRow || last > first;
+  const text = Number.isFinite(value) ? exact(value).replace("-", MINUS) : odd(value);
+  Object.assign(output.dataset, { row: firstRow, column: first, value: exact(value) });
+  say(
+    output,
+    `∂ ${name("output", firstRow, lastRow)} / ∂ ${name("input", first, last)} ${block ? "largest" : "="} ${text}`,
+  );
+}
+
+function crosshair(canvas, picture, [row, column]) {
+  const context = canvas.getContext("2d");
+  const [x, y] = [canvas.width / picture.cells[1], canvas.height / picture.cells[0]];
+  context.lineWidth = window.devicePixelRatio || 1;
+  context.strokeStyle = isDark() ? "rgba(255, 255, 255, .8)" : "rgba(0, 0, 0, .75)";
+  context.beginPath();
+  context.moveTo(0, (row + 0.5) * y);
+  context.lineTo(column * x - 2, (row + 0.5) * y);
+  context.moveTo((column + 1) * x + 2, (row + 0.5) * y);
+  context.lineTo(canvas.width, (row + 0.5) * y);
+  context.moveTo((column + 0.5) * x, 0);
+  context.lineTo((column + 0.5) * x, row * y - 2);
+  context.moveTo((column + 0.5) * x, (row + 1) * y + 2);
+  context.lineTo((column + 0.5) * x, canvas.height);
+  context.stroke();
+  context.strokeRect(column * x - 1, row * y - 1, x + 2, y + 2);
+}
+
+/** The colour bar: limits with numbers, arrows where entries lie beyond them, and what grey means. */
+function drawScale(root, picture, place) {
+  if (!picture || !picture.values) return root.replaceChildren();
+  const { limit, clipped } = cells(picture);
+  const bar = make("span", { class: "bar-colours", "aria-hidden": "true" });
+  bar.style.background = `linear-gradient(to right, ${colours().gradient})`;
+  const ends = [`${clipped ? "◂ " : ""}${short(-limit)}`, `${short(limit)}${clipped ? " ▸" : ""}`];
+  const grey = picture.not_finite
+    ? make(
+        "span",
+        { class: "grey" },
+        make("span", { class: "swatch odd-swatch", "aria-hidden": "true" }, "×"),
+        ` ${plural(picture.not_finite, "entry").replace("entrys", "entries")} not finite`,
+      )
+    : "";
+  root.replaceChildren(
+    make(
+      "span",
+      { title: clipped ? "Some entries lie beyond: the scale ends at the 99.5th percentile." : full(-limit) },
+      ends[0],
+    ),
+    bar,
+    make("span", { title: full(limit) }, ends[1]),
+    grey,
+    place.stretched ? make("span", {}, "cells stretched, to be seen") : "",
+  );
+}

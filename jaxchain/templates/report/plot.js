@@ -1,0 +1,152 @@
+// Curves over the chain on a logarithmic axis: lines told apart by dash and mark, named at their ends.
+
+const MARKS = { state: "diamond", forward: "circle", reverse: "square", middle: "circle", low: "square" };
+const EDGE = 14;
+
+/**
+ * Draw lines over places 0 … count − 1. `place` is where the selection is marked, as a span of places;
+ * `pick(place)` is called where a person clicks; `tell(place)` says what is there.
+ */
+function plot(root, { lines, height = 190, label, axis, area, span, pick, tell, quiet, offset = 0, count }) {
+  const width = Math.max(root.clientWidth || 480, 240);
+  const ends = Math.max(...lines.map((line) => line.label.length)) * 6.6 + 14;
+  const left = 46;
+  const frame = { left, right: width - Math.min(ends, width / 2.6), top: EDGE + 2, bottom: height - (axis ? 34 : 16) };
+  const values = lines.flatMap((line) => line.values);
+  const scale = logAxis(values);
+  const places = count ?? lines[0].values.length;
+  const x = (k) => frame.left + ((k + offset) / Math.max(places - 1, 1)) * (frame.right - frame.left);
+  const y = (value) => frame.bottom - scale.place(value) * (frame.bottom - frame.top);
+  const picture = draw("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
+  const mark = draw("rect", { class: "span", y: frame.top - 4, height: frame.bottom - frame.top + 4, width: 0 });
+  picture.append(...grid(scale, frame, y), mark);
+  if (area)
+    picture.append(draw("path", { class: "area", d: areaPath(lines[area[0]].values, lines[area[1]].values, x, y) }));
+  const tips = lines.map((line) => curve(picture, line, x, y, frame));
+  const heights = spread(
+    tips.map((tip) => tip - frame.top),
+    13,
+    frame.bottom - frame.top,
+  ).map((place) => place + frame.top);
+  lines.forEach((line, k) => {
+    picture.append(draw("text", { class: `end ${line.kind}`, x: frame.right + 10, y: heights[k] + 4 }, line.label));
+    picture.append(
+      draw("line", {
+        class: `leader ${line.kind}`,
+        x1: frame.right + 2,
+        y1: tips[k],
+        x2: frame.right + 8,
+        y2: heights[k],
+      }),
+    );
+  });
+  (axis ?? []).forEach((word, k) =>
+    picture.append(
+      draw(
+        "text",
+        { class: `axis ${k ? "right" : ""}`, x: k ? frame.right : frame.left, y: height - 8 },
+        brief(word, 24),
+      ),
+    ),
+  );
+  const readout = quiet ? null : make("p", { class: "readout" });
+  root.replaceChildren(picture, ...(readout ? [readout] : []));
+  const select = () => {
+    if (!span) return;
+    const [from, to] = span();
+    const at = [x(from - offset), x(to - offset)];
+    mark.setAttribute("x", Math.min(at[0], at[1] - 2));
+    mark.setAttribute("width", Math.max(at[1] - at[0], 2));
+    if (readout && tell) say(readout, tell());
+  };
+  select();
+  if (pick) listen(picture, { frame, places, offset, pick, readout, tell });
+  return select;
+}
+
+function listen(picture, { frame, places, offset, pick, readout, tell }) {
+  const nearest = (event) => {
+    const bounds = picture.getBoundingClientRect();
+    const part =
+      ((event.clientX - bounds.left) * (picture.viewBox.baseVal.width / bounds.width) - frame.left) /
+      (frame.right - frame.left);
+    return Math.min(Math.max(Math.round(part * (places - 1) - offset), 0), places - 1 - Math.ceil(offset));
+  };
+  picture.classList.add("pick");
+  picture.addEventListener("click", (event) => pick(nearest(event)));
+  picture.addEventListener(
+    "pointermove",
+    eachFrame((event) => say(readout, tell(nearest(event)))),
+  );
+  picture.addEventListener("pointerleave", () => say(readout, tell()));
+}
+
+function grid({ ticks }, frame, y) {
+  return ticks.flatMap((tick) => [
+    draw("line", { class: "grid", x1: frame.left, x2: frame.right, y1: y(tick), y2: y(tick) }),
+    draw("text", { class: "tick", x: frame.left - 6, y: y(tick) + 4 }, short(tick)),
+  ]);
+}
+
+const shownOnLog = (value) => value !== null && value > 0 && Number.isFinite(value);
+
+/** One line with gaps where the axis has no place; what falls in a gap is marked at an edge. The height of its end. */
+function curve(picture, { values, kind, dots }, x, y, frame) {
+  let path = "";
+  let pen = "M";
+  let tip = (frame.top + frame.bottom) / 2;
+  const odds = [];
+  values.forEach((value, k) => {
+    if (shownOnLog(value)) {
+      tip = y(value);
+      path += `${pen}${x(k).toFixed(1)} ${tip.toFixed(1)}`;
+      pen = "L";
+    } else {
+      pen = "M";
+      if (value !== null) odds.push([value, k]);
+    }
+  });
+  if (!dots) picture.append(draw("path", { class: `line ${kind}`, d: path }));
+  const few = dots ? 400 : 14;
+  const crowded = dots && values.length > 120;
+  const stride = Math.max(Math.ceil(values.length / few), 1);
+  values.forEach((value, k) => {
+    const alone = !shownOnLog(values[k - 1]) && !shownOnLog(values[k + 1]);
+    if (shownOnLog(value) && (k % stride === 0 || k === values.length - 1 || alone))
+      picture.append(point(crowded ? null : MARKS[kind], kind, x(k), y(value)));
+  });
+  if (dots)
+    values.forEach(
+      (value, k) =>
+        shownOnLog(value) &&
+        values.length <= few &&
+        picture.append(draw("line", { class: `stem ${kind}`, x1: x(k), x2: x(k), y1: y(value), y2: frame.bottom })),
+    );
+  const apart = Math.max(Math.ceil(odds.length / 40), 1);
+  odds.forEach(([value, k], rank) => {
+    if (rank % apart) return;
+    const at = value === 0 ? frame.bottom + 12 : frame.top - 4;
+    picture.append(
+      draw("text", { class: `odd ${kind}`, x: x(k), y: at }, value === 0 ? "0" : Number.isNaN(value) ? "×" : "∞"),
+    );
+  });
+  return tip;
+}
+
+function point(shape, kind, x, y) {
+  if (!shape) return draw("circle", { class: `mark ${kind}`, cx: x, cy: y, r: 0.8 });
+  if (shape === "circle") return draw("circle", { class: `mark ${kind}`, cx: x, cy: y, r: 3 });
+  if (shape === "square")
+    return draw("rect", { class: `mark ${kind}`, x: x - 2.7, y: y - 2.7, width: 5.4, height: 5.4 });
+  return draw("path", {
+    class: `mark ${kind}`,
+    d: `M${x} ${y - 3.8}L${x + 3.8} ${y}L${x} ${y + 3.8}L${x - 3.8} ${y}Z`,
+  });
+}
+
+function areaPath(high, low, x, y) {
+  const places = high.map((_, k) => k).filter((k) => shownOnLog(high[k]) && shownOnLog(low[k]));
+  if (places.length < 2) return "";
+  const go = (values) => (k) => `${x(k).toFixed(1)} ${y(values[k]).toFixed(1)}`;
+  return `M${places.map(go(high)).join("L")}L${places.reverse().map(go(low)).join("L")}Z`;
+}

@@ -1,0 +1,75 @@
+// The selected stage: its Jacobian to read entry by entry, its numbers, its singular values.
+
+function startStage() {
+  const show = heatMap(byId("stage-figure"), byId("hover"), { widest: 520, tallest: 400 });
+  const update = () => showStage(show, selection.stage);
+  follow(["stage"], update);
+  update();
+}
+
+function showStage(show, k) {
+  const stage = data.stages[k];
+  const [before, after] = [data.states[k], data.states[k + 1]];
+  say(byId("stage-name"), stage.name);
+  const where = `stage ${(k + 1).toLocaleString("en")} of ${data.stages.length.toLocaleString("en")}`;
+  say(byId("stage-words"), [`${where}, Jacobian ${stage.m} × ${stage.n}`, stage.words].filter(Boolean).join(" · "));
+  const label = `Heat map of the Jacobian of ${stage.name}, ${stage.m} × ${stage.n}; arrow keys move over its entries.`;
+  const hint = "Point at an entry to read it, or use the arrow keys here.";
+  show(stage.picture, { rows: `output (${stage.m})`, columns: `input (${stage.n})`, label, hint });
+  say(
+    byId("stage-figure").querySelector(".remark"),
+    stage.picture ? stage.picture.note : `No picture: ${stage.why_not || "none was made."}`,
+  );
+  showValues(stage, before, after);
+  showSpectrum(stage);
+}
+
+function showValues(stage, before, after) {
+  const list = byId("stage-values");
+  Object.assign(list.dataset, {
+    primal: String(after.primal),
+    tangent: String(after.tangent),
+    cotangent: String(after.cotangent),
+    primalBefore: String(before.primal),
+    tangentBefore: String(before.tangent),
+    cotangentBefore: String(before.cotangent),
+  });
+  const pair = (word, from, to, arrow, mode) =>
+    from === null && to === null
+      ? []
+      : row(word, [figure(from), make("span", { class: `arrow ${mode}` }, ` ${arrow} `), figure(to)]);
+  const row = (word, value) => [make("div", {}, make("dt", {}, word), make("dd", {}, value))];
+  list.replaceChildren(
+    ...row("shapes", [`${stage.in_shape} → ${stage.out_shape}`]),
+    ...pair("state ‖x‖", before.primal, after.primal, "→", ""),
+    ...pair("tangent ‖ẋ‖", before.tangent, after.tangent, "→", "forward"),
+    ...pair("cotangent ‖x̄‖", before.cotangent, after.cotangent, "←", "reverse"),
+    ...(stage.parameters ? row("parameters", [stage.parameters.toLocaleString("en")]) : []),
+    ...(stage.gradient !== null ? row("their gradient", [figure(stage.gradient)]) : []),
+    ...(stage.flops !== null ? row("work", [si(stage.flops, "FLOP")]) : []),
+    ...(stage.source ? row("source", [make("code", {}, stage.source)]) : []),
+  );
+}
+
+function showSpectrum({ sigma, sigma_note: remark }) {
+  const root = byId("spectrum");
+  if (!sigma || !sigma.length) {
+    root.replaceChildren(...(remark ? [make("p", { class: "note" }, `No singular values: ${remark}`)] : []));
+    return;
+  }
+  const [first, last] = [sigma[0], sigma.at(-1)];
+  const words =
+    sigma.length === 1
+      ? `One singular value: ${short(first)}.`
+      : `Singular values from ${short(first)} down to ${short(last)}.`;
+  const place = make("div", { class: "plot" });
+  root.replaceChildren(
+    make("h3", {}, "Singular values"),
+    make("p", { class: "note" }, [words, remark].filter(Boolean).join(" ")),
+    place,
+  );
+  if (sigma.length > 1) {
+    const line = { name: "σ", values: sigma, kind: "state", label: `${short(last)}` };
+    plot(place, { lines: [line], height: 110, label: words, axis: ["largest", "smallest"], quiet: true });
+  }
+}

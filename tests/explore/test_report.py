@@ -1,0 +1,256 @@
+"""Laws of the report's file and of the numbers in it; what a browser makes of them is tested in tests/page."""
+
+import base64
+import errno
+import gzip
+import json
+import os
+import re
+import stat
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_close, draw, some_params
+
+import jaxchain as jc
+from jaxchain.explore.folding import MOST, fold
+from jaxchain.explore.page import page
+from jaxchain.explore.picture import picture
+from jaxchain.explore.report import to_html
+from jaxchain.explore.walk import walk
+
+
+def quiet(_):
+    pass
+
+
+def decoded(html):
+    block = re.search(r'<script[^>]*id="data"[^>]*>([^<]*)</script>', html)
+    return json.loads(gzip.decompress(base64.b64decode(block[1])))
+
+
+def cells(image):
+    return np.frombuffer(base64.b64decode(image["values"]), "<f4").reshape(image["cells"])
+
+
+@pytest.fixture(scope="module")
+def digits():
+    net = jc.nets.mlp([6, 8, 5, 3], "tanh")
+    return net, (some_params(net), draw(jnp.zeros(6), 2))
+
+
+@pytest.fixture(scope="module")
+def data(digits):
+    net, args = digits
+    return page(net, args, "small", say=quiet)
+
+
+# ------------------------------------------------------------------------------------------------- the numbers
+
+
+def test_the_states_are_those_of_the_sweeps(digits):
+    net, (params, x) = digits
+    tangent, cotangent = draw(x, 5), draw(jnp.zeros(3), 6)
+    states = page(net, (params, x), "", tangent=tangent, cotangent=cotangent, say=quiet)["states"]
+    forward, reverse = jc.forward_sweep(net, (params, x), tangent), jc.reverse_sweep(net, (params, x), cotangent)
+    for k, state in enumerate(states):
+        assert state["name"] == forward.names[k]
+        for word, value in (
+            ("primal", forward.primals[k]),
+            ("tangent", forward.tangents[k]),
+            ("cotangent", reverse.cotangents[k]),
+        ):
+            assert state[word] == pytest.approx(float(jnp.linalg.norm(value)), rel=1e-5)
+
+
+def test_a_picture_that_fits_is_the_matrix(digits, data):
+    net, args = digits
+    for stage, local in zip(data["stages"], jc.local_jacobians(net, args), strict=True):
+        np.testing.assert_allclose(cells(stage["picture"]), local.matrix, rtol=1e-6)
+        assert stage["words"] == str(local.structure)
+        np.testing.assert_allclose(stage["sigma"], np.linalg.svd(local.matrix, compute_uv=False), rtol=1e-4, atol=1e-6)
+
+
+def test_the_steps_show_the_prefix_and_suffix_jacobians(digits, data):
+    net, args = digits
+    for way, whole in (
+        ("forward", jc.prefix_jacobians(net, args)[1:]),
+        ("reverse", jc.suffix_jacobians(net, args)[-2::-1]),
+    ):
+        for step, matrix in zip(data["ways"][way]["steps"], whole, strict=True):
+            assert tuple(step["shape"]) == matrix.shape
+            np.testing.assert_allclose(cells(step["picture"]), matrix, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("widths", [[6, 8, 5, 3], [9, 5, 2, 5, 9], [3, 4]])
+def test_the_plan_ends_with_the_whole_jacobian_and_costs_what_it_says(widths):
+    net = jc.nets.mlp(widths, "tanh")
+    args = some_params(net), draw(jnp.zeros(widths[0]), 2)
+    way = page(net, args, "", say=quiet)["ways"]["mixed"]
+    last = way["steps"][-1]
+    assert (last["from"], last["to"]) == (0, len(net))
+    np.testing.assert_allclose(cells(last["picture"]), jax.jacrev(net, 1)(*args), rtol=1e-4, atol=1e-5)
+    assert last["total"] == pytest.approx(sum(step["cost"] for step in way["steps"]))
+    assert last["total"] == pytest.approx(jc.plan(net, args).cost)
+
+
+def test_every_step_of_a_plan_shows_the_jacobian_that_it_names():
+    net = jc.nets.mlp([9, 5, 2, 5, 9], "tanh")
+    args = some_params(net), draw(jnp.zeros(9), 2)
+    states = net.names_with_input
+    for step in page(net, args, "", say=quiet)["ways"]["mixed"]["steps"]:
+        if step["from"] + 1 == step["to"]:
+            want = jc.local_jacobians(net, args)[step["from"]].matrix
+        else:
+            want = jc.partial_jacobian(net, args, states[step["from"]], states[step["to"]])
+        np.testing.assert_allclose(cells(step["picture"]), want, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_of_a_stage_is_the_norm_of_its_parameters_cotangent(digits, data):
+    net, (params, x) = digits
+    walked = walk(net, (params, x))
+    grads = jc.reverse_sweep(net, (params, x), walked.cotangent).arg_cotangents[0]
+    for stage in data["stages"]:
+        leaves = jax.tree.leaves(grads.get(stage["name"], ()))
+        want = float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in leaves))) if leaves else None
+        assert stage["gradient"] == (want if want is None else pytest.approx(want, rel=1e-5))
+
+
+@pytest.mark.parametrize(("m", "n", "side"), [(5, 7, 3), (8, 8, 4), (3, 3, 8), (1, 9, 2), (0, 4, 2)])
+def test_a_cell_is_the_entry_of_largest_magnitude_of_its_block(m, n, side):
+    matrix = np.random.default_rng(0).normal(size=(m, n))
+    image = picture(matrix, side)
+    rows, columns = [*image["rows"], m], [*image["columns"], n]
+    shown = cells(image)
+    assert max(shown.shape, default=0) <= side
+    for i, row in enumerate(shown):
+        for j, value in enumerate(row):
+            block = matrix[rows[i] : rows[i + 1], columns[j] : columns[j + 1]]
+            assert value == np.float32(block.flat[np.abs(block).argmax()])
+
+
+def test_what_is_too_much_work_is_sampled_and_said(monkeypatch):
+    monkeypatch.setattr("jaxchain.explore.walk.WORK", 1e4)
+    net = jc.nets.mlp([40, 60, 50], "tanh")
+    args = some_params(net), draw(jnp.zeros(40), 2)
+    stages = page(net, args, "", say=quiet)["stages"]
+    sampled = [s for s in stages if "columns were computed" in s["picture"]["note"]]
+    assert sampled
+    for stage, local in zip(stages, jc.local_jacobians(net, args), strict=True):
+        image = stage["picture"]
+        np.testing.assert_allclose(cells(image), np.asarray(local.matrix)[:, image["columns"]], rtol=1e-4, atol=1e-6)
+        assert (stage["sigma"] is None) == (stage in sampled)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_what_is_not_finite_is_shown_as_such():
+    chain = jc.Chain([jc.Stage("log", jnp.log), jc.Stage("square", jnp.square)])
+    data = page(chain, (jnp.array([0.0, 1.0, -1.0]),), "", say=quiet)
+    assert data["states"][1]["primal"] == "NaN"
+    assert data["stages"][0]["picture"]["not_finite"] > 0
+    assert np.isinf(cells(data["stages"][0]["picture"])).any()
+    json.dumps(data, allow_nan=False)
+
+
+def test_a_mode_that_does_not_exist_is_left_out_and_named():
+    loop = lambda x: jax.lax.while_loop(lambda v: jnp.sum(v * v) > 1.0, lambda v: jnp.sin(v) * 0.5, x)  # noqa: E731
+    data = page(jc.Chain([jc.Stage("exp", jnp.exp), jc.Stage("loop", loop)]), (jnp.ones(2),), "", say=quiet)
+    assert data["ways"]["reverse"]["steps"] == []
+    assert data["states"][0]["cotangent"] is None
+    assert any("loop" in note for note in data["notes"])
+
+
+@pytest.mark.parametrize("count", [1, 3, MOST, MOST + 1, 300, 2000])
+@pytest.mark.parametrize("name", ["sin_{}", "block_{0}/layer", "net/block_{0}/attention"])
+def test_folding_keeps_every_stage_once_and_few_side_by_side(count, name):
+    names = [name.format(k) + f"/{k}" * ("/" in name) for k in range(count)]
+
+    def leaves(groups):
+        assert len(groups) <= MOST
+        for group in groups:
+            inner = list(leaves(group["groups"])) if group["groups"] else [group["first"]]
+            assert (inner[0], inner[-1]) == (group["first"], group["last"])
+            yield from inner
+
+    assert list(leaves(fold(names))) == list(range(count))
+
+
+# ------------------------------------------------------------------------------------------------ the kinds of chain
+
+
+def test_every_chain_of_the_zoo_has_a_page(case):
+    data = page(case.chain, case.args, case.name, say=quiet)
+    assert len(data["stages"]) == len(case.chain)
+    json.dumps(data, allow_nan=False)
+    if case.forward and case.reverse:
+        last = data["ways"]["mixed"]["steps"][-1]
+        assert_close(jnp.asarray(last["shape"]), jnp.asarray(case.jacobian(0, len(case.chain)).shape))
+
+
+# ----------------------------------------------------------------------------------------------------------- the file
+
+
+@pytest.fixture
+def page_of(tmp_path):
+    def write(name="report.html", **options):
+        return jc.report(jnp.sin, jnp.ones(2), path=tmp_path / name, **options)
+
+    return write
+
+
+def test_the_file_holds_the_page(page_of, tmp_path):
+    path = page_of(title='<script>alert(1)</script> & "co"')
+    assert path == tmp_path / "report.html"
+    html = path.read_text(encoding="utf-8")
+    assert "<script>alert(1)" not in html
+    assert decoded(html)["title"].startswith("<script>")
+    assert stat.S_IMODE(path.stat().st_mode) & 0o400
+    assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_our_own_page_is_replaced_and_nothing_else_is(page_of, tmp_path):
+    page_of()
+    page_of()
+    other = tmp_path / "mine.html"
+    other.write_text("<p>mine</p>")
+    with pytest.raises(FileExistsError, match="force"):
+        page_of("mine.html")
+    assert other.read_text() == "<p>mine</p>"
+    page_of("mine.html", force=True)
+    assert "jaxchain" in other.read_text(encoding="utf-8")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(page_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        sys.modules["jaxchain.explore.report"], "page", lambda *_, **__: pytest.fail("worked before it looked")
+    )
+    with pytest.raises(FileNotFoundError, match="missing"):
+        page_of("missing/report.html")
+    with pytest.raises(IsADirectoryError, match="folder"):
+        jc.report(jnp.sin, jnp.ones(2), path=tmp_path)
+    with pytest.raises(TypeError, match="argument 0 has only shapes"):
+        jc.report(jnp.sin, jax.ShapeDtypeStruct((2,), jnp.float32), path=tmp_path / "a.html")
+
+
+def test_a_full_disk_leaves_the_old_page_and_no_rest(page_of, tmp_path, monkeypatch):
+    path = page_of()
+    before = path.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        page_of(title="new")
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(data):
+    html = to_html(data)
+    visible = re.sub(r'<script[^>]*id="data".*?</script>', "", html, flags=re.DOTALL)
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", visible)
+    assert "Content-Security-Policy" in html

@@ -1,0 +1,7 @@
+"""``python -m jaxchain``: the command."""
+
+import sys
+
+from jaxchain.cli import main
+
+sys.exit(main())

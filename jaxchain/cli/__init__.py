@@ -1,0 +1,281 @@
+"""The ``jaxchain`` command: one function a subcommand, its parameters the options.
+
+A command returns what a person reads and what a program reads; `finish` writes one of them. `tyro`
+turns signatures into command lines, and JAX is imported when a command runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
+
+import jaxchain as jc
+from jaxchain.cli.outcome import Answer, Common, finish, reader_gone, write
+from jaxchain.cli.targets import Target, at_most_one, resolve
+
+if TYPE_CHECKING:
+    from jaxchain.jacobians import Plan
+
+__all__ = ["main"]
+
+Granularity = Literal["default", "finest", "module"]
+Program = Literal["fun", "jvp", "linearize", "transpose", "vjp", "grad", "vmap", "jit"]
+Flag = Annotated[bool, FlagCreatePairsOff]
+Output = Annotated[Path, arg(aliases=["-o"])]
+OpenPage = Annotated[bool, FlagCreatePairsOff, arg(name="open")]
+Text = Annotated[str | None, arg(metavar="TEXT")]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line, by default the process's own; the exit code, as `jaxchain.cli.outcome` defines it."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv == ["--version"]:
+        return write(f"jaxchain {jc.__version__}")
+    commands = (demo, show, trace, transforms, plan, modes, report)
+    try:
+        common, command = tyro.extras.subcommand_cli_from_dict(
+            {command.__name__: _deferred(command) for command in commands},
+            prog="jaxchain",
+            description=f"jaxchain {jc.__version__}: see the chain rule run through any JAX model. Begin with: jaxchain demo",
+            args=argv,
+            config=(OmitArgPrefixes,),
+        )
+    except SystemExit as stop:  # after --help, or a sentence about what is wrong
+        return stop.code if isinstance(stop.code, int) else 0
+    except BrokenPipeError:
+        return reader_gone()
+    return finish(common, command)
+
+
+def _deferred(command: Callable[..., Answer]) -> Callable[..., Any]:
+    """What parses the options of a command and leaves running it to `finish`, so that failures have one place."""
+
+    @functools.wraps(command)
+    def parsed(*args: Any, common: Common, **options: Any) -> tuple[Common, Callable[[], Answer]]:
+        return common, functools.partial(command, *args, common=common, **options)
+
+    return parsed
+
+
+def show(target: Target, common: Common, granularity: Granularity = "default") -> Answer:
+    """Print the chain that a function is, one row a stage.
+
+    Parameters
+    ----------
+    target
+        The function and its arguments.
+    common
+        What every command can be told.
+    granularity
+        How finely to cut. finest: at every cut; default: the parts of a layer are joined; module: those of a module.
+    """
+    with common.working("Discovering the chain"):
+        fun, args = resolve(target)
+        chain = jc.discover(fun, *args, argnum=target.argnum, granularity=granularity)
+    return chain, {"stages": [stage.row for stage in chain]}
+
+
+def trace(
+    target: Target,
+    common: Common,
+    unfold: Text = None,
+    all_: Annotated[Flag, arg(name="all")] = False,
+) -> Answer:
+    """Print the evaluation trace: primal, tangent and cotangent of every equation.
+
+    Parameters
+    ----------
+    target
+        The function and its arguments.
+    common
+        What every command can be told.
+    unfold
+        Show the rows inside of this call or module.
+    all_
+        Show the rows inside of every call and module.
+    """
+    at_most_one(unfold=unfold, all=all_)
+    with common.working("Evaluating the trace"):
+        fun, args = resolve(target)
+        found = jc.trace(fun, *args, tangent=_direction(args, target.argnum))
+    shown = found.unfold() if all_ else found if unfold is None else found.unfold(unfold)
+    fields = ("name", "formula", "source", "primal", "tangent", "cotangent")
+    return shown, {"rows": [_picked(row, *fields) for row in found.rows], "notes": found.notes}
+
+
+def transforms(
+    target: Target,
+    common: Common,
+    program: Program | None = None,
+    stage: Text = None,
+) -> Answer:
+    """Print what each transform makes of the program: jvp, linearize, transpose, vjp, grad, vmap, jit.
+
+    Parameters
+    ----------
+    target
+        The function and its arguments.
+    common
+        What every command can be told.
+    program
+        Print this program, each line beside the stage that it came from.
+    stage
+        Print what became of this stage in every program.
+    """
+    at_most_one(program=program, stage=stage)
+    with common.working("Transforming the program"):
+        fun, args = resolve(target)
+        found = jc.transforms(fun, *args, argnum=target.argnum)
+    shown = found[program] if program else found if stage is None else found.stage(stage)
+    fields = ("name", "title", "equations", "flops", "residual_bytes", "note", "program")
+    return shown, {"rows": [_picked(row, *fields) for row in found.rows]}
+
+
+def plan(target: Target, common: Common, memory_limit: Annotated[int | None, arg(metavar="BYTES")] = None) -> Answer:
+    """Print the cheapest way to the whole Jacobian, step by step.
+
+    Parameters
+    ----------
+    target
+        The function and its arguments.
+    common
+        What every command can be told.
+    memory_limit
+        Most temporary memory in bytes.
+    """
+    with common.working("Planning"):
+        fun, args = resolve(target)
+        found = jc.plan(fun, args, argnum=target.argnum, memory_limit=memory_limit)
+    return found, _plan(found)
+
+
+def modes(target: Target, common: Common, repeats: int = 5) -> Answer:
+    """Compute the Jacobian in every mode; print work, memory, time and error side by side.
+
+    Parameters
+    ----------
+    target
+        The function and its arguments.
+    common
+        What every command can be told.
+    repeats
+        Timed calls a mode; the median counts.
+    """
+    with common.working("Compiling and running every mode"):
+        fun, args = resolve(target)
+        found = jc.compare_modes(fun, *args, argnum=target.argnum, repeats=repeats)
+    return found, found
+
+
+def report(
+    target: Target,
+    common: Common,
+    output: Output = Path("report.html"),
+    title: Text = None,
+    open_page: OpenPage = False,
+    force: Flag = False,
+) -> Answer:
+    """Write one self-contained page about the function: chain, Jacobians, sweeps, modes, programs.
+
+    Parameters
+    ----------
+    target
+        The function and its arguments.
+    common
+        What every command can be told.
+    output
+        The file to write.
+    title
+        Of the page; default: the function's name.
+    open_page
+        Open the page in the browser.
+    force
+        Replace a file that is not a report, too.
+    """
+    with common.working("Importing the function"):
+        fun, args = resolve(target)
+    path = jc.report(fun, *args, path=output, title=title, argnum=target.argnum, force=force, progress=common.progress)
+    return _written(path, open_page), {"report": path}
+
+
+def demo(
+    common: Common,
+    steps: int = 1500,
+    seed: int = 0,
+    output: Output = Path("report.html"),
+    open_page: OpenPage = False,
+    force: Flag = False,
+) -> Answer:
+    """Train a network on handwritten digits; print its chain, plan and modes; write its page.
+
+    Parameters
+    ----------
+    common
+        What every command can be told.
+    steps
+        Training steps of 64 images each.
+    seed
+        Of the split of the data, the initial weights and the minibatches.
+    output
+        The file to write.
+    open_page
+        Open the page in the browser.
+    force
+        Replace a file that is not a report, too.
+    """
+    with common.working("Loading JAX and the digits"):
+        import jax
+
+        from jaxchain.digits import accuracy, fit_digits, load_digits
+
+        net, digits = jc.nets.mlp([64, 128, 64, 10]), load_digits(seed)
+        before = net.init(jax.random.key(seed))
+    params = fit_digits(net, before, digits, steps=steps, seed=seed + 1, progress=common.progress).params
+    image, labels = digits.test[0][0], digits.test[1]
+    with common.working("Discovering, planning, and running every mode"):
+        read = accuracy(net, params, digits.test)
+        chain = jc.discover(net, params, image)
+        planned, compared = jc.plan(net, (params, image)), jc.compare_modes(net, params, image)
+    title = f"A digits network, at a picture of a {labels[0]}"
+    path = jc.report(net, params, image, path=output, title=title, force=force, progress=common.progress)
+    trained = f"After {steps} steps the network reads {read:.1%} of {len(labels)} unseen digits correctly."
+    parts = (trained, chain, planned, compared, _written(path, open_page))
+    data = {"accuracy": read, "steps": steps, "seed": seed, "stages": [stage.row for stage in chain]}
+    return "\n\n".join(map(str, parts)), {**data, "plan": _plan(planned), "modes": compared, "report": path}
+
+
+def _plan(found: Plan) -> dict[str, Any]:
+    return _picked(found, "cost", "forward_cost", "reverse_cost", "names", "sizes", "waist", "chunk_size", "steps")
+
+
+def _picked(value: object, *fields: str) -> dict[str, Any]:
+    return {field: getattr(value, field) for field in fields}
+
+
+def _direction(args: tuple[Any, ...], argnum: int) -> tuple[Any, ...] | None:
+    """The tangent of ones in one argument, zeros in the others; ``None`` stands for the last."""
+    if argnum in (-1, len(args) - 1):
+        return None
+    if not -len(args) <= argnum < len(args):
+        msg = f"--argnum is {argnum}, but {len(args)} arguments were given."
+        raise ValueError(msg)
+    import jax
+    import jax.numpy as jnp
+
+    fill = [jnp.zeros_like] * len(args)
+    fill[argnum] = jnp.ones_like
+    return tuple(jax.tree.map(like, value) for like, value in zip(fill, args, strict=True))
+
+
+def _written(path: Path, open_page: bool) -> str:
+    if open_page:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+    return f"Wrote {path}: open it in a browser."

@@ -1,0 +1,564 @@
+"""The command: what it prints for people and programs, and what it says when something is wrong."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxchain as jc
+import jaxchain.cli as cli
+from jaxchain.discovery.group import Granularity
+
+SCRIPT = Path(sysconfig.get_path("scripts")) / "jaxchain"
+COMMANDS = ("demo", "show", "trace", "transforms", "plan", "modes", "report")
+
+MODEL = """
+import jax
+import jax.numpy as jnp
+import jaxchain as jc
+
+def layer(w, x):
+    return jnp.tanh(w @ x)
+
+layer.example_args = (jnp.ones((3, 4)), jnp.arange(4.0))
+
+def scaled(x, by=2.0):
+    return jnp.sin(x) * by
+
+def by_keyword(x, *, by):
+    return x * by
+
+def nothing():
+    return 1.0
+
+def refuses(x):
+    print("traced")
+    raise ValueError("no way, José")
+
+def branches(x):
+    return x if x.sum() > 0 else -x
+
+def misses(x):
+    return {}["key"]
+
+def leaves(x):
+    raise SystemExit(0)
+
+def stays(x):
+    return jnp.ones(2)
+
+def words(x):
+    return "words"
+
+class Net:
+    def apply(self, x):
+        return jnp.cos(x)
+
+@jax.jit
+def jitted(x):
+    return jnp.sin(x)
+
+jitted.example_args = lambda: (jnp.ones(3),)
+
+shapes = (jax.ShapeDtypeStruct((3, 4), "float32"), jax.ShapeDtypeStruct((4,), "float32"))
+net_object = Net()
+net = jc.nets.mlp([5, 4, 3])
+hostile = jc.Chain([jc.Stage("[red]<b>&%s{0}", jnp.sin), jc.Stage("[/red] 'x\\"; \\\\n", jnp.cos)])
+three = 3
+vector = (jnp.ones(3),)
+listed = [jnp.ones(3)]
+
+def make_vector():
+    return vector
+
+def make_nothing():
+    raise RuntimeError("out of vectors")
+"""
+
+
+def at(text):
+    """The line of the model that says so."""
+    return next(number for number, line in enumerate(MODEL.splitlines(), start=1) if text in line)
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a model in it, and the same in a folder whose name has a space."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "model.py").write_text(MODEL)
+    (folder / "with space").mkdir()
+    (folder / "with space" / "own.py").write_text(f"from beside import HELPED\n{MODEL}")
+    (folder / "with space" / "beside.py").write_text("HELPED = True")
+    (folder / "hides").mkdir()
+    (folder / "hides" / "json.py").write_text("import jax.numpy as jnp\ndef f(x): return jnp.sin(x)")
+    (folder / "with space" / "notes").write_text("no code")
+    (folder / "broken.py").write_text("x = 1\nraise RuntimeError('half a module')")
+    (folder / "typo.py").write_text("def f(x:\n    return x")
+    (folder / "leaves.py").write_text("import sys\nsys.exit(3)")
+    (folder / "needs.py").write_text("import not_there_at_all")
+    (folder / "loud.py").write_text("print('importing')\n" + MODEL)
+    (folder / "slow.py").write_text("import time\nprint('started', flush=True)\ntime.sleep(60)")
+    return folder
+
+
+@pytest.fixture
+def run(folder, tmp_path, monkeypatch, capsys):
+    """``run("show", "model:f")``: the command in this process; files that it writes go to ``tmp_path``."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(folder)
+    before = set(sys.modules)
+
+    def run(*argv):
+        code = cli.main([str(word) for word in argv])
+        return Done(code, *capsys.readouterr())
+
+    yield run
+    for name in set(sys.modules) - before:
+        if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+    jc.cli.targets._from_file.cache_clear()
+
+
+def start(*argv, cwd, **options):
+    """The installed command as a process of its own."""
+    environment = {**os.environ, "COLUMNS": "100", **options.pop("env", {})}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen([SCRIPT, *map(str, argv)], cwd=cwd, env=environment, **pipes)
+
+
+def installed(*argv, cwd, **options):
+    process = start(*argv, cwd=cwd, **options)
+    out, err = process.communicate(timeout=120)
+    return Done(process.returncode, out.decode(), (err or b"").decode())
+
+
+# ----------------------------------------------------------------------------------------------------- the answers
+
+
+def test_the_demo_trains_explains_and_writes_the_networks_page(folder, tmp_path):
+    page = tmp_path / "digits.html"
+    done = installed("demo", "--steps", 60, "-o", page, cwd=folder)
+    assert done.code == 0, done.err
+    assert done.err == ""
+    assert "After 60 steps the network reads" in done.out
+    for words in ("Chain of 5 stages", "Plan for a Jacobian of 10 × 64", "Jacobian by mode", f"Wrote {page}"):
+        assert words in done.out
+    assert "<html" in page.read_text(encoding="utf-8")[:200]
+
+
+def test_the_demo_is_one_json_document_for_programs(run, tmp_path):
+    done = run("demo", "--steps", 60, "--seed", 3, "--json", "-o", tmp_path / "digits.html")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["accuracy"] > 0.8
+    assert [stage["name"] for stage in found["stages"]] == ["dense_0", "relu_0", "dense_1", "relu_1", "dense_2"]
+    assert {row["mode"] for row in found["modes"]["rows"]} == {"forward", "reverse", "mixed", "auto"}
+    assert Path(found["report"]).is_file()
+
+
+def test_the_demo_without_scikit_learn_says_how_to_install_it(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    done = run("demo", "--steps", 1)
+    assert (done.code, done.out) == (2, "")
+    assert 'pip install "jaxchain[experiments]"' in done.err
+
+
+def test_show_prints_the_chain_that_discover_finds(run):
+    args = jnp.ones((3, 4)), jnp.arange(4.0)
+    done = run("show", "model:layer")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"{jc.discover(sys.modules['model'].layer, *args)}\n"
+    names = [stage["name"] for stage in json.loads(run("show", "model:layer", "--json").out)["stages"]]
+    assert names == list(jc.discover(sys.modules["model"].layer, *args).names)
+
+
+def test_show_cuts_as_finely_as_it_is_told(run):
+    counts = [
+        len(json.loads(run("show", "model:net", "--shape", 5, "--granularity", g, "--json").out)["stages"])
+        for g in ("finest", "default")
+    ]
+    assert counts == [5, 3]
+    assert set(get_args(cli.Granularity)) == set(get_args(Granularity))
+
+
+def test_trace_ends_with_the_value_and_begins_with_the_gradient(run):
+    rows = json.loads(run("trace", "model:scaled", "--args", "model:vector", "--json").out)["rows"]
+    np.testing.assert_allclose(rows[-1]["primal"], 2 * np.sin(np.ones(3)), rtol=1e-6)
+    np.testing.assert_allclose(rows[-1]["tangent"], 2 * np.cos(np.ones(3)), rtol=1e-6)
+    np.testing.assert_allclose(rows[0]["cotangent"], 2 * np.cos(np.ones(3)), rtol=1e-6)
+    assert "sin" in run("trace", "model:scaled", "--args", "model:vector").out
+
+
+def test_trace_follows_the_argument_that_argnum_names(run):
+    rows = json.loads(run("trace", "model:layer", "--argnum", 0, "--json").out)["rows"]
+    w, x = jnp.ones((3, 4)), jnp.arange(4.0)
+    _, tangent = jax.jvp(lambda w: jnp.tanh(w @ x), (w,), (jnp.ones_like(w),))
+    np.testing.assert_allclose(rows[-1]["tangent"], tangent, rtol=1e-5)
+
+
+def test_unfolding_a_trace_shows_more_rows(run):
+    call = ("trace", "model:net", "--shape", 5)
+    folded, one, whole = (run(*call, *more).out for more in ((), ("--unfold", "dense_0"), ("--all",)))
+    assert len(folded.splitlines()) < len(one.splitlines()) < len(whole.splitlines())
+
+
+def test_transforms_prints_all_one_program_or_one_stage(run):
+    done = run("transforms", "model:layer", "--json")
+    rows = {row["name"]: row for row in json.loads(done.out)["rows"]}
+    assert tuple(rows) == get_args(cli.Program)
+    assert rows["jvp"]["flops"] >= rows["fun"]["flops"]
+    assert "tanh" in rows["fun"]["program"]
+    everything, one = run("transforms", "model:layer").out, run("transforms", "model:layer", "--program", "jvp").out
+    stage = run("transforms", "model:net", "--shape", 5, "--stage", "relu_0").out
+    assert "linearize" in everything
+    assert "tanh" in one
+    assert "relu_0" in stage
+    assert "dense_1" not in stage
+
+
+def test_plan_says_what_the_library_plans(run):
+    found = json.loads(run("plan", "model:layer", "--json").out)
+    want = jc.plan(sys.modules["model"].layer, (jnp.ones((3, 4)), jnp.arange(4.0)))
+    assert (found["cost"], found["forward_cost"], found["reverse_cost"]) == (
+        want.cost,
+        want.forward_cost,
+        want.reverse_cost,
+    )
+    assert run("plan", "model:layer").out == f"{want}\n"
+    limited = json.loads(run("plan", "model:net", "--shape", 5, "--memory-limit", 10**6, "--json").out)
+    assert limited["names"][0] == "input"
+
+
+def test_modes_compares_every_mode(run):
+    done = run("modes", "model:scaled", "--shape", 3, "--repeats", 1, "--json")
+    assert [row["mode"] for row in json.loads(done.out)["rows"]] == ["forward", "reverse", "mixed", "auto"]
+    assert "Jacobian by mode" in run("modes", "model:scaled", "--shape", 3, "--repeats", 1).out
+
+
+def test_report_writes_a_page_opens_it_and_replaces_only_its_own(run, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    page = tmp_path / "page.html"
+    call = ("report", "model:scaled", "--shape", 3, "-o", page, "--title", "Two <sines>")
+    assert json.loads(run(*call, "--json", "--open").out) == {"report": str(page)}
+    assert opened == [page.as_uri()]
+    text = page.read_text(encoding="utf-8")
+    assert "Two &lt;sines&gt;" in text
+    assert "Two <sines>" not in text
+    assert run(*call).code == 0
+    page.write_text("precious")
+    refused = run(*call)
+    assert refused.code == 2
+    assert f"{page} exists, and jaxchain did not write it." in refused.err
+    assert page.read_text() == "precious"
+    assert run(*call, "--force").code == 0
+    assert len(opened) == 1
+
+
+def test_a_missing_folder_for_the_page_is_named(run, tmp_path):
+    done = run("report", "model:scaled", "--shape", 3, "-o", tmp_path / "no" / "page.html")
+    assert (done.code, done.out) == (2, "")
+    assert f"The folder {tmp_path / 'no'} for the report does not exist." in done.err
+
+
+# ------------------------------------------------------------------------------------------- targets and arguments
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        ("model:layer", ()),
+        ("model.py:layer", ()),
+        ("with space/own.py:layer", ()),
+        ("with space/own.py:scaled", ("--args", "with space/own.py:make_vector")),
+        ("model:scaled", ("--args", "model:vector")),
+        ("model:scaled", ("--shape", "")),
+        ("model:scaled", ("--shape", "scalar", "--shape", "2,3")),
+        ("model:net_object.apply", ("--shape", "3,4", "--dtype", "bfloat16")),
+        ("model:jitted", ()),
+        ("model:layer", ("--args", "model:shapes")),
+        ("model:net", ("--shape", "5")),
+        ("model:hostile", ("--shape", "2", "--dtype", "complex64")),
+        ("jax.numpy:sin", ("--shape", "7")),
+        ("hides/json.py:f", ("--shape", "7")),
+    ],
+)
+def test_targets_and_arguments_are_found(run, target, options):
+    done = run("show", target, *options, "--json")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out)["stages"]
+
+
+def test_random_arguments_follow_shape_dtype_and_seed(run):
+    def primal(*options):
+        rows = json.loads(run("trace", "jax.numpy:negative", *options, "--json").out)["rows"]
+        return np.array(rows[0]["primal"])
+
+    assert primal("--shape", "2,3").shape == (2, 3)
+    assert primal("--shape", "").shape == ()
+    np.testing.assert_array_equal(primal("--shape", 3), primal("--shape", 3, "--seed", 0))
+    assert (primal("--shape", 3) != primal("--shape", 3, "--seed", 1)).all()
+
+
+def test_float64_arguments_are_float64(folder):
+    done = installed("show", "model:scaled", "--shape", 3, "--dtype", "float64", "--json", cwd=folder)
+    assert json.loads(done.out)["stages"][0]["in_shape"] == "f64[3]"
+
+
+def test_a_file_is_run_once_for_target_and_arguments(run):
+    done = run("show", "loud.py:layer", "--args", "loud.py:layer.example_args", "--json")
+    assert done.code == 0
+    assert done.err == "importing\n"
+    assert json.loads(done.out)
+
+
+def test_hostile_names_are_shown_as_they_are(run):
+    done = run("show", "model:hostile", "--shape", 2)
+    assert "[red]<b>&%s{0}" in done.out
+    assert "[/red] 'x\"; \\n" in done.out
+
+
+# ------------------------------------------------------------------------------------------------------- bad input
+
+WRONG = [
+    (("model",), "'model' names no function in a module: write module:function or path/file.py:function."),
+    (("",), "'' names no function"),
+    ((":f",), "':f' names no function"),
+    (("model:",), "'model:' names no function"),
+    (("modell:layer",), "There is no module 'modell' in the current directory or among the installed packages."),
+    (("model.layer:f",), "There is no module 'model.layer'"),
+    (("no/file.py:f",), "There is no Python file no/file.py. A path is relative to the current directory, "),
+    (("with space/notes:f",), "There is no Python file with space/notes."),
+    (("model:layr",), "model has no 'layr'. Nearest: layer"),
+    (("model:net_object.aply",), "model:net_object has no 'aply'. Nearest: apply."),
+    (("model:layer.",), "model:layer has no ''."),
+    (("model:three",), "model:three is 3, of type int, which cannot be called."),
+    (("model:Net",), "model:Net is a class. TARGET is a function or a chain: name an instance of it, or a method"),
+    (("broken:f",), "broken fails when it is imported: RuntimeError: half a module (broken.py, line 2, in <module>)"),
+    (("typo.py:f",), "typo.py fails when it is imported: SyntaxError:"),
+    (("leaves:f",), "leaves fails when it is imported: SystemExit: 3 (leaves.py, line 2, in <module>)"),
+    (("needs:f",), "needs fails when it is imported: ModuleNotFoundError: No module named 'not_there_at_all'"),
+    (("model:scaled",), "model:scaled takes 1 argument, x (and may take by), but none were given. Give random ones"),
+    (("model:layer", "--shape", "3"), "takes 2 arguments, w and x, but 1 was given (missing a required argument: 'x')"),
+    (("model:scaled", *["--shape", "3"] * 3), "but 3 were given (too many positional arguments)"),
+    (("model:by_keyword", "--shape", "3"), "takes 2 arguments, x and by by keyword alone (bind it first), but 1 was"),
+    (("model:nothing",), "model:nothing takes no arguments, so there is nothing to differentiate with respect to."),
+    (("model:net",), "model:net takes the state alone, or its parameters and the state, but none were given."),
+    (("model:net", "--shape", "6"), "Stage 'dense_0' cannot be applied to the state that it was given, float32[6]."),
+    (("model:net", *["--shape", "5"] * 2), "this chain takes two arguments: chain(params, x)"),
+    (("model:scaled", "--args", "model:no"), "model has no 'no'."),
+    (("model:scaled", "--args", "vector"), "'vector' names no value in a module: write module:example_args"),
+    (("model:scaled", "--args", "model:listed"), "of type list, but arguments are a tuple, one entry for each"),
+    (("model:scaled", "--args", "model:three"), "model:three gives 3, of type int, but arguments are a tuple"),
+    (("model:scaled", "--shape", "3x4"), "--shape is '3x4', but a shape is sizes with commas between them: 784 or 3,4"),
+    (("model:scaled", "--shape=-1"), "--shape is '-1', but a shape is"),
+    (("model:scaled", "--shape", "9" * 30), "which is more numbers than memory holds."),
+    (("model:words", "--shape", "3"), "not a valid JAX type. jaxchain traces the function with abstract values"),
+    (("model:scaled", "--shape", "3,"), "--shape is '3,', but a shape is"),
+    (("model:scaled", "--shape", "3", "--dtype", "int32"), "--dtype is 'int32', but random normal numbers have"),
+    (("model:scaled", "--shape", "3", "--dtype", "float31"), "--dtype is 'float31', but random normal numbers have"),
+    (("model:scaled", "--shape", "3", "--argnum", "4"), "argnum=4 names no argument: 1 were given."),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), WRONG, ids=lambda value: value if isinstance(value, str) else None)
+def test_what_is_wrong_on_the_command_line_is_a_sentence_and_exit_code_2(run, words, sentence):
+    done = run("show", *words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("jaxchain: ")
+    assert sentence in done.err
+    assert done.err.count("\n") == 1
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ("show", "model:scaled", "--shape", "3", "--args", "x"),
+            "--args and --shape exclude each other: leave out all",
+        ),
+        (("trace", "model:layer", "--all", "--unfold", "x"), "--unfold and --all exclude each other"),
+        (("transforms", "model:layer", "--program", "jvp", "--stage", "x"), "--program and --stage exclude each other"),
+        (("trace", "model:layer", "--argnum", "4"), "--argnum is 4, but 2 arguments were given."),
+        (("trace", "model:net", "--shape", "5", "--unfold", "nowhere"), "nowhere"),
+        (
+            ("transforms", "model:net", "--shape", "5", "--stage", "relu_7"),
+            "No stage is named 'relu_7'. Nearest: relu_0",
+        ),
+        (("plan", "model:net", "--shape", "5", "--memory-limit", "1"), "1"),
+        (("modes", "model:scaled", "--shape", "3", "--repeats", "0"), "repeats must be at least 1, but 0 was given."),
+        (("demo", "--steps", "-1"), "steps"),
+    ],
+)
+def test_wrong_options_are_the_librarys_sentence_and_exit_code_2(run, words, sentence):
+    done = run(*words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("jaxchain: ")
+    assert sentence in done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("shw", "model:layer"),
+        ("show",),
+        ("show", "model:layer", "--granularity", "coarse"),
+        ("show", "model:layer", "--seed", "x"),
+        ("show", "model:layer", "--no-such-option"),
+        ("transforms", "model:layer", "--program", "backprop"),
+    ],
+)
+def test_a_command_line_that_does_not_parse_is_exit_code_2(run, words):
+    done = run(*words)
+    assert (done.code, done.out) == (2, "")
+    assert "--help" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ("model:refuses",),
+            f"ValueError: no way, José (model.py, line {at('raise ValueError')}, in refuses) (--traceback shows all.)",
+        ),
+        (("model:misses",), f"KeyError: key (model.py, line {at('return {}')}, in misses)"),
+        (("model:branches",), "TracerBoolConversionError: Attempted boolean conversion of traced array"),
+        (("model:leaves",), f"SystemExit: 0 (model.py, line {at('SystemExit(0)')}, in leaves)"),
+    ],
+)
+def test_a_function_that_fails_is_named_with_its_own_last_line_and_exit_code_1(run, words, sentence):
+    done = run("show", *words, "--shape", "3", "--json")
+    assert (done.code, done.out) == (1, "")
+    assert sentence in done.err
+    assert "Traceback" not in done.err
+    assert "site-packages" not in done.err
+
+
+def test_arguments_that_fail_to_be_made_are_the_users_failure(run):
+    done = run("show", "model:scaled", "--args", "model:make_nothing")
+    assert done.code == 1
+    assert f"RuntimeError: out of vectors (model.py, line {at('out of vectors')}, in make_nothing)" in done.err
+
+
+def test_a_traceback_is_shown_on_demand(run):
+    done = run("show", "model:refuses", "--shape", "3", "--traceback")
+    assert done.code == 1
+    assert "Traceback (most recent call last):" in done.err
+    assert done.err.rstrip().endswith(
+        f"jaxchain: ValueError: no way, José (model.py, line {at('raise ValueError')}, in refuses)"
+    )
+
+
+def test_warnings_are_sentences_on_standard_error(folder):
+    done = installed("show", "model:stays", "--shape", "3", cwd=folder)
+    assert done.code == 0
+    assert done.err.startswith("jaxchain: warning: The result does not depend on the chain input")
+    assert done.err.count("\n") == 1
+
+
+# ----------------------------------------------------------------------------------- the process and its terminal
+
+
+def test_the_version_is_the_librarys(folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxchain", "--version"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"jaxchain {jc.__version__}\n"
+
+
+def test_help_names_the_commands_and_needs_no_jax(folder):
+    script = (
+        "import sys; from jaxchain.cli import main; code = main(['--help']); sys.exit(code or 'jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in COMMANDS:
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(run, name):
+    done = run(name, "--help")
+    assert done.code == 0
+    for option in ("--json", "--quiet", "--traceback", "--seed"):
+        assert option in done.out
+
+
+@pytest.mark.parametrize("words", [("show", "nowhere:f"), ("show", "model:refuses", "--shape", "3"), ("show",)])
+def test_the_process_exits_with_the_code_of_the_outcome(folder, words):
+    done = installed(*words, cwd=folder)
+    assert done.code == (1 if "model:refuses" in words else 2)
+    assert done.out == ""
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("command", ["show", "plan", "trace"])
+def test_tables_fit_the_terminal(folder, command):
+    done = installed(command, "model:net", "--shape", "5", cwd=folder, env={"COLUMNS": "60"})
+    assert done.code == 0
+    assert max(map(len, done.out.splitlines())) <= 60
+
+
+def test_a_terminal_without_unicode_gets_an_answer(folder):
+    done = installed("plan", "model:net", "--shape", "5", cwd=folder, env={"PYTHONIOENCODING": "ascii"})
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("Plan for a Jacobian of 3 ? 5")
+
+
+@pytest.mark.parametrize("words", [("show", "model:net", "--shape", "5"), ("--help",)])
+def test_a_reader_that_has_gone_is_no_failure(folder, words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = start(*words, cwd=folder, stdout=writing)
+    os.close(writing)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (141, b"")
+
+
+def test_an_interrupt_ends_quietly(folder):
+    process = start("show", "slow:f", cwd=folder)
+    assert process.stderr.readline() == b"started\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "shown", "coloured"),
+    [((), {}, True, True), ((), {"NO_COLOR": "1"}, True, False), (("--quiet",), {}, False, False)],
+)
+def test_a_terminal_sees_what_is_under_way_unless_told_otherwise(folder, options, env, shown, coloured):
+    main, terminal = pty.openpty()
+    call = ("modes", "model:scaled", "--shape", "3", "--json", *options)
+    environment, seen = {"TERM": "xterm-256color", **env}, b""
+    with start(*call, cwd=folder, env=environment, stderr=terminal, stdin=terminal) as process:
+        os.close(terminal)
+        out = process.stdout.read()
+    assert process.returncode == 0
+    try:
+        while piece := os.read(main, 4096):
+            seen += piece
+    except OSError:  # how Linux says that a terminal is closed
+        pass
+    os.close(main)
+    assert json.loads(out)
+    assert (b"Compiling and running every mode" in seen) == shown
+    assert (b"\x1b[32m" in seen) == coloured

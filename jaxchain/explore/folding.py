@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Any
 
 __all__ = ["fold"]
 
-MOST = 40
-"""As many neighbours are shown side by side; more are folded."""
+MOST, FEW = 60, 24
+"""As many neighbours are shown side by side; more are folded, to so few."""
 
 
 def fold(names: Sequence[str]) -> list[dict[str, Any]]:
@@ -43,12 +44,21 @@ def _by_module(leaves: list[dict[str, Any]], depth: int) -> list[dict[str, Any]]
 def _few(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same, with runs of equal length joined until there are few enough."""
     while len(groups) > MOST:
-        size = min(max(-(-len(groups) // MOST), 2), MOST)
+        period = _period([group["name"] for group in groups])
+        size = min(-(-len(groups) // (FEW * period)) * period, MOST // period * period)
         runs = [groups[k : k + size] for k in range(0, len(groups), size)]
-        groups = [
-            run[0]
-            if len(run) == 1
-            else _group(f"{run[0]['name']} … {run[-1]['name']}", run[0]["first"], run[-1]["last"], run)
-            for run in runs
-        ]
+        groups = [run[0] if len(run) == 1 else _run(run) for run in runs]
     return groups
+
+
+def _run(run: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    first, last = run[0]["first"], run[-1]["last"]
+    modules = all(group["groups"] for group in run)
+    name = f"{run[0]['name']} … {run[-1]['name']}" if modules else f"{first + 1}–{last + 1}"
+    return _group(name, first, last, run)
+
+
+def _period(names: Sequence[str]) -> int:
+    """After how many neighbours the names repeat, numbers aside, so that runs begin alike; 1 where they do not."""
+    kinds = [re.sub(r"\d+", "", name) for name in names]
+    return next((p for p in range(1, 13) if kinds[p:] == kinds[:-p]), 1)

@@ -16,7 +16,10 @@ import numpy as np
 from jaxchain.discovery.program import Equation
 from jaxchain.explore.mark import stage_of
 
-__all__ = ["Line", "compiled_lines", "equation_stage", "program_lines"]
+__all__ = ["WIDTH", "Line", "compiled_lines", "equation_stage", "program_lines"]
+
+WIDTH = 150
+"""Characters of a line, so that a product with its dimension numbers is one line."""
 
 Line = tuple[str, int | None]
 """One line, and the number of its stage."""
@@ -50,7 +53,7 @@ def program_lines(jaxpr: Any, stages: Sequence[int | None]) -> tuple[Line, ...]:
         stage: none is better than a wrong one.
     """
     jaxpr = jaxpr.replace(eqns=[_with_indented_text(eqn) for eqn in jaxpr.eqns])
-    text = str(jaxpr)
+    text = jaxpr.pretty_print(width=WIDTH)
     if "\n" not in text:  # it fits one line; a little less room breaks it into one line an equation
         text = jaxpr.pretty_print(width=len(text) - 1)
     lines = text.splitlines()

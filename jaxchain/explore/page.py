@@ -16,6 +16,7 @@ import numpy as np
 from jaxchain.chain import Chain
 from jaxchain.discovery.count import flops
 from jaxchain.discovery.find import find
+from jaxchain.discovery.program import Program
 from jaxchain.explore.folding import fold
 from jaxchain.explore.mark import marked, stage_of
 from jaxchain.explore.nest import TraceRow
@@ -23,7 +24,7 @@ from jaxchain.explore.picture import picture
 from jaxchain.explore.trace import trace
 from jaxchain.explore.transforms import transforms
 from jaxchain.explore.walk import Link, Walk, walk
-from jaxchain.explore.ways import named, ways
+from jaxchain.explore.ways import count, named, ways
 from jaxchain.jacobians.compare import compare_modes
 from jaxchain.jacobians.modes import WORTH_IT
 from jaxchain.jacobians.plan import Plan, make_plan
@@ -40,8 +41,10 @@ CELLS = 8e5
 SPECTRUM = 64
 """The most singular values of one stage that the page holds."""
 
-TRACED = 3_000
-"""The most equations whose values the page holds."""
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+TRACED, KINDS = 5_000, 1_000
+"""The most equations whose values the page holds, and the most kinds: each is compiled by itself."""
 
 MEASURED_WORK, MEASURED_STAGES = 2e9, 150
 """Up to this many operations and stages all modes are compiled and timed; beyond, only predicted."""
@@ -67,7 +70,7 @@ def page(
     say("Comparing the modes")
     modes = _modes(chain, args, plan)
     say("Tracing every equation")
-    equations = _trace(chain, args, walked, len(found.program.equations))
+    equations = _trace(chain, args, walked, found.program)
     say("Transforming the program")
     return plain(
         {
@@ -107,13 +110,13 @@ def _cheapest(plan: Plan) -> str:
         if plan.whole is not None:
             return f"The Jacobian is sparse: by colours it takes {times}."
         if min(plan.sizes[1:-1], default=n) < min(m, n):
-            return f"The waist is {plan.waist} ({min(plan.sizes):,} numbers): multiplied in the planned order, the Jacobian takes {times}."
+            return f"The waist is {plan.waist} ({count(min(plan.sizes), 'number')}): multiplied in the planned order, the Jacobian takes {times}."
         return f"Local Jacobians that need no differentiation make the planned order take {times}."
     if forward == reverse:
-        return f"Forward and reverse mode cost the same here: {n:,} inputs, {m:,} outputs."
+        return f"Forward and reverse mode cost the same here: {count(n, 'input')}, {count(m, 'output')}."
     if reverse < forward:
-        return f"Reverse mode is the cheapest way: {m:,} rows to pull back against {n:,} columns to push forward, {_times(forward / reverse)} less work."
-    return f"Forward mode is the cheapest way: {n:,} columns to push forward against {m:,} rows to pull back, {_times(reverse / forward)} less work."
+        return f"Reverse mode is the cheapest way: {count(m, 'row')} to pull back against {count(n, 'column')} to push forward, {_times(forward / reverse)} less work."
+    return f"Forward mode is the cheapest way: {count(n, 'column')} to push forward against {count(m, 'row')} to pull back, {_times(reverse / forward)} less work."
 
 
 def _times(ratio: float) -> str:
@@ -131,9 +134,17 @@ def _growth(walked: Walk) -> str:
     if not first or not last:
         return "The cotangent is zero at the input: nothing flows back." if last else ""
     ratio = first / last
-    if 0.1 <= ratio <= 10:
-        return f"From output to input a cotangent keeps its size (×{ratio:.2g})."
-    return f"From output to input a cotangent {'grows' if ratio > 1 else 'shrinks'} {max(ratio, 1 / ratio):.3g}-fold."
+    if 0.5 <= ratio <= 2:
+        return f"From output to input a cotangent about keeps its size (×{ratio:.2g})."
+    return (
+        f"From output to input a cotangent {'grows' if ratio > 1 else 'shrinks'} {_large(max(ratio, 1 / ratio))}-fold."
+    )
+
+
+def _large(value: float) -> str:
+    """Three digits; powers of ten as mathematics writes them."""
+    mantissa, _, power = f"{value:.3g}".partition("e")
+    return f"{mantissa}×10{str(int(power)).translate(SUPERSCRIPTS)}" if power else mantissa
 
 
 def _facts(chain: Chain, args: tuple[Any, ...], walked: Walk) -> list[str]:
@@ -141,7 +152,7 @@ def _facts(chain: Chain, args: tuple[Any, ...], walked: Walk) -> list[str]:
     position = chain.argnum % len(args)
     others = jax.tree.leaves(args[:position] + args[position + 1 :])
     parameters = sum(np.size(leaf) for leaf in others)
-    facts = [f"{n:,} → {m:,}", f"{len(chain):,} stage{'s' * (len(chain) != 1)}"]
+    facts = [f"{n:,} → {m:,}", count(len(chain), "stage")]
     return [*facts, f"{si(parameters, '')} parameters"] if parameters else facts
 
 
@@ -244,12 +255,11 @@ def _modes(chain: Chain, args: tuple[Any, ...], plan: Plan) -> dict[str, Any]:
     return {"rows": rows, "notes": [note], "measured": False}
 
 
-def _trace(chain: Chain, args: tuple[Any, ...], walked: Walk, count: int) -> dict[str, Any]:
+def _trace(chain: Chain, args: tuple[Any, ...], walked: Walk, program: Program) -> dict[str, Any]:
     """Every equation with its values, under the stage that it belongs to."""
-    if count > TRACED:
-        note = (
-            f"{count:,} equations are more than the {TRACED:,} that this page traces: jc.trace(fun, *args) shows them."
-        )
+    kinds = {(e.name, *(str(atom.aval) for atom in e.eqn.invars), _constants(e.eqn)) for e in program.equations}
+    if len(program.equations) > TRACED or len(kinds) > KINDS:
+        note = f"{count(len(program.equations), 'equation')} of {count(len(kinds), 'kind')} are too many to be traced here: jc.trace(fun, *args) shows them."
         return {"rows": [], "notes": [note]}
     position = chain.argnum % len(args)
     still = [jax.tree.map(np.zeros_like, arg) for arg in args]
@@ -270,6 +280,13 @@ def _trace(chain: Chain, args: tuple[Any, ...], walked: Walk, count: int) -> dic
         for row, depth in traced.walk(everything=True)
     ]
     return {"rows": rows, "notes": list(traced.notes)}
+
+
+def _constants(eqn: Any) -> str:
+    """An equation's parameters, programs inside them left out."""
+    return str(
+        [(key, value) for key, value in eqn.params.items() if not hasattr(getattr(value, "jaxpr", value), "eqns")]
+    )
 
 
 def _unmarked(row: TraceRow, names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from jaxchain.explore.walk import Walk
 from jaxchain.jacobians.bracket import Step
 from jaxchain.jacobians.plan import Plan
 
-__all__ = ["named", "ways"]
+__all__ = ["count", "named", "ways"]
 
 CELLS = 4e5
 """Cells that the pictures of all steps share."""
@@ -52,15 +52,20 @@ def ways(walk: Walk, plan: Plan) -> dict[str, Any]:
     ]
     return {
         "forward": _way(
-            f"Push the {sizes[0]} columns of the identity through the stages, the first stage first.",
+            f"Push the {count(sizes[0], 'column')} of the identity through the stages, the first stage first.",
             forward, _shares(plan.forward_cost, work), prefixes, side,
         ),
         "reverse": _way(
-            f"Pull the {sizes[q]} rows of the identity back through the stages, the last stage first.",
+            f"Pull the {count(sizes[q], 'row')} of the identity back through the stages, the last stage first.",
             reverse, _shares(plan.reverse_cost, work[::-1]), suffixes, side,
         ),
         "mixed": _mixed(plan, sizes, factors, side),
     }  # fmt: skip
+
+
+def count(number: int, word: str) -> str:
+    """``1 row``, ``2,000 rows``."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def _way(

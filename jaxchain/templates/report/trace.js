@@ -4,7 +4,7 @@ function startTrace() {
   const { rows } = data.trace;
   const root = byId("trace");
   if (!rows.length) {
-    root.replaceChildren(make("p", { class: "note" }, "There is no trace."));
+    root.replaceChildren();
     return;
   }
   const open = new Set();

@@ -1,7 +1,8 @@
 """What jaxchain costs against the peer one would use instead.
 
 Question   Do the speed claims hold? Training and sweeping against JAX and optax alone, discovery
-           against its own size, whole Jacobians against jax.jacfwd, jax.jacrev and other libraries.
+           against its own size, whole Jacobians against jax.jacfwd, jax.jacrev and other libraries,
+           the report page against the clock.
 Command    python experiments/benchmarks.py                       (everything, some minutes)
            python experiments/benchmarks.py --only zoo jacobians  (some functions or modules of bench/)
 Expect     A row a figure: ours, the peer's, their ratio, the target, and whether it holds. Where we
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import jax
 import tyro
-from bench import basics, discovery, jacobians, peers
+from bench import basics, discovery, jacobians, pages, peers
 from bench.core import Row, quantity
 from common import RESULTS, conclude, heading
 
@@ -28,6 +29,7 @@ BENCHMARKS: tuple[Callable[[int, bool], Iterable[Row]], ...] = (
     *discovery.BENCHMARKS,
     *jacobians.BENCHMARKS,
     *peers.BENCHMARKS,
+    *pages.BENCHMARKS,
 )
 
 

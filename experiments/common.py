@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ def draw_spectra(pair: Mapping[str, Sequence[LocalJacobian]], title: str, path: 
         ax.set_ylabel("singular values")
         ax.label_outer()
     return jc.plot.save(figure, path)
+
+
+def browser() -> str | None:
+    """Where Chromium or Chrome is on this machine; ``None`` where it is not."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
 def heading(text: str) -> None:

@@ -9,14 +9,31 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["render"]
+from jaxchain.values import summary
+
+__all__ = ["array_html", "render"]
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+WHOLE = 1 << 16
+"""The most entries of an array that a notebook is given in full."""
 
 
 def render(template: str, **values: Any) -> str:
     """The HTML of one template, by its path within ``templates/``; values are escaped, never trusted."""
     return _environment().get_template(template).render(**values)
+
+
+def array_html(array: Any, caption: str) -> str:
+    """An array under its caption: a picture to hover over where treescope is installed, else a line of text."""
+    from markupsafe import Markup
+
+    try:
+        import treescope
+    except ImportError:
+        return render("array.html", caption=caption, picture=summary(array))
+    figure = treescope.render_array(array, truncate=array.size > WHOLE)
+    return render("array.html", caption=caption, picture=Markup(figure._repr_html_()))  # pyright: ignore[reportPrivateUsage]
 
 
 @cache

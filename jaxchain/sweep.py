@@ -22,6 +22,7 @@ import numpy as np
 from jaxchain.chain import Chain
 from jaxchain.discovery import discover
 from jaxchain.flat import Coordinates, check_like, is_float0, is_inexact, map_basis, require_inexact
+from jaxchain.html import array_html
 from jaxchain.stage import Side, State, describe
 from jaxchain.structure import Structure
 from jaxchain.table import Table, Tabular
@@ -121,6 +122,10 @@ class LocalJacobian:
     def structure(self) -> Structure:
         """What the matrix is (see `Structure`). Needs values, so not under ``jit``."""
         return Structure.of(self.matrix, self.in_shape, self.out_shape)
+
+    def _repr_html_(self) -> str:
+        m, n = self.matrix.shape
+        return array_html(self.matrix, f"Jacobian of {self.name}, {m} × {n}: {self.structure}")
 
 
 def start(chain: Chain | Callable[..., Any], args: Args) -> tuple[Chain, State, tuple[Side, ...]]:

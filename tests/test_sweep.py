@@ -1,5 +1,6 @@
 """Sweeps against jax.jvp, jax.vjp, JAX's Jacobians of slices, and central differences."""
 
+import sys
 from functools import cache, partial, reduce
 
 import jax
@@ -443,3 +444,15 @@ def test_a_traced_sweep_shows_shapes_alone(mlp):
     text = []
     jax.jit(shown)(mlp.x)
     assert "f32[5]" in text[0]
+
+
+@pytest.mark.parametrize("installed", [True, False], ids=["treescope", "no treescope"])
+def test_a_local_jacobian_shows_itself_in_a_notebook(mlp, monkeypatch, installed):
+    if not installed:
+        monkeypatch.setitem(sys.modules, "treescope", None)
+    chain = jc.Chain([jc.Stage("<b>", jnp.sin)])
+    (local,) = jc.local_jacobians(chain, (jnp.ones(3),))
+    html = local._repr_html_()
+    assert "Jacobian of &lt;b&gt;, 3 × 3: diagonal" in html
+    assert ("treescope" in html) == installed
+    assert ("f32[3,3]" in html) or installed

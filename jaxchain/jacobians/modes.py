@@ -36,6 +36,9 @@ gain in work is easily lost in time."""
 CLOSE = 1.02
 """Within this ratio, what predictions are good for, forward and reverse mode are counted on their whole programs."""
 
+TIE = 1.015
+"""Up to this ratio reverse mode is preferred: its rows are the result, where columns are still to be transposed."""
+
 
 def jacobian(
     fun: Callable[..., Any],
@@ -180,7 +183,10 @@ def _choose(of_chosen: Callable[[Any], Any], chosen: Any, mode: Mode) -> tuple[M
         return mode, plan
     if max(forward, reverse) < CLOSE * min(forward, reverse):
         forward, reverse = (_count(transform, of_chosen, chosen) for transform in (jax.jacfwd, jax.jacrev))
-    return ("forward" if forward < reverse else "reverse"), None
+        pulled, saved = plan.pulled()
+        if saved and forward < reverse and reverse - saved <= TIE * forward:
+            return mode, pulled
+    return ("forward" if forward <= reverse / TIE else "reverse"), None
 
 
 def _count(transform: Callable[..., Any], of_chosen: Callable[[Any], Any], chosen: Any) -> float:

@@ -70,6 +70,17 @@ class Plan(Tabular):
         """Whether the matrix between two states is diagonal."""
         return all(unit.kind in ("identity", "diagonal") for unit in self.units[start:stop])
 
+    def pulled(self) -> tuple[Plan, float]:
+        """Reverse mode from the last unit's ready matrix on, and the operations saved if there is one."""
+        q, last = len(self.units), self.units[-1]
+        if q < 2 or not math.isfinite(last.ready):
+            return self, 0.0
+        steps = (Step("accumulate adjoint", q - 1, None, q, last.ready / 2),)
+        saved = self.sizes[-1] * last.adjoint - last.ready
+        pull = self.reverse_cost - self.sizes[-1] * last.adjoint / 2
+        steps = (*steps, Step("eliminate adjoint", 0, q - 1, q, pull))
+        return replace(self, steps=steps, cost=self.reverse_cost - saved / 2), saved
+
     @property
     def rows(self) -> tuple[Step, ...]:
         """The steps."""

@@ -16,12 +16,15 @@ __all__ = ["norm", "scalar", "sparkline", "summary"]
 WIDTH = 12
 """The most characters of a sparkline."""
 
+TOLD = 3
+"""How many of several arrays are told in one line."""
+
 BARS = "▁▂▃▄▅▆▇█"
 SHORT = {"float": "f", "bfloat": "bf", "complex": "c", "int": "i", "uint": "u"}
 
 
 def scalar(value: Any) -> str:
-    """One number: seven significant digits, ``-0``, ``nan`` and ``inf`` as such."""
+    """One number: seven significant digits, integers in full, ``-0``, ``nan`` and ``inf`` as such."""
     number = np.asarray(value)
     if number.dtype.kind in "biu":
         return str(number)
@@ -29,34 +32,50 @@ def scalar(value: Any) -> str:
     return f"{value.real:.7g}{value.imag:+.7g}j" if isinstance(value, complex) else f"{value:.7g}"
 
 
-def summary(value: Any) -> str:
+def summary(value: Any, *, shape: bool = True, picture: bool = True) -> str:
     """An array in one line: ``0.5``, or ``f32[784] ‖3.21‖ ▂▁▅█▃``; nothing for what has no value.
 
     Parameters
     ----------
     value
-        An array of any dtype; ``None`` and float0 tangents have no value.
+        An array of any dtype, or a tuple of some; ``None`` and float0 tangents have no value, and of
+        random keys only the shape is told.
+    shape, picture
+        Whether to tell an array's dtype and shape, and to draw it.
     """
-    if value is None:
+    if isinstance(value, tuple):
+        return _several(value, shape=shape)
+    dtype = getattr(value, "dtype", None)
+    if value is None or dtype == np.dtype([("float0", np.void, 0)]):
         return ""
+    if str(dtype).startswith("key<"):
+        return _shape_text(value)
     array = np.asarray(value)
-    if array.dtype == np.dtype([("float0", np.void, 0)]):
-        return ""
     if not array.shape:
         return scalar(array)
-    shape = f"{short_dtype(array.dtype)}[{','.join(map(str, array.shape))}]"
-    return f"{shape} ‖{norm(array):.4g}‖ {sparkline(array)}".rstrip()
+    size = "" if array.dtype == bool else f"‖{norm(array):.4g}‖"
+    parts = (_shape_text(array) if shape else "", size, sparkline(array) if picture else "")
+    return " ".join(filter(None, parts))
 
 
-def short_dtype(dtype: Any) -> str:
-    """A dtype in a few letters: ``f32``, ``bf16``, ``c64``, ``bool``."""
-    letters = str(dtype).rstrip("0123456789")
-    return f"{SHORT[letters]}{str(dtype).removeprefix(letters)}" if letters in SHORT else str(dtype)
+def _several(values: tuple[Any, ...], *, shape: bool) -> str:
+    told = [summary(value, shape=shape, picture=False) or "–" for value in values[:TOLD]]
+    return ", ".join(told) + (f", … {len(values)} in all" if len(values) > TOLD else "")
+
+
+def _shape_text(array: Any) -> str:
+    """Dtype and shape in a few letters: ``f32[3,4]``, ``bf16[2]``, ``key<fry>[]``."""
+    dtype = str(array.dtype)
+    letters = dtype.rstrip("0123456789")
+    short = f"{SHORT[letters]}{dtype.removeprefix(letters)}" if letters in SHORT else dtype
+    return f"{short}[{','.join(map(str, array.shape))}]"
 
 
 def norm(value: Any) -> float:
-    """Euclidean norm of an array's entries, in float64."""
-    return float(np.linalg.norm(_wide(np.asarray(value)).ravel()))
+    """Euclidean norm of an array's entries, in float64; it neither overflows nor underflows before they do."""
+    flat = _wide(np.asarray(value)).ravel()
+    largest = float(np.abs(flat).max(initial=0.0))
+    return float(np.linalg.norm(flat / largest)) * largest if 0 < largest < np.inf else largest
 
 
 def sparkline(value: Any) -> str:
@@ -68,9 +87,10 @@ def sparkline(value: Any) -> str:
     flat = _wide(np.asarray(value)).ravel()
     cells = extreme_of_blocks(np.abs(flat) if np.iscomplexobj(flat) else flat, WIDTH)
     finite = cells[np.isfinite(cells)]
-    low, high = min(finite.min(initial=0.0), 0.0), max(finite.max(initial=0.0), 0.0)
+    # Halved, so that even the span from the least to the largest number is one.
+    low, high = min(finite.min(initial=0.0), 0.0) / 2, max(finite.max(initial=0.0), 0.0) / 2
     span = (high - low) or 1.0
-    return "".join(_bar(cell, low, span) for cell in cells)
+    return "".join(_bar(cell / 2, low, span) for cell in cells)
 
 
 def _bar(cell: float, low: float, span: float) -> str:

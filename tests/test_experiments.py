@@ -30,7 +30,7 @@ def run(monkeypatch, tmp_path):
             assert content.startswith(b"\x89PNG"), figure
             assert len(content) > 5000, figure
         written = {path.name for path in tmp_path.iterdir()}
-        assert written == {*numbers["figures"], f"{name}.json"}
+        assert written == {*numbers["figures"], *numbers.get("pages", ()), f"{name}.json"}
         assert numbers["findings"]
         return numbers
 
@@ -115,6 +115,23 @@ def test_other_peoples_models_are_chains_of_the_same_value_derivative_and_work(r
         assert model["stages"] == len(set(model["names"])) > 3, name
         assert max(model["value"], model["cotangents"]) < 1e-5, name
         assert model["work"] <= 1.01, name
+
+
+def test_the_page_of_an_autoencoder_is_small_and_its_waist_pays(run):
+    found = run("digits_report")
+    assert found["error"][1] < found["error"][0] / 4
+    assert found["gain"] > 5
+    assert found["page_bytes"] < 3e6
+
+
+def test_traces_say_line_by_line_what_textbooks_derive(run):
+    found = run("textbook_traces")
+    assert set(found["gaps"]) == {"baydin", "rosenbrock", "two_layers", "softmax_cross_entropy"}
+    assert max(found["gaps"].values()) < 1e-13
+    assert found["edge_gap"] < 1e-13
+    assert found["cuts"] == pytest.approx([5.5] * 4, rel=1e-15)
+    formulae = [row["formula"] for row in found["traces"]["baydin"]]
+    assert formulae[2:-1] == ["v1 = log(v-1)", "v2 = v-1 × v0", "v3 = sin(v0)", "v4 = v1 + v2", "v5 = v4 - v3"]
 
 
 def test_a_narrower_waist_makes_a_jacobian_cheaper_as_predicted(run):

@@ -34,7 +34,10 @@ REMAT = {"remat2", "remat", "checkpoint"}
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a function from a library, looked through: its name, and the equation that it was."""
+    """One call of a function from a library, looked through: its name, and the equation that it was.
+
+    The equation reads variables of the flat program, as it was before loops were unrolled.
+    """
 
     name: str
     eqn: Any
@@ -229,7 +232,7 @@ class _Flattener:
         for eqn in jaxpr.eqns:
             read = [env[atom] if is_var(atom) else atom for atom in eqn.invars]
             here = replace(origin, scope=origin.scope + scope_of(eqn))
-            callee, inside = self._callee(eqn, here)
+            callee, inside = self._callee(eqn, read, here)
             if callee is None:
                 written = [new_var(var.aval) if is_used(var) else var for var in eqn.outvars]
                 self.program.equations.append(Equation(eqn.replace(invars=read, outvars=written), here))
@@ -239,7 +242,7 @@ class _Flattener:
             env.update(zip(eqn.outvars, written, strict=True))
         return [env[atom] if is_var(atom) else atom for atom in jaxpr.outvars]
 
-    def _callee(self, eqn: Any, here: Origin) -> tuple[Any, Origin]:
+    def _callee(self, eqn: Any, read: Sequence[Any], here: Origin) -> tuple[Any, Origin]:
         name = eqn.primitive.name
         if name in REMAT and here.remat is None:
             return eqn.params["jaxpr"], replace(here, remat=eqn)
@@ -248,7 +251,7 @@ class _Flattener:
         callee = eqn.params[INLINED[name]]
         label = str(eqn.params.get("name", "")).strip("<>")
         if is_library(callee):
-            return callee, replace(here, call=here.call or Call(label.strip("_"), eqn))
+            return callee, replace(here, call=here.call or Call(label.strip("_"), eqn.replace(invars=list(read))))
         return callee, replace(here, scope=(*here.scope, label)) if label.isidentifier() and label != "lambda" else here
 
 

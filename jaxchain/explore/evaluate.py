@@ -6,20 +6,27 @@ identity with a second input that does nothing; the cotangent of that input is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
+from jaxchain.discovery.name import word
 from jaxchain.discovery.program import Equation, Program, is_inexact, is_var
 from jaxchain.discovery.segment import new_jaxpr
 
-__all__ = ["Values", "evaluate"]
+__all__ = ["REFUSALS", "Values", "check_numbers", "constant_direction", "evaluate"]
 
 REFUSALS = (TypeError, ValueError, NotImplementedError)
 """What JAX raises where a mode does not exist."""
+
+Run = tuple[Equation, Callable[..., list[Any]]]
+"""An equation, and the function that it is of the variables that it reads."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +50,47 @@ def evaluate(program: Program, inputs: Sequence[Any], tangents: Sequence[Any], c
         One array a variable of ``program.invars``; tangents float0 where there is none.
     cotangents
         One array an entry of ``program.outs``; float0 where there is none.
+
+    Returns
+    -------
+    Values
+        Of arguments, constants and everything computed from them.
     """
     runs = list(_runs(program.equations))
-    variables = [*program.invars, *(var for equation in program.equations for var in equation.writes)]
-    notes: list[str] = []
+    written = [var for equation in program.equations for var in equation.writes]
+    variables = [*program.invars, *program.constants, *written]
 
     def forward(*given: Any) -> list[Any]:
         env = _interpret(runs, _begin(program, given), lambda _, value: value)
         return [env[var] for var in variables]
 
+    notes: list[str] = []
     try:
         primals, moved = jax.jvp(forward, tuple(inputs), tuple(tangents))
     except REFUSALS as error:
         primals, moved = forward(*inputs), None  # whatever is wrong with the function itself is raised here
-        notes.append(f"No tangents: {_first_line(error)}")
+        notes.append(f"No tangents: {_reason(error, runs, dict(zip(variables, primals, strict=True)), _push)}")
     values = dict(zip(variables, primals, strict=True))
-    tapped = [var for var in variables if is_inexact(var)]
+    pull = partial(_pull_back, program, runs, values, cotangents)
+    try:
+        pulled = pull(variables)
+    except REFUSALS as error:
+        reason = _reason(error, runs, values, _pull)
+        try:
+            pulled = pull(_active(program))
+            notes.append(f"No cotangents of what does not depend on the arguments: {reason}")
+        except REFUSALS:
+            pulled = {}
+            notes.append(f"No cotangents: {reason}")
+    pushed = {} if moved is None else {v: t for v, t in zip(variables, moved, strict=True) if is_inexact(v)}
+    return Values(values, pushed, pulled, tuple(notes))
+
+
+def _pull_back(
+    program: Program, runs: Sequence[Run], values: dict[Any, Any], cotangents: Sequence[Any], wanted: Iterable[Any]
+) -> dict[Any, Any]:
+    """The cotangents of the variables ``wanted``, as far as they have any: one VJP."""
+    tapped = [var for var in wanted if is_inexact(var)]
 
     def backward(*taps: Any) -> list[Any]:
         tap_of = dict(zip(tapped, taps, strict=True))
@@ -66,33 +98,28 @@ def evaluate(program: Program, inputs: Sequence[Any], tangents: Sequence[Any], c
         def through(var: Any, value: Any) -> Any:
             return _tap(value, tap_of[var]) if var in tap_of else value
 
-        begun = {var: through(var, value) for var, value in _begin(program, inputs).items()}
-        env = _interpret(runs, begun, through)
+        begun = _begin(program, [values[var] for var in program.invars])
+        env = _interpret(runs, {var: through(var, value) for var, value in begun.items()}, through)
         return [env[atom] if is_var(atom) else jnp.asarray(atom.val, atom.aval.dtype) for atom in program.outs]
 
-    try:
-        _, pull = jax.vjp(backward, *(jnp.zeros_like(values[var]) for var in tapped))
-        pulled = pull(list(cotangents))
-    except REFUSALS as error:
-        pulled = None
-        notes.append(f"No cotangents: {_first_line(error)}")
-    return Values(
-        {**values, **program.constants},
-        {} if moved is None else {v: t for v, t in zip(variables, moved, strict=True) if is_inexact(v)},
-        {} if pulled is None else dict(zip(tapped, pulled, strict=True)),
-        tuple(notes),
-    )
+    _, pull = jax.vjp(backward, *(jnp.zeros_like(values[var]) for var in tapped))
+    return dict(zip(tapped, pull(list(cotangents)), strict=True))
+
+
+def _active(program: Program) -> list[Any]:
+    """What carries a derivative of the arguments: all that `jax.vjp` of the function itself has to go through."""
+    active = dict.fromkeys(filter(is_inexact, program.invars))
+    for equation in program.equations:
+        if equation.name != "stop_gradient" and any(var in active for var in equation.reads):
+            active.update(dict.fromkeys(filter(is_inexact, equation.writes)))
+    return list(active)
 
 
 def _begin(program: Program, given: Sequence[Any]) -> dict[Any, Any]:
     return {**program.constants, **dict(zip(program.invars, given, strict=True))}
 
 
-Run = tuple[Equation, Callable[..., list[Any]]]
-
-
 def _runs(equations: Sequence[Equation]) -> Iterator[Run]:
-    """Each equation with the function that it is, of the variables that it reads."""
     from jax.extend.core import ClosedJaxpr, jaxpr_as_fun  # pyright: ignore[reportPrivateImportUsage]
 
     for equation in equations:
@@ -121,5 +148,49 @@ def _tap(value: jax.Array, tap: jax.Array) -> jax.Array:
 _tap.defvjp(lambda value, _: (value, None), lambda _, cotangent: (cotangent, cotangent))
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".") + "."
+def _reason(
+    error: Exception, runs: Sequence[Run], values: dict[Any, Any], mode: Callable[[Any, Sequence[Any]], Any]
+) -> str:
+    """Why a mode does not exist, in JAX's words, and the first equation alone that refuses it."""
+    text = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+    for equation, call in runs:
+        try:
+            mode(call, [values[var] for var in _read(equation)])
+        except REFUSALS:
+            return f"{text} ({word(equation)}, {equation.site})."
+    return f"{text}."
+
+
+def _push(call: Callable[..., Any], read: Sequence[Any]) -> Any:
+    return jax.jvp(call, tuple(read), tuple(constant_direction(read, 1)))
+
+
+def _pull(call: Callable[..., Any], read: Sequence[Any]) -> Any:
+    out, pull = jax.vjp(call, *read)
+    return pull(constant_direction(out, 1))
+
+
+def constant_direction(point: Any, value: float) -> Any:
+    """A tangent or cotangent of ``point``, a tree of arrays or shapes: ``value`` everywhere, float0 where there is none."""
+
+    def one(leaf: Any) -> Any:
+        like = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
+        if jnp.issubdtype(like.dtype, jnp.inexact):
+            return jnp.full(like.shape, value, like.dtype)
+        return np.zeros(like.shape, jax.dtypes.float0)
+
+    return jax.tree.map(one, point)
+
+
+def check_numbers(args: tuple[Any, ...], shower: str) -> None:
+    """Refuse arguments that are mere shapes, or traced.
+
+    Raises
+    ------
+    TypeError
+        Names the argument.
+    """
+    for number, arg in enumerate(args):
+        if any(isinstance(leaf, jax.ShapeDtypeStruct | Tracer) for leaf in jax.tree.leaves(arg)):
+            msg = f"{shower} shows numbers, but argument {number} has only shapes. Give arrays, and call it outside jit, vmap and grad."
+            raise TypeError(msg)

@@ -1,6 +1,6 @@
 """One equation of a program as a person would write it: ``v1 × v2``, ``sin(v3)``, ``sum(v4, axis 0)``.
 
-One entry a primitive in `FORMULAE`; what has none is written as a call of its name.
+One entry a primitive in `BINARY` or `FORMULAE`; what has none is written as a call of its name.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ from typing import Any
 import numpy as np
 
 from jaxchain.discovery.name import word
-from jaxchain.discovery.program import Equation, is_var
+from jaxchain.discovery.program import Equation, is_inexact, is_var
 from jaxchain.values import scalar
 
-__all__ = ["formula"]
+__all__ = ["called", "formula", "literal"]
 
-Written = Callable[..., str]
+TOLD = 6
+"""How many operands a formula names."""
 
 BINARY = {
     "add": "+", "add_any": "+", "and": "&", "div": "/", "eq": "==", "ge": ">=", "gt": ">", "le": "<=", "lt": "<", "mul": "×",
-    "ne": "!=", "or": "|", "pow": "**", "rem": "%", "sub": "-",
+    "ne": "!=", "or": "|", "pow": "**", "sub": "-", "xor": "^",
 }  # fmt: skip
+"""Not the remainder: where a number is negative, JAX's differs from ``%``, as its quotient of integers from ``//``."""
+
+REDUCTIONS = {"reduce_and": "all", "reduce_or": "any"}
 
 
 def formula(equation: Equation, names: Callable[[Any], str]) -> str:
@@ -35,22 +39,32 @@ def formula(equation: Equation, names: Callable[[Any], str]) -> str:
         The name of a variable; literals are written as their values.
     """
     eqn = equation.eqn
-    read = [names(atom) if is_var(atom) else _literal(atom) for atom in eqn.invars]
+    read = [names(atom) if is_var(atom) else literal(atom) for atom in eqn.invars]
     name = eqn.primitive.name
-    if name in BINARY:
-        return f"{read[0]} {BINARY[name]} {read[1]}"
+    if name in BINARY and (name != "div" or is_inexact(eqn.outvars[0])):
+        left, right = (f"({text})" if text.startswith("-") else text for text in read)
+        return f"{left} {BINARY[name]} {right}"
     if name in FORMULAE:
         return FORMULAE[name](eqn, *read)
-    if name.startswith(("reduce_", "cum", "arg")) and read:
-        axes = eqn.params.get("axes", (eqn.params.get("axis"),))
-        whole = len(axes) == len(eqn.invars[0].aval.shape)
-        return f"{name.removeprefix('reduce_')}({read[0]}{'' if whole else f', axis {_list(axes)}'})"
-    return f"{word(equation)}({', '.join(read)})"
+    if "axes" in eqn.params and len(read) == 1:
+        return _reduction(eqn, read[0])
+    if name.startswith("cum"):
+        return called(name, [*read, *_axis(eqn), *(["reverse"] if eqn.params["reverse"] else [])])
+    return called(word(equation).replace("-", "_"), read)
 
 
-def _literal(atom: Any) -> str:
+def called(name: str, read: Sequence[str], most: int = TOLD) -> str:
+    """A call: ``name(v1, v2)``, of too many operands the first ones alone."""
+    told = read if len(read) <= most else [*read[: most - 1], "…"]
+    return f"{name}({', '.join(told)})"
+
+
+def literal(atom: Any) -> str:
+    """A literal's value in short."""
     value = np.asarray(atom.val)
-    return scalar(value) if not value.shape else f"[{value.size} numbers]"
+    if value.shape:
+        return f"[{value.size} numbers]"
+    return f"({scalar(value)})" if np.iscomplexobj(value) else scalar(value)
 
 
 def _list(numbers: Sequence[Any]) -> str:
@@ -61,6 +75,31 @@ def _shape(eqn: Any) -> str:
     return "×".join(map(str, eqn.outvars[0].aval.shape)) or "scalar"
 
 
+def _rank(eqn: Any) -> int:
+    return len(eqn.invars[0].aval.shape)
+
+
+def _reduction(eqn: Any, x: str) -> str:
+    name, axes = str(eqn.primitive.name), eqn.params["axes"]
+    along = [] if len(axes) == _rank(eqn) else [f"axis {_list(axes)}"]
+    return called(REDUCTIONS.get(name, name.removeprefix("reduce_")), [x, *along])
+
+
+def _axis(eqn: Any) -> list[str]:
+    """The axis along which something is done, where there are several."""
+    return [f"axis {eqn.params['axis']}"] if _rank(eqn) > 1 else []
+
+
+def _broadcast(eqn: Any, x: str, *_: str) -> str:
+    """Axes align from the last one, as NumPy's do, where nothing else is said."""
+    before, after = (atom.aval for atom in (eqn.invars[0], eqn.outvars[0]))
+    if before.size == after.size:
+        return called("reshape", [x, _shape(eqn)])
+    axes = eqn.params["broadcast_dimensions"]
+    trailing = tuple(axes) == tuple(range(after.ndim - len(axes), after.ndim))
+    return called("broadcast", [x, _shape(eqn), *([] if trailing else [f"axis {_list(axes)}"])])
+
+
 def _dot(eqn: Any, left: str, right: str) -> str:
     """``@`` where NumPy's product of vectors and matrices means the same."""
     (contracted, with_), (batch, _) = eqn.params["dimension_numbers"]
@@ -68,28 +107,45 @@ def _dot(eqn: Any, left: str, right: str) -> str:
     plain = not batch and tuple(contracted) == (ranks[0] - 1,) and tuple(with_) == (max(ranks[1] - 2, 0),)
     if plain and max(ranks) <= 2:
         return f"{left} @ {right}"
-    return f"dot({left}, {right}; axes {_list(contracted)} and {_list(with_)})"
+    along = f"; axes {_list(contracted)} and {_list(with_)}" if contracted else ""
+    return f"dot({left}, {right}{along}{f'; batch {_list(batch)}' if batch else ''})"
 
 
-FORMULAE: dict[str, Written] = {
-    "broadcast_in_dim": lambda eqn, x, *_: f"broadcast({x}, {_shape(eqn)})",
+def _select(_: Any, which: str, *cases: str) -> str:
+    """``where`` for two cases, of which JAX names the one for false first."""
+    return called("where", [which, *reversed(cases)]) if len(cases) == 2 else called("select", [which, *cases])
+
+
+def _slice(eqn: Any, x: str) -> str:
+    sizes = eqn.invars[0].aval.shape
+    strides = eqn.params["strides"] or (1,) * len(sizes)
+    parts = zip(eqn.params["start_indices"], eqn.params["limit_indices"], strides, sizes, strict=True)
+    return f"{x}[{', '.join(_part(*part) for part in parts)}]"
+
+
+def _part(start: int, stop: int, step: int, size: int) -> str:
+    whole = ":" if (start, stop) == (0, size) else f"{start}:{stop}"
+    return whole if step == 1 else f"{whole}:{step}"
+
+
+FORMULAE: dict[str, Callable[..., str]] = {
+    "broadcast_in_dim": _broadcast,
+    "concatenate": lambda eqn, *read: called(
+        "concatenate", [*read, *([f"axis {eqn.params['dimension']}"] if _rank(eqn) > 1 else [])]
+    ),
     "convert_element_type": lambda eqn, x: f"{eqn.params['new_dtype']}({x})",
     "copy": lambda _, x: x,
     "dot_general": _dot,
     "integer_pow": lambda eqn, x: f"{x} ** {eqn.params['y']}",
+    "iota": lambda eqn, *_: f"iota({_shape(eqn)})",
     "neg": lambda _, x: f"-{x}",
     "not": lambda _, x: f"~{x}",
     "reshape": lambda eqn, x, *_: f"reshape({x}, {_shape(eqn)})",
-    "scan": lambda eqn, *read: f"scan({', '.join(read)}; {eqn.params['length']} steps)",
-    "select_n": lambda _, which, *cases: f"where({which}, {', '.join(reversed(cases))})",
-    "slice": lambda eqn, x: f"{x}[{_slices(eqn.params)}]",
+    "scan": lambda eqn, *read: f"{called('scan', read)[:-1]}; {eqn.params['length']} steps)",
+    "select_n": _select,
+    "slice": _slice,
+    "split": lambda eqn, x: called("split", [x, *_axis(eqn)]),
     "square": lambda _, x: f"{x} ** 2",
     "squeeze": lambda eqn, x: f"reshape({x}, {_shape(eqn)})",
     "transpose": lambda eqn, x: f"transpose({x}, {_list(eqn.params['permutation'])})",
 }
-
-
-def _slices(params: Any) -> str:
-    strides = params["strides"] or (1,) * len(params["start_indices"])
-    parts = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
-    return ", ".join(f"{start}:{stop}" + (f":{step}" if step != 1 else "") for start, stop, step in parts)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxchain.discovery.program import Equation, Program, is_var
+import jax.numpy as jnp
+
+from jaxchain.discovery.program import Call, Equation, Program, is_inexact, is_var
 from jaxchain.explore.evaluate import Values
-from jaxchain.explore.formula import formula
+from jaxchain.explore.formula import called, formula, literal
 
 __all__ = ["TraceRow", "rows_of"]
 
 READ = 4
-"""How many inputs the formula of a folded call names."""
+"""How many inputs the formula of a folded call names, and how many results that of any row."""
+
+
+MANY = 8
+"""More arrays than this of one argument, or more constants, are one row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +38,8 @@ class TraceRow:
     source
         The user's line, ``model.py:12``; empty where it is not known.
     primal, tangent, cotangent
-        Arrays; ``None`` where there is none: for integers, or where that mode does not exist.
+        Arrays, where several values are computed a tuple of them; ``None`` where there is none: for
+        integers, or where that mode does not exist.
     call
         Of a fold: the library function, module or loop step that its rows belong to.
     rows
@@ -79,9 +87,11 @@ class _Names(dict[Any, str]):
         written = (var for equation in program.equations for var in equation.writes)
         self.update({var: f"v{k}" for k, var in enumerate(written, start=1)})
 
-    def of(self, atoms: Sequence[Any]) -> str:
-        """Several names, with commas."""
-        return ", ".join(self[var] for var in atoms)
+    def row(self, written: Sequence[Any]) -> tuple[str, str]:
+        """What a row is named that computes these variables, and how its formula begins."""
+        names = [self[var] for var in written] or ["_"]
+        told = names if len(names) <= READ else [names[0], "…", names[-1]]
+        return ", ".join(names), f"{', '.join(told)} = "
 
 
 def rows_of(
@@ -102,13 +112,29 @@ def rows_of(
     folded = folder.fold(entries, 0)
     while len(folded) == 1 and folded[0].rows:  # what holds everything folds nothing
         folded = list(folded[0].rows)
-    last = [
-        TraceRow(result, f"{result} = {names[atom]}", "", *_values(values, [atom])[:2], cotangent)
-        if is_var(atom)
-        else TraceRow(result, f"{result} = {atom.val}", "", atom.val, None, cotangent)
-        for result, atom, cotangent in zip(results, program.outs, cotangents, strict=True)
-    ]
-    return *first, *folded, *last
+    last = [_result(*one, values, names) for one in zip(results, program.outs, cotangents, strict=True)]
+    return *_gathered(first), *folded, *last
+
+
+def _gathered(rows: Sequence[TraceRow]) -> list[TraceRow]:
+    """The same rows, those of one argument folded where it holds many arrays: a model's parameters, say."""
+    gathered: list[TraceRow] = []
+    for word, run in itertools.groupby(rows, key=lambda row: re.split(r"[.\[]", row.formula.partition(" = ")[2])[0]):
+        members = tuple(run)
+        name = f"{members[0].name} … {members[-1].name}"
+        fold = TraceRow(name, f"{name} = {word}, {len(members)} arrays", call=word, rows=members)
+        gathered += [fold] if len(members) > MANY else members
+    return gathered
+
+
+def _result(name: str, atom: Any, cotangent: Any, values: Values, names: _Names) -> TraceRow:
+    """The row of one result; a literal's derivative is zero."""
+    seed = cotangent if is_inexact(atom) and values.cotangents else None
+    if is_var(atom):
+        return TraceRow(name, f"{name} = {names[atom]}", "", *_values(values, [atom])[:2], seed)
+    primal = jnp.asarray(atom.val, atom.aval.dtype)
+    tangent = jnp.zeros_like(primal) if is_inexact(atom) and values.tangents else None
+    return TraceRow(name, f"{name} = {literal(atom)}", "", primal, tangent, seed)
 
 
 class _Folder:
@@ -135,8 +161,8 @@ class _Folder:
     def row(self, entry: _Entry) -> TraceRow:
         """One equation."""
         equation, written = entry.equation, entry.equation.writes
-        name = self.names.of(written) or "_"
-        text = f"{name} = {formula(equation, self.names.__getitem__)}"
+        name, start = self.names.row(written)
+        text = start + formula(equation, self.names.__getitem__)
         site = str(equation.site) if equation.site.file else ""
         return TraceRow(name, text, site, *_values(self.values, written), scope=equation.origin.scope)
 
@@ -147,19 +173,23 @@ class _Folder:
         label = step if isinstance(step, str) else step.name
         if len(inner) == 1 and inner[0].rows:  # a module that holds one module alone
             label, inner = f"{label}/{inner[0].call}", list(inner[0].rows)
-        made = [var for entry in members for var in entry.equation.writes]
+        made = dict.fromkeys(var for entry in members for var in entry.equation.writes)
         returned = [var for var in made if self.last_read.get(var, -1) > members[-1].number]
-        read = dict.fromkeys(var for entry in members for var in entry.equation.reads)
-        given = [self.names[var] for var in read if var not in set(made)]
-        shown = given if len(given) <= READ else [*given[: READ - 1], "…"]
-        name = self.names.of(returned) or "_"
+        read = dict.fromkeys(var for entry in members for var in entry.equation.reads if var not in made)
+        if isinstance(step, Call) and all(atom in self.names for atom in step.eqn.invars if is_var(atom)):
+            read = step.eqn.invars  # as the caller wrote them, in order and with literals
+        given = [self.names[atom] if is_var(atom) else literal(atom) for atom in read]
+        name, start = self.names.row(returned)
         site = next((str(e.equation.site) for e in members if e.equation.site.file), "")
-        text = f"{name} = {label}({', '.join(shown)})"
+        text = start + called(label, given, READ)
         return TraceRow(name, text, site, *_values(self.values, returned), label, tuple(inner), members[0].path[:depth])
 
 
 def _values(values: Values, variables: Sequence[Any]) -> tuple[Any, Any, Any]:
-    """Primal, tangent and cotangent of one variable; nothing of several."""
-    if len(variables) != 1:
-        return None, None, None
-    return tuple(of.get(variables[0]) for of in (values.primals, values.tangents, values.cotangents))  # pyright: ignore[reportReturnType]
+    """Primal, tangent and cotangent of one variable; of several, a tuple each."""
+    columns = ([of.get(var) for var in variables] for of in (values.primals, values.tangents, values.cotangents))
+    primal, tangent, cotangent = (
+        None if all(value is None for value in column) else column[0] if len(column) == 1 else tuple(column)
+        for column in columns
+    )
+    return primal, tangent, cotangent

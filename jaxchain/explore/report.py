@@ -16,11 +16,9 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-import jax
-from jax.core import Tracer
-
 from jaxchain.chain import Chain
 from jaxchain.discovery import discover
+from jaxchain.explore.evaluate import check_numbers
 from jaxchain.explore.page import page
 from jaxchain.html import render
 
@@ -86,7 +84,7 @@ def report(
     """
     target = Path(path)
     _check_target(target, force=force)
-    _check_values(args)
+    check_numbers(args, "A report")
     chain = fun if isinstance(fun, Chain) else discover(fun, *args, argnum=argnum)
     title = title or _title(fun)
     with _telling(progress) as say:
@@ -126,15 +124,6 @@ def _check_target(target: Path, *, force: bool) -> None:
 def _is_ours(target: Path) -> bool:
     with target.open("rb") as file:
         return OURS.encode() in file.read(4096)
-
-
-def _check_values(args: tuple[Any, ...]) -> None:
-    for number, arg in enumerate(args):
-        if any(isinstance(leaf, jax.ShapeDtypeStruct | Tracer) for leaf in jax.tree.leaves(arg)):
-            msg = (
-                f"A report shows numbers, but argument {number} has only shapes. Give arrays, and call it outside jit."
-            )
-            raise TypeError(msg)
 
 
 def _write(target: Path, text: str) -> None:

@@ -9,24 +9,23 @@ survey, JMLR 2018, tables 2 and 3; Griewank and Walther, Evaluating Derivatives,
 
 from __future__ import annotations
 
-import inspect
 import itertools
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.discovery.find import UNROLL_LIMIT, check_function, trace_program
 from jaxchain.discovery.program import flatten
-from jaxchain.explore.evaluate import evaluate
+from jaxchain.explore.evaluate import check_numbers, constant_direction, evaluate
 from jaxchain.explore.nest import TraceRow, rows_of
-from jaxchain.flat import check_like, is_inexact
+from jaxchain.flat import check_like, is_float0, is_inexact
 from jaxchain.html import render
 from jaxchain.table import Table
 from jaxchain.values import summary
@@ -35,6 +34,11 @@ __all__ = ["Trace", "TraceRow", "trace"]
 
 SHOWN = 60
 """How many rows a terminal is given; notebooks get ten times as many."""
+
+HEADER = ("trace", "source", "primal ↓", "tangent ↓", "cotangent ↑")
+
+LOOKS = ((True, True), (False, True), (False, False))
+"""(pictures, source): what a terminal is shown, less where it is narrow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,13 +73,13 @@ class Trace:
             If there is none.
         """
         for row in self.rows:
-            if name in row.name.split(", "):
+            if name == row.name or name in row.name.split(", "):
                 return row
         msg = f"No row is named {name!r}. There are {', '.join(row.name for row in self.rows[:8])} and so on."
         raise KeyError(msg)
 
     def unfold(self, name: str | None = None) -> Trace:
-        """The same trace with the calls and modules of this name shown open; ``None``: all of them.
+        """The same trace with the calls and modules of this name, or a part of it, shown open; ``None``: all of them.
 
         Raises
         ------
@@ -85,10 +89,11 @@ class Trace:
         if name is None:
             return replace(self, opened=None)
         known = list(dict.fromkeys(row.call for row, _ in self.walk(everything=True) if row.rows))
-        if name not in known:
+        named = {call for call in known if name in (call, *call.split("/"))}
+        if not named:
             msg = f"Nothing named {name!r} is folded. Folded: {', '.join(known[:8]) or 'nothing'}."
             raise KeyError(msg)
-        return replace(self, opened=None if self.opened is None else self.opened | {name})
+        return replace(self, opened=None if self.opened is None else self.opened | named)
 
     def walk(self, *, everything: bool = False) -> Iterator[tuple[TraceRow, int]]:
         """Rows in order with their depth, folds before what they hold; closed ones alone unless ``everything``."""
@@ -102,16 +107,24 @@ class Trace:
         return inside(self.tree, 0)
 
     def __str__(self) -> str:
-        shown = list(self.walk())
-        opened = {id(row) for (row, depth), (_, after) in itertools.pairwise(shown) if after > depth}
-        cells = [_cells(row, depth, is_open=id(row) in opened) for row, depth in shown]
-        notes = list(self.notes)
-        if (left_out := len(cells) - SHOWN) > 0:
-            cells = [*cells[: SHOWN // 2], (f"… {left_out} rows …", "", "", "", ""), *cells[-SHOWN // 2 :]]
+        room = shutil.get_terminal_size(fallback=(120, 24)).columns
+        looks = (self._table(picture=picture, source=source) for picture, source in LOOKS)
+        fitting = next((table for table in looks if sum(_widths(table)) <= room), None)
+        return str(fitting or _cut(self._table(picture=False, source=False), room))
+
+    def _table(self, *, picture: bool, source: bool) -> Table:
+        walked = list(self.walk())
+        opened = {id(row) for (row, depth), (_, after) in itertools.pairwise(walked) if after > depth}
+        left_out, notes = max(len(walked) - SHOWN, 0), list(self.notes)
+        shown = [*walked[: SHOWN // 2], *walked[-SHOWN // 2 :]] if left_out else walked
+        cells = [_cells(row, depth, is_open=id(row) in opened, picture=picture) for row, depth in shown]
+        if left_out:
+            cells.insert(SHOWN // 2, (f"… {left_out} rows …", "", "", "", ""))
             notes.append(f"{left_out} rows are left out here; all are in .rows.")
-        if any(row.rows and id(row) not in opened for row, _ in shown):
+        if any(row.rows and id(row) not in opened for row, _ in walked):
             notes.append("+ holds more rows: .unfold() shows them all, .unfold(name) those of one name.")
-        return str(Table("Evaluation trace", ("trace", "source", "primal ↓", "tangent ↓", "cotangent ↑"), cells, notes))
+        kept = [0, 1, 2, 3, 4] if source else [0, 2, 3, 4]
+        return Table("Evaluation trace", [HEADER[k] for k in kept], [[row[k] for k in kept] for row in cells], notes)
 
     def _repr_html_(self) -> str:
         rows, left_out = _first(self.tree, 10 * SHOWN)
@@ -184,73 +197,95 @@ def trace(
     --------
     >>> print(jc.trace(lambda x1, x2: jnp.log(x1) + x1 * x2 - jnp.sin(x2), 2.0, 5.0, tangent=(1.0, 0.0)))
     """
-    if not args:
-        msg = "trace needs the arguments at which the function is evaluated, but none were given."
-        raise TypeError(msg)
     check_function(fun, args, "trace")
+    check_numbers(args, "A trace")
+    leaves, last = jax.tree.leaves(args), len(jax.tree.leaves(args[-1:]))
+    if not leaves:
+        msg = "A trace is of a function at its arguments, but no array was given among them. Make what the function closes over an argument."
+        raise TypeError(msg)
     with uncollected():
         closed, out = trace_program(fun, args)
-    leaves, last = jax.tree.leaves(args), len(jax.tree.leaves(args[-1]))
-    program = flatten(closed, lambda invars: invars[len(invars) - last :], unroll_limit)
-    inputs = [jnp.asarray(leaf, var.aval.dtype) for leaf, var in zip(leaves, program.invars, strict=True)]
+        program = flatten(closed, lambda invars: invars[len(invars) - last :], unroll_limit)
     tangents = jax.tree.leaves(_tangent(args, tangent))
-    result = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), out)
-    cotangents = jax.tree.leaves(_direction(result, result if cotangent is None else cotangent, "cotangent", "output"))
-    values = evaluate(program, inputs, tangents, cotangents)
+    if cotangent is None:
+        cotangent = constant_direction(out, 1)
+    cotangents = jax.tree.leaves(_direction(out, cotangent, "cotangent", "output"))
+    values = evaluate(program, list(map(jnp.asarray, leaves)), tangents, cotangents)
     notes = list(values.notes)
     if not any(map(is_inexact, leaves)):
-        notes.append("Every argument is an integer, so nothing has a derivative: give 2.0 instead of 2.")
-    return Trace(rows_of(program, values, _arguments(fun, args), _paths("y", out), cotangents), notes=tuple(notes))
+        notes.append("No argument is a real or complex number, so nothing has a derivative: give 2.0 instead of 2.")
+    rows = rows_of(program, values, _arguments(fun, args, closed), _results(out), cotangents)
+    return Trace(rows, notes=tuple(notes))
 
 
 def _tangent(args: tuple[Any, ...], tangent: Any) -> tuple[Any, ...]:
     """One tangent an argument, from what the caller gave."""
+    alone = not isinstance(tangent, tuple) or jax.tree.structure(tangent) == jax.tree.structure(args[0])
     if tangent is None:
-        tangent = (*jax.tree.map(jnp.zeros_like, args[:-1]), jax.tree.map(jnp.ones_like, args[-1]))
-    elif len(args) == 1 and not (isinstance(tangent, tuple) and len(tangent) == 1):
+        tangent = (*constant_direction(args[:-1], 0), constant_direction(args[-1], 1))
+    elif len(args) == 1 and alone:
         tangent = (tangent,)
     return _direction(args, tangent, "tangent", "arguments")
 
 
 def _direction(point: Any, given: Any, kind: str, place: str) -> Any:
     """A tangent or cotangent as arrays like ``point``; whatever is given for integers has no meaning."""
-    leaves, tree = jax.tree.flatten(point)
+    like = constant_direction(point, 0)
+    leaves, tree = jax.tree.flatten(like)
     parts, same = jax.tree.flatten(given)
     if tree == same:
         given = tree.unflatten([_part(part, leaf) for part, leaf in zip(parts, leaves, strict=True)])
-    return check_like(given, tree.unflatten(map(jnp.asarray, leaves)), kind, place)
+    return check_like(given, like, kind, place)
 
 
-def _part(part: Any, leaf: Any) -> Any:
-    if not is_inexact(leaf):
-        return np.zeros(np.shape(leaf), jax.dtypes.float0)
-    return jnp.asarray(part, jnp.result_type(leaf)) if isinstance(part, int | float | complex) else part
+def _part(part: Any, like: Any) -> Any:
+    if is_float0(like):
+        return like
+    return jnp.asarray(part, like.dtype) if isinstance(part, int | float | complex) else part
 
 
-def _arguments(fun: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
+def _arguments(fun: Callable[..., Any], args: tuple[Any, ...], closed: Any) -> list[str]:
     """What the caller names every array among the arguments: ``x``, ``params['w']``."""
-    of_chain = isinstance(fun, Chain) and len(args) <= 2
-    words = ("params", "x")[-len(args) :] if of_chain else _parameters(fun, args)
+    if isinstance(fun, Chain) and len(args) <= 2:
+        words = ("params", "x")[-len(args) :]
+    else:
+        known = closed.jaxpr.debug_info.arg_names
+        if len(known) == len(closed.in_avals) and all(known):
+            return list(known)
+        words = [f"x{k}" for k in range(1, len(args) + 1)] if len(args) > 1 else ["x"]
     return [name for word, arg in zip(words, args, strict=True) for name in _paths(word, arg)]
 
 
-def _parameters(fun: Callable[..., Any], args: tuple[Any, ...]) -> Sequence[str]:
-    """The names of a function's positional parameters; numbered where it does not tell."""
-    numbered = [f"x{k}" for k in range(1, len(args) + 1)] if len(args) > 1 else ["x"]
-    try:
-        bound = inspect.signature(fun).bind(*args)
-    except (TypeError, ValueError):
-        return numbered
-    names = [name for name, value in bound.arguments.items() if any(value is arg for arg in args)]
-    return names if len(names) == len(args) else numbered
+def _results(out: Any) -> list[str]:
+    """``y``, or ``y1``, ``y2``, … of a tuple; the leaves of a pytree by their paths."""
+    if type(out) is tuple:
+        return [name for k, part in enumerate(out, start=1) for name in _paths(f"y{k}", part)]
+    return _paths("y", out)
 
 
 def _paths(word: str, tree: Any) -> list[str]:
     return [word + keystr(path) for path, _ in tree_flatten_with_path(tree)[0]]
 
 
-def _cells(row: TraceRow, depth: int, *, is_open: bool) -> tuple[str, ...]:
-    """A row as text: indented by its depth, a closed fold marked."""
+def _cells(row: TraceRow, depth: int, *, is_open: bool, picture: bool) -> tuple[str, ...]:
+    """A row as text: indented by its depth, a closed fold marked; its values' shape is told once."""
     mark = "" if not row.rows else "- " if is_open else "+ "
-    values = (summary(value) for value in (row.primal, row.tangent, row.cotangent))
-    return "  " * depth + mark + row.formula, row.source, *values
+    values = (row.primal, row.tangent, row.cotangent)
+    told = (summary(value, shape=not k, picture=picture) for k, value in enumerate(values))
+    return "  " * depth + mark + row.formula, row.source, *told
+
+
+def _widths(table: Table) -> list[int]:
+    """Characters that each column takes, the space before it included."""
+    columns = zip(table.header, *table.rows, strict=True)
+    return [max(map(len, column)) + (2 if number else 0) for number, column in enumerate(columns)]
+
+
+def _cut(table: Table, room: int) -> Table:
+    """The same table with the middle of long formulae left out, so that the values are there."""
+    left = max(room - sum(_widths(table)[1:]), 16)
+
+    def short(text: str) -> str:
+        return text if len(text) <= left else f"{text[: left // 2]}…{text[-((left - 1) // 2) :]}"
+
+    return replace(table, rows=[(short(text), *rest) for text, *rest in table.rows])

@@ -20,6 +20,7 @@ import numpy as np
 from jaxchain.chain import Chain
 from jaxchain.discovery.count import flops
 from jaxchain.discovery.program import flatten
+from jaxchain.explore.evaluate import REFUSALS
 from jaxchain.explore.picture import Floats
 from jaxchain.flat import Coordinates, check_like, map_basis, require_inexact
 from jaxchain.stage import Side, Stage, State
@@ -39,9 +40,6 @@ ENTRIES = 1 << 22
 
 CHUNK = 64
 """Columns pushed at once."""
-
-REFUSALS = (TypeError, ValueError, NotImplementedError)
-"""What JAX raises where a mode does not exist."""
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ def test_a_function_that_returns_something_else_than_arrays_is_refused(returned)
 def test_a_function_that_needs_concrete_values_is_refused_with_jaxs_error_and_a_note(fun):
     with pytest.raises(jax.errors.JAXTypeError) as error:
         jc.discover(fun, X)
-    assert any("jaxchain: discover traces" in note for note in error.value.__notes__)
+    assert any("jaxchain traces the function" in note for note in error.value.__notes__)
 
 
 def test_an_error_of_the_function_itself_comes_through():

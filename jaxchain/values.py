@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxchain.extremes import extreme_of_blocks
 
-__all__ = ["norm", "scalar", "sparkline", "summary"]
+__all__ = ["count", "norm", "scalar", "sparkline", "summary"]
 
 WIDTH = 12
 """The most characters of a sparkline."""
@@ -21,6 +21,11 @@ TOLD = 3
 
 BARS = "▁▂▃▄▅▆▇█"
 SHORT = {"float": "f", "bfloat": "bf", "complex": "c", "int": "i", "uint": "u"}
+
+
+def count(number: int, word: str) -> str:
+    """``1 row``, ``2,000 rows``."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def scalar(value: Any) -> str:

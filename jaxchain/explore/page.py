@@ -24,14 +24,14 @@ from jaxchain.explore.picture import picture
 from jaxchain.explore.trace import trace
 from jaxchain.explore.transforms import transforms
 from jaxchain.explore.walk import Link, Walk, walk
-from jaxchain.explore.ways import count, named, ways
+from jaxchain.explore.ways import named, ways
 from jaxchain.jacobians.compare import compare_modes
 from jaxchain.jacobians.modes import WORTH_IT
 from jaxchain.jacobians.plan import Plan, make_plan
 from jaxchain.plain import plain
 from jaxchain.stage import describe
 from jaxchain.table import si
-from jaxchain.values import summary
+from jaxchain.values import count, summary
 
 __all__ = ["page"]
 

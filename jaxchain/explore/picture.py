@@ -41,12 +41,21 @@ def picture(
         notes.append(
             f"Each cell shows the entry of largest |J| in its block of {-(-m // len(rows))} × {-(-n // len(starts))}."
         )
+    double = not _fits_single(cells)
     return {
         "shape": [m, n if width is None else width],
         "cells": list(cells.shape),
         "rows": rows.tolist(),
         "columns": [int(columns[k]) for k in starts] if columns is not None else starts.tolist(),
-        "values": base64.b64encode(cells.astype("<f4").tobytes()).decode("ascii"),
+        "double": double,
+        "values": base64.b64encode(cells.astype("<f8" if double else "<f4").tobytes()).decode("ascii"),
         "note": " ".join(notes),
         "not_finite": int((~np.isfinite(matrix)).sum()),
     }
+
+
+def _fits_single(cells: Floats) -> bool:
+    """Whether float32 holds every finite entry without overflow or underflow."""
+    strengths = np.abs(cells[np.isfinite(cells) & (cells != 0)])
+    limits = np.finfo(np.float32)
+    return not strengths.size or bool(strengths.min() >= limits.tiny and strengths.max() <= limits.max)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,8 +20,9 @@ from jaxchain.explore.picture import Floats, picture
 from jaxchain.explore.walk import Walk
 from jaxchain.jacobians.bracket import Step
 from jaxchain.jacobians.plan import Plan
+from jaxchain.values import count
 
-__all__ = ["count", "named", "ways"]
+__all__ = ["named", "ways"]
 
 CELLS = 4e5
 """Cells that the pictures of all steps share."""
@@ -41,7 +42,7 @@ def ways(walk: Walk, plan: Plan) -> dict[str, Any]:
     side = max(int(math.sqrt(CELLS / (2 * len(sizes) + len(plan.steps)))), 8)
     prefixes, suffixes = _running(factors), [m.T for m in _running([m.T for m in reversed(factors)])]
     q = len(walk.links)
-    work = [link.work for link in walk.links]
+    pushed, pulled = _each(plan, q, "tangent", plan.forward_cost), _each(plan, q, "adjoint", plan.reverse_cost)
     forward = [
         _step(f"({m}×{sizes[0]}) ← ({m}×{n})({n}×{sizes[0]})", (0, k + 1), k, k, "push", sizes)
         for k, (n, m) in enumerate(pairwise(sizes))
@@ -53,19 +54,14 @@ def ways(walk: Walk, plan: Plan) -> dict[str, Any]:
     return {
         "forward": _way(
             f"Push the {count(sizes[0], 'column')} of the identity through the stages, the first stage first.",
-            forward, _shares(plan.forward_cost, work), prefixes, side,
+            forward, pushed, prefixes, side,
         ),
         "reverse": _way(
             f"Pull the {count(sizes[q], 'row')} of the identity back through the stages, the last stage first.",
-            reverse, _shares(plan.reverse_cost, work[::-1]), suffixes, side,
+            reverse, pulled[::-1], suffixes, side,
         ),
         "mixed": _mixed(plan, sizes, factors, side),
     }  # fmt: skip
-
-
-def count(number: int, word: str) -> str:
-    """``1 row``, ``2,000 rows``."""
-    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def _way(
@@ -89,10 +85,15 @@ def _step(
     return {"text": text, "from": start, "to": stop, "middle": middle, "stage": stage, "kind": kind, "shape": shape}
 
 
-def _shares(total: float, work: Sequence[float]) -> list[float]:
-    """A mode's cost, spread over the stages as their work is."""
-    whole = sum(work)
-    return [total * share / whole if whole else 0.0 for share in work]
+def _each(plan: Plan, q: int, way: Literal["tangent", "adjoint"], total: float) -> list[float]:
+    """What each stage costs in a simple mode; where units hold several stages, in equal shares."""
+    costs = [0.0] * q
+    vectors = plan.sizes[0 if way == "tangent" else -1]
+    for unit, (first, last) in zip(plan.units, _spans(plan), strict=True):
+        cost: float = getattr(unit, way)
+        for stage in range(first, last + 1):
+            costs[stage] += vectors * cost / 2 / (last + 1 - first) if vectors else 0.0
+    return costs if math.isfinite(total) else [math.inf] * q
 
 
 def _running(factors: Sequence[Floats]) -> list[Floats]:
@@ -158,13 +159,10 @@ def _mixed(plan: Plan, sizes: Sequence[int], factors: Sequence[Floats], side: in
             ready[step.start, step.stop] = known
         span = math.floor(places[step.start]), math.ceil(places[step.stop])
         middle = None if step.middle is None else math.floor(places[step.middle])
-        stage = (
-            span[0] if step.kind in ("accumulate tangent", "accumulate adjoint", "eliminate adjoint") else middle or 0
-        )
         steps.append(
             {
                 **_step(
-                    plan.describe(step), span, middle, min(stage, q - 1), KINDS.get(step.kind, "accumulate"), sizes
+                    plan.describe(step), span, middle, _factor(step, places), KINDS.get(step.kind, "accumulate"), sizes
                 ),
                 "shape": [plan.sizes[step.stop], plan.sizes[step.start]],
                 "cost": step.cost,
@@ -173,6 +171,15 @@ def _mixed(plan: Plan, sizes: Sequence[int], factors: Sequence[Floats], side: in
             }
         )
     return {"cost": plan.cost, "start": "Multiply in the order that needs the least work.", "steps": steps}
+
+
+def _factor(step: Step, places: Sequence[float]) -> int:
+    """The stage to look at: the one factor that a step adds, or the first of them that it passes."""
+    if step.middle is None:
+        return math.floor(places[step.start])
+    before_middle, after_middle = math.ceil(places[step.middle]) - 1, math.floor(places[step.middle])
+    single = places[step.middle] - places[step.start] <= 1
+    return before_middle if step.kind == "eliminate adjoint" or (step.kind == "multiply" and single) else after_middle
 
 
 def _matrix(
@@ -190,5 +197,5 @@ def _matrix(
 
     if step.middle is None:
         return between(step.start, step.stop)
-    left, right = between(step.middle, step.stop), between(step.start, step.middle)
-    return None if left is None or right is None else left @ right
+    left, right = ready.get((step.middle, step.stop)), ready.get((step.start, step.middle))
+    return between(step.start, step.stop) if left is None or right is None else left @ right

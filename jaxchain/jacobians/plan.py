@@ -21,6 +21,7 @@ from jaxchain.jacobians.local import Local
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse, unavailable
 from jaxchain.jacobians.unit import Unit, units_of
 from jaxchain.table import Table, Tabular, si
+from jaxchain.values import count
 
 __all__ = ["Plan", "make_plan", "plan", "sparse_plan"]
 
@@ -100,33 +101,35 @@ class Plan(Tabular):
                 "linear": "is its weights, read off",
             }
             how = "tangents" if step.kind.endswith("tangent") else "cotangents"
-            count = self.sizes[step.start if how == "tangents" else step.stop]
-            return f"∂{name[step.stop]}/∂{name[step.start]} " + read.get(kind, f"by {count} {how}")
+            number = self.sizes[step.start if how == "tangents" else step.stop]
+            return f"∂{name[step.stop]}/∂{name[step.start]} " + read.get(kind, f"by {count(number, how[:-1])}")
         whole = f"∂{name[step.stop]}/∂{name[step.start]}"
         left, right = f"∂{name[step.stop]}/∂{name[step.middle]}", f"∂{name[step.middle]}/∂{name[step.start]}"
         if step.kind == "multiply":
             return f"{whole} = {left} · {right}"
         if step.kind == "eliminate tangent":
-            return f"{whole}: push the {self.sizes[step.start]} columns of {right} through to {name[step.stop]}"
-        return f"{whole}: pull the {self.sizes[step.stop]} rows of {left} back to {name[step.start]}"
+            return (
+                f"{whole}: push the {count(self.sizes[step.start], 'column')} of {right} through to {name[step.stop]}"
+            )
+        return f"{whole}: pull the {count(self.sizes[step.stop], 'row')} of {left} back to {name[step.start]}"
 
     def _table(self) -> Table:
         better = min(self.forward_cost, self.reverse_cost)
-        rows = [(self.describe(s), si(s.cost, "")) for s in self.steps if s.cost or s.middle is None]
+        rows = [(self.describe(s), _whole(s.cost)) for s in self.steps if s.cost or s.middle is None]
         if self.whole is not None:
             how = "tangents" if self.whole.forward else "cotangents"
             rows = [
                 (
                     f"∂{self.names[-1]}/∂input, a sparse matrix, by {self.whole.colours} {how}, one a colour",
-                    si(self.cost, ""),
+                    _whole(self.cost),
                 )
             ]
         notes = [
-            f"Forward mode would take {si(self.forward_cost, '')} multiply-adds, reverse mode {si(self.reverse_cost, '')}, "
-            f"this plan {si(self.cost, '')}: {better / self.cost:.3g} times less than the better of the two."
+            f"Forward mode would take {_whole(self.forward_cost)} multiply-adds, reverse mode {_whole(self.reverse_cost)}, "
+            f"this plan {_whole(self.cost)}: {_compared(better / self.cost)}."
             if self.cost
             else "Nothing needs to be multiplied.",
-            f"The narrowest state is {self.waist}, {min(self.sizes)} numbers.",
+            f"The narrowest state is {self.waist}, {count(min(self.sizes), 'number')}.",
             *(
                 [f"To keep within the memory limit, {self.chunk_size} rows or columns are computed at once."]
                 if self.chunk_size
@@ -136,6 +139,16 @@ class Plan(Tabular):
         return Table(
             f"Plan for a Jacobian of {self.sizes[-1]} × {self.sizes[0]}", ("step", "multiply-adds"), rows, notes
         )
+
+
+def _whole(cost: float) -> str:
+    """Multiply-adds for people: half a one is one."""
+    return si(math.ceil(cost) if math.isfinite(cost) else cost, "")
+
+
+def _compared(ratio: float) -> str:
+    better = "the better of the two"
+    return f"{ratio:.3g} times less than {better}" if ratio >= 1.005 else f"as much as {better}"
 
 
 def plan(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int = -1, memory_limit: int | None = None) -> Plan:

@@ -142,7 +142,7 @@ def units_of(found: Found, *, structured: bool = True) -> list[Unit]:
             kind = local.kind
     stages = _stage_of_each(found)
     units = [_unit(found, run, locals_) for run in runs]
-    labels = _labels([stages[_core(run, locals_)] for run in runs], [operation([u.core]) for u in units])
+    labels = _labels([stages[run[-1]] for run in runs], [operation([u.core]) for u in units])
     named = [Unit(label, u.segment, u.core, u.local, structured) for label, u in zip(labels, units, strict=True)]
     return named if len(named) <= MOST else _joined(named, math.ceil(len(named) / MOST))
 

@@ -24,9 +24,10 @@ def plain(value: Any) -> Any:
     ----------
     value
         Dataclasses and named tuples become objects of their public fields, mappings objects with
-        string keys, other iterables and arrays lists, scalar arrays numbers, paths strings. NaN and
-        infinities become ``"NaN"``, ``"Infinity"``, ``"-Infinity"``, complex numbers ``{"re", "im"}``;
-        what has no value, such as a float0 tangent, null.
+        string keys, other iterables and arrays lists, scalar arrays numbers, random keys their words
+        (`jax.random.key_data`), paths strings. NaN and infinities become ``"NaN"``, ``"Infinity"``,
+        ``"-Infinity"``, complex numbers ``{"re", "im"}``; what has no value, such as a float0 tangent,
+        null.
 
     Returns
     -------
@@ -56,6 +57,10 @@ def plain(value: Any) -> Any:
             return {name: plain(getattr(value, name)) for name in public}
         case _ if hasattr(value, "_asdict"):
             return plain(value._asdict())
+        case _ if str(getattr(value, "dtype", "")).startswith("key<"):
+            import jax  # what has keys has it already
+
+            return plain(jax.random.key_data(value))
         case _ if hasattr(value, "__array__"):
             return _array(np.asarray(value))
         case Iterable():

@@ -5,11 +5,11 @@ Layout and wrapping in a terminal are rich's, HTML is Jinja2's; either is import
 
 from __future__ import annotations
 
-import io
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["Table", "Tabular", "si"]
 
@@ -40,33 +40,66 @@ class Table:
     notes: Sequence[str] = ()
 
     def __str__(self) -> str:
-        console = self._console()
-        return "\n".join(line.rstrip() for line in console.export_text(clear=False).splitlines())
+        room = shutil.get_terminal_size(fallback=(120, 24)).columns
+        notes = (line for note in self.notes for line in _wrapped(note, room))
+        lines = (*_wrapped(self.title, room), *(self._columns(room) or self._blocks(room)), *notes)
+        return "\n".join(line.rstrip() for line in lines)
 
     def _repr_html_(self) -> str:
         from jaxchain.html import render
 
         return render("table.html", title=self.title, header=self.header, rows=self.rows, notes=self.notes)
 
-    def _console(self):  # noqa: ANN202
-        from rich.console import Console
-        from rich.table import Table as RichTable
-        from rich.text import Text
+    def _columns(self, room: int) -> list[str]:
+        """Lines of columns side by side, or none where there is no room for their words."""
+        columns = list(zip(self.header, *self.rows, strict=True))
+        whole, words = (_widest(columns, parts) for parts in (str.splitlines, str.split))
+        # A name that is folded cannot be copied: the other columns give way first, up to half the width.
+        least = [min(whole[0], room // 2), *words[1:]]
+        gap = "  " if sum(whole) + 2 * (len(whole) - 1) <= room else " "
+        widths, spare = list[int](), room - sum(least) - len(gap) * (len(least) - 1)
+        if spare < 0:
+            return []
+        for low, high in zip(least, whole, strict=True):
+            widths.append(min(max(high, low), low + spare))
+            spare -= widths[-1] - low
+        return [line for row in (self.header, *self.rows) for line in _side_by_side(row, widths, gap)]
 
-        width = shutil.get_terminal_size(fallback=(120, 24)).columns
-        console = Console(file=io.StringIO(), record=True, width=width, color_system=None, highlight=False)
-        table = RichTable(title=Text(self.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
-        for number, name in enumerate(self.header):
-            longest = max(len(row[number]) for row in (self.header, *self.rows))
-            # A name that is folded cannot be copied: the other columns give way first, up to half the width.
-            least = None if number else min(longest, width // 2)
-            table.add_column(Text(name), justify="right" if number else "left", overflow="fold", min_width=least)
-        for row in self.rows:
-            table.add_row(*map(Text, row))
-        console.print(table)
-        for note in self.notes:
-            console.print(Text(note))
-        return console
+    def _blocks(self, room: int) -> list[str]:
+        """Lines of one block a row: its name, below it a line for each cell."""
+        cells = (
+            ("  " * bool(number) + (f"{name}: {cell}" if number else cell))
+            for row in self.rows
+            for number, (name, cell) in enumerate(zip(self.header, row, strict=True))
+            if cell
+        )
+        return [line for cell in cells for line in _wrapped(cell, room)]
+
+
+def _side_by_side(row: Sequence[str], widths: Sequence[int], gap: str) -> list[str]:
+    """The lines that a row takes, its cells wrapped to these widths."""
+    cells = [
+        _wrapped(cell, width, justify="right" if number else "left")
+        for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    height = max(map(len, cells))
+    padded = [cell + [" " * width] * (height - len(cell)) for cell, width in zip(cells, widths, strict=True)]
+    return [gap.join(line) for line in zip(*padded, strict=True)]
+
+
+def _wrapped(text: str, width: int, justify: Literal["left", "right"] = "left") -> list[str]:
+    """Lines as wide as this, broken between words, and within one where it is wider."""
+    from rich.console import Console
+    from rich.text import Text
+
+    return [line.plain for line in Text(text).wrap(Console(), max(width, 1), justify=justify, overflow="fold")]
+
+
+def _widest(columns: Sequence[Sequence[str]], parts: Callable[[str], list[str]]) -> list[int]:
+    """Of each column, how many characters the widest part of a cell takes in a terminal."""
+    from rich.cells import cell_len
+
+    return [max((cell_len(part) for cell in column for part in parts(cell)), default=1) for column in columns]
 
 
 class Tabular:

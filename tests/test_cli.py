@@ -1,5 +1,6 @@
 """The command: what it prints for people and programs, and what it says when something is wrong."""
 
+import errno
 import json
 import os
 import pty
@@ -31,6 +32,16 @@ def layer(w, x):
     return jnp.tanh(w @ x)
 
 layer.example_args = (jnp.ones((3, 4)), jnp.arange(4.0))
+
+def noisy(key, x):
+    return x * jax.random.normal(key, x.shape)
+
+noisy.example_args = lambda: (jax.random.key(7), jnp.ones(3))
+
+def many(x):
+    for _ in range(40):
+        x = jnp.sin(x) * 2
+    return x
 
 def scaled(x, by=2.0):
     return jnp.sin(x) * by
@@ -110,6 +121,7 @@ def folder(tmp_path_factory):
     (folder / "with space" / "notes").write_text("no code")
     (folder / "broken.py").write_text("x = 1\nraise RuntimeError('half a module')")
     (folder / "typo.py").write_text("def f(x:\n    return x")
+    (folder / "raises.py").write_text("raise SyntaxError('by hand')")
     (folder / "leaves.py").write_text("import sys\nsys.exit(3)")
     (folder / "needs.py").write_text("import not_there_at_all")
     (folder / "loud.py").write_text("print('importing')\n" + MODEL)
@@ -218,6 +230,27 @@ def test_unfolding_a_trace_shows_more_rows(run):
     assert len(folded.splitlines()) < len(one.splitlines()) < len(whole.splitlines())
 
 
+def test_a_trace_of_a_random_key_is_json(run):
+    rows = json.loads(run("trace", "model:noisy", "--json").out)["rows"]
+    assert rows[0]["primal"] == jax.random.key_data(jax.random.key(7)).tolist()
+    assert rows[0]["tangent"] is None
+    np.testing.assert_allclose(rows[-1]["primal"], jax.random.normal(jax.random.key(7), (3,)), rtol=1e-6)
+
+
+def test_all_is_every_row_and_a_shell_is_told_its_own_options(run):
+    call = ("trace", "model:many", "--shape", "")
+    first, whole = run(*call).out, run(*call, "--all").out
+    names = [row["formula"] for row in json.loads(run(*call, "--json").out)["rows"]]
+    assert len(names) > 60
+    assert [line.split("  ")[0] for line in whole.splitlines()[2:]] == names
+    assert "rows are left out here; --all shows every one, --json gives them to programs." in " ".join(first.split())
+    folded = " ".join(run("trace", "model:net", "--shape", 5).out.split())
+    assert "+ holds more rows: --all shows them all, --unfold NAME those of one name." in folded
+    for text in (first, whole, folded):
+        assert ".rows" not in text
+        assert ".unfold" not in text
+
+
 def test_transforms_prints_all_one_program_or_one_stage(run):
     done = run("transforms", "model:layer", "--json")
     rows = {row["name"]: row for row in json.loads(done.out)["rows"]}
@@ -266,6 +299,7 @@ def test_report_writes_a_page_opens_it_and_replaces_only_its_own(run, tmp_path, 
     refused = run(*call)
     assert refused.code == 2
     assert f"{page} exists, and jaxchain did not write it." in refused.err
+    assert "replace it with --force." in refused.err
     assert page.read_text() == "precious"
     assert run(*call, "--force").code == 0
     assert len(opened) == 1
@@ -275,6 +309,27 @@ def test_a_missing_folder_for_the_page_is_named(run, tmp_path):
     done = run("report", "model:scaled", "--shape", 3, "-o", tmp_path / "no" / "page.html")
     assert (done.code, done.out) == (2, "")
     assert f"The folder {tmp_path / 'no'} for the report does not exist." in done.err
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.ENAMETOOLONG])
+def test_a_page_that_the_system_does_not_write_is_named(run, tmp_path, monkeypatch, code):
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code), "hidden.part")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    page = tmp_path / "page.html"
+    done = run("report", "model:scaled", "--shape", 3, "-o", page)
+    assert (done.code, done.out) == (2, "")
+    assert f"{page}: {os.strerror(code)}" in done.err
+    assert "choose another path" in done.err
+    assert "Errno" not in done.err
+    assert "hidden" not in done.err
+
+
+def test_a_name_that_is_too_long_for_a_file_is_refused(run, tmp_path):
+    done = run("report", "model:scaled", "--shape", 3, "-o", tmp_path / ("x" * 300))
+    assert (done.code, done.out) == (2, "")
+    assert f"{'x' * 300}: File name too long" in done.err
 
 
 # ------------------------------------------------------------------------------------------- targets and arguments
@@ -351,7 +406,8 @@ WRONG = [
     (("model:three",), "model:three is 3, of type int, which cannot be called."),
     (("model:Net",), "model:Net is a class. TARGET is a function or a chain: name an instance of it, or a method"),
     (("broken:f",), "broken fails when it is imported: RuntimeError: half a module (broken.py, line 2, in <module>)"),
-    (("typo.py:f",), "typo.py fails when it is imported: SyntaxError:"),
+    (("typo.py:f",), "typo.py fails when it is imported: SyntaxError: '(' was never closed (typo.py, line 1)\n"),
+    (("raises.py:f",), "raises.py fails when it is imported: SyntaxError: by hand (raises.py, line 1, in <module>)"),
     (("leaves:f",), "leaves fails when it is imported: SystemExit: 3 (leaves.py, line 2, in <module>)"),
     (("needs:f",), "needs fails when it is imported: ModuleNotFoundError: No module named 'not_there_at_all'"),
     (("model:scaled",), "model:scaled takes 1 argument, x (and may take by), but none were given. Give random ones"),
@@ -373,7 +429,7 @@ WRONG = [
     (("model:scaled", "--shape", "3,"), "--shape is '3,', but a shape is"),
     (("model:scaled", "--shape", "3", "--dtype", "int32"), "--dtype is 'int32', but random normal numbers have"),
     (("model:scaled", "--shape", "3", "--dtype", "float31"), "--dtype is 'float31', but random normal numbers have"),
-    (("model:scaled", "--shape", "3", "--argnum", "4"), "argnum=4 names no argument: 1 were given."),
+    (("model:scaled", "--shape", "3", "--argnum", "4"), "--argnum 4 names no argument: 1 were given."),
 ]
 
 
@@ -394,6 +450,11 @@ def test_what_is_wrong_on_the_command_line_is_a_sentence_and_exit_code_2(run, wo
             ("show", "model:scaled", "--shape", "3", "--args", "x"),
             "--args and --shape exclude each other: leave out all",
         ),
+        (
+            ("show", "model:scaled", "--args", "model:vector", "--dtype", "float32", "--seed", "0"),
+            "--dtype and --seed would change nothing: they are of random arguments. Ask for some with --shape, or leave",
+        ),
+        (("show", "model:layer", "--seed", "1"), "--seed would change nothing: it is of random arguments."),
         (("trace", "model:layer", "--all", "--unfold", "x"), "--unfold and --all exclude each other"),
         (("transforms", "model:layer", "--program", "jvp", "--stage", "x"), "--program and --stage exclude each other"),
         (("trace", "model:layer", "--argnum", "4"), "--argnum is 4, but 2 arguments were given."),
@@ -402,7 +463,7 @@ def test_what_is_wrong_on_the_command_line_is_a_sentence_and_exit_code_2(run, wo
             ("transforms", "model:net", "--shape", "5", "--stage", "relu_7"),
             "No stage is named 'relu_7'. Nearest: relu_0",
         ),
-        (("plan", "model:net", "--shape", "5", "--memory-limit", "1"), "1"),
+        (("plan", "model:net", "--shape", "5", "--memory-limit", "1"), "--memory-limit 1 bytes cannot be met"),
         (("modes", "model:scaled", "--shape", "3", "--repeats", "0"), "repeats must be at least 1, but 0 was given."),
         (("demo", "--steps", "-1"), "steps"),
     ],

@@ -95,6 +95,13 @@ def test_a_tangent_of_an_integer_is_null():
     assert plain(np.zeros((2,), jax.dtypes.float0)) is None
 
 
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_random_keys_are_the_words_that_they_are_made_of(shape):
+    keys = jax.random.split(jax.random.key(3), shape)
+    again = jax.random.wrap_key_data(jnp.array(through_json({"key": keys})["key"], jnp.uint32))
+    assert (again == keys).all()
+
+
 @pytest.mark.parametrize("value", [print, object(), Point, int, [print], {"a": Pair(1, print)}])
 def test_what_has_no_form_in_json_is_named(value):
     with pytest.raises(TypeError, match=r"JSON has no form for .*, a (builtin_function_or_method|object|type): give "):

@@ -1,10 +1,12 @@
 """Numbers and tables for people."""
 
+import itertools
 import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from jaxchain.table import Table, si
 
@@ -79,7 +81,51 @@ def test_showing_a_table_prints_nothing(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_long_cells_are_folded_and_lose_nothing():
+def test_long_cells_are_folded_and_lose_nothing(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     text = str(Table("t", ("name", "value"), [("x" * 150, "1")]))
     assert text.count("x") == 150
     assert max(map(len, text.splitlines())) <= 100
+
+
+MODES = Table(
+    "Jacobian by mode",
+    ("mode", "work", "predicted", "temporaries", "compile", "max error"),
+    [("forward", "2.23 MFLOP", "2.19 MFLOP", "49.2 kB", "156 ms", "1.8e-07"), ("auto", "376 kFLOP", "", "", "", "0")],
+    ("A note of some words.",),
+)
+CELLS = itertools.chain([MODES.title], MODES.header, *MODES.rows, MODES.notes)
+WORDS = {word for cell in CELLS for word in cell.split()}
+
+
+@pytest.mark.parametrize("width", [200, 80, 72, 60, 55, 50, 40, 20])
+def test_a_narrow_table_breaks_lines_between_words_and_loses_nothing(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = str(MODES)
+    assert max(map(len, text.splitlines())) <= width
+    assert set(text.replace(":", "").split()) == WORDS
+
+
+def test_without_room_for_columns_a_row_is_a_block(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "24")
+    text = str(MODES)
+    assert "forward\n  work: 2.23 MFLOP\n  predicted: 2.19 MFLOP\n" in text
+    assert "auto\n  work: 376 kFLOP\n  max error: 0\nA note" in text
+
+
+words = st.text(st.sampled_from("ab-é宽"), min_size=1, max_size=12)
+texts = st.lists(words, max_size=4).map(" ".join)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(2, 90),
+    st.integers(1, 5).flatmap(lambda n: st.lists(st.lists(texts, min_size=n, max_size=n), min_size=2)),
+)
+def test_no_table_is_wider_than_its_terminal_or_loses_a_letter(width, rows):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        text = str(Table("", rows[0], rows[1:]))
+    assert max(map(cell_len, text.splitlines()), default=0) <= width
+    for letter in "ab-é宽":
+        assert text.count(letter) >= sum(cell.count(letter) for row in rows[1:] for cell in row)

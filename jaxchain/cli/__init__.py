@@ -31,6 +31,12 @@ Output = Annotated[Path, arg(aliases=["-o"])]
 OpenPage = Annotated[bool, FlagCreatePairsOff, arg(name="open")]
 Text = Annotated[str | None, arg(metavar="TEXT")]
 
+HINTS = (
+    "--all shows every one, --json gives them to programs",
+    "--all shows them all, --unfold NAME those of one name",
+)
+"""How a shell comes to the rows of a trace that are left out, and to those in folds."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default the process's own; the exit code, as `jaxchain.cli.outcome` defines it."""
@@ -98,7 +104,7 @@ def trace(
     unfold
         Show the rows inside of this call or module.
     all_
-        Show the rows inside of every call and module.
+        Show every row, those inside of calls and modules too.
     """
     at_most_one(unfold=unfold, all=all_)
     with common.working("Evaluating the trace"):
@@ -106,7 +112,8 @@ def trace(
         found = jc.trace(fun, *args, tangent=_direction(args, target.argnum))
     shown = found.unfold() if all_ else found if unfold is None else found.unfold(unfold)
     fields = ("name", "formula", "source", "primal", "tangent", "cotangent")
-    return shown, {"rows": [_picked(row, *fields) for row in found.rows], "notes": found.notes}
+    text = shown.text(most=None) if all_ else shown.text(hints=HINTS)
+    return text, {"rows": [_picked(row, *fields) for row in found.rows], "notes": found.notes}
 
 
 def transforms(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -98,7 +99,7 @@ def _fail(error: BaseException, common: Common) -> int:
         traceback.print_exception(error)
     frames = _frames(error)
     if isinstance(error, WRONG) and (not frames or _is_ours(frames[-1])):
-        _tell(said(error))
+        _tell(_in_shell(said(error)))
         return 2
     way_out = "" if common.traceback else " (--traceback shows all.)"
     _tell(f"{type(error).__name__}: {said(error)}{place(error)}{way_out}")
@@ -107,8 +108,15 @@ def _fail(error: BaseException, common: Common) -> int:
 
 def said(error: BaseException) -> str:
     """An exception's first paragraph and what jaxchain noted on it, on one line."""
-    # str() of a KeyError is the repr of its sentence.
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    match error:
+        case KeyError(args=(sentence, *_)):  # its str() is the repr of the sentence
+            text = str(sentence)
+        case SyntaxError():  # its str() tells the place, as `place` does
+            text = str(error.msg)
+        case OSError(filename=str(file), strerror=str(reason)):  # its str() begins with a number
+            text = f"{_relative(file)}: {reason}"
+        case _:
+            text = str(error)
     first = " ".join(text.strip().partition("\n\n")[0].split()) or "it says nothing more"
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith("jaxchain")]  # JAX adds some, too
     return ". ".join([first.rstrip("."), *notes]) if notes else first
@@ -116,10 +124,20 @@ def said(error: BaseException) -> str:
 
 def place(error: BaseException) -> str:
     """`` (model.py, line 12, in loss)`` for the user's innermost line; empty if none is known."""
-    if isinstance(error, SyntaxError):
-        return f" ({error.filename}, line {error.lineno})"
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        return f" ({_relative(error.filename)}, line {error.lineno})"
     own = [frame for frame in _frames(error) if not _is_ours(frame)]
     return f" ({_relative(own[-1].filename)}, line {own[-1].lineno}, in {own[-1].name})" if own else ""
+
+
+def _in_shell(text: str) -> str:
+    """The library's sentence with options as the command spells them: ``argnum=4`` is ``--argnum 4``."""
+
+    def spelled(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        return f"--{name.replace('_', '-')}" + (f" {value}" if value != "True" else "")
+
+    return re.sub(r"\b(argnum|force|memory_limit)=(-?\w+)", spelled, text)
 
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:

@@ -45,10 +45,10 @@ class Target:
     shape: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="SIZES")] = ()
     """Random normal arguments instead: 784 or 3,4 or "" for a scalar, once for each. A net makes its own parameters."""
 
-    dtype: str = "float32"
+    dtype: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: float32)")] = None
     """Of random arguments; float64 and complex128 turn JAX's 64-bit mode on."""
 
-    seed: int = 0
+    seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 0)")] = None
     """Of random arguments and parameters."""
 
     argnum: int = -1
@@ -62,9 +62,14 @@ def resolve(what: Target) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     ------
     ValueError
         If a name cannot be imported, is missing or stands for something else; if the arguments are missing, or not as
-        many as the function takes.
+        many as the function takes; if options of random arguments are given without any.
     """
     at_most_one(args=what.args, shape=what.shape)
+    given = [f"--{name}" for name in ("dtype", "seed") if getattr(what, name) is not None]
+    if given and not what.shape:
+        are = "they are" if len(given) > 1 else "it is"
+        msg = f"{_listed(given)} would change nothing: {are} of random arguments. Ask for some with --shape, or leave {_listed(given)} out."
+        raise ValueError(msg)
     if what.shape and what.dtype in ("float64", "complex128"):
         import jax
 
@@ -129,13 +134,13 @@ def _random(fun: Callable[..., Any], what: Target) -> tuple[Any, ...]:
     from jaxchain.chain import Chain
 
     try:
-        dtype = jnp.dtype(what.dtype)
+        dtype = jnp.dtype(what.dtype or "float32")
     except TypeError:
         dtype = None
     if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
         msg = f"--dtype is {what.dtype!r}, but random normal numbers have a floating or complex type, such as float32."
         raise ValueError(msg)
-    key, *keys = jax.random.split(jax.random.key(what.seed), len(what.shape) + 1)
+    key, *keys = jax.random.split(jax.random.key(what.seed or 0), len(what.shape) + 1)
     values = [jax.random.normal(k, _shape(text), dtype) for k, text in zip(keys, what.shape, strict=True)]
     return (*_parameters(fun, key), *values) if isinstance(fun, Chain) else tuple(values)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from jaxchain.discovery.count import flops
 from jaxchain.discovery.group import scope, shared_prefix
-from jaxchain.discovery.program import Equation
+from jaxchain.discovery.program import Equation, is_var
 from jaxchain.discovery.segment import Segment
 from jaxchain.stage import INPUT
 
@@ -69,7 +69,9 @@ def operation(segments: Sequence[Segment]) -> str:
     equations = [equation for segment in segments for equation in segment.equations]
     key = _key(segments)
     if key is None:
-        return "identity"
+        return (
+            "identity" if any(out in segments[0].inputs for out in segments[-1].outputs if is_var(out)) else "constant"
+        )
     calls = {equation.origin.call.name if equation.origin.call else "" for equation in equations}
     if len(calls) == 1 and (call := calls.pop()):
         return call

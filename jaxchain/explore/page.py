@@ -11,20 +11,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.chain import Chain
 from jaxchain.discovery.count import flops
 from jaxchain.discovery.find import find
 from jaxchain.discovery.program import Program
+from jaxchain.explore.evaluate import constant_direction
 from jaxchain.explore.folding import fold
 from jaxchain.explore.mark import marked, stage_of
 from jaxchain.explore.nest import TraceRow
 from jaxchain.explore.picture import picture
-from jaxchain.explore.trace import trace
+from jaxchain.explore.trace import traced_as
 from jaxchain.explore.transforms import transforms
 from jaxchain.explore.walk import Link, Walk, walk
 from jaxchain.explore.ways import named, ways
+from jaxchain.flat import is_inexact
 from jaxchain.jacobians.compare import compare_modes
 from jaxchain.jacobians.modes import WORTH_IT
 from jaxchain.jacobians.plan import Plan, make_plan
@@ -33,7 +36,7 @@ from jaxchain.stage import describe
 from jaxchain.table import si
 from jaxchain.values import count, summary
 
-__all__ = ["page"]
+__all__ = ["growth", "page"]
 
 CELLS = 8e5
 """Cells that the local Jacobians' pictures share; with those of the steps a page stays below 10 MB."""
@@ -55,11 +58,16 @@ def page(
     args: tuple[Any, ...],
     title: str,
     *,
+    fun: Callable[..., Any] | None = None,
     tangent: Any = None,
     cotangent: Any = None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Everything on the page, for one chain at one point; ``say`` is told what is under way."""
+    """Everything on the page, for one chain at one point.
+
+    ``fun`` is what the chain was discovered in, and ``say`` is told what is under way.
+    """
+    fun = fun or chain
     say(f"Sweeping both ways through {len(chain)} stages")
     walked = walk(chain, args, tangent, cotangent)
     say("Planning the cheapest order")
@@ -70,14 +78,15 @@ def page(
     say("Comparing the modes")
     modes = _modes(chain, args, plan)
     say("Tracing every equation")
-    equations = _trace(chain, args, walked, found.program)
+    equations = _trace(fun, chain, args, walked, found.program)
     say("Transforming the program")
     return plain(
         {
             "title": title,
-            "headline": _headline(plan, walked),
+            "headline": _headline(plan, chain.names, walked),
             "facts": _facts(chain, args, walked),
             "notes": list(walked.notes),
+            "directions": _directions(tangent is None, cotangent is None),
             "states": _states(chain, walked),
             "stages": _stages(walked, _sources(found, len(chain))),
             "groups": fold(chain.names),
@@ -90,8 +99,8 @@ def page(
     )
 
 
-def _headline(plan: Plan, walked: Walk) -> str:
-    return f"{_cheapest(plan)} {_growth(walked)}".strip()
+def _headline(plan: Plan, names: Sequence[str], walked: Walk) -> str:
+    return f"{_cheapest(plan)} {growth(('the input', *names), walked)}".strip()
 
 
 def _cheapest(plan: Plan) -> str:
@@ -99,41 +108,46 @@ def _cheapest(plan: Plan) -> str:
     m, n = plan.sizes[-1], plan.sizes[0]
     forward, reverse = plan.forward_cost, plan.reverse_cost
     better = min(forward, reverse)
-    if not math.isfinite(better) or not better:
+    if not math.isfinite(max(forward, reverse)):
+        known = [word for word, cost in (("forward", forward), ("reverse", reverse)) if math.isfinite(cost)]
+        return f"Only {known[0]} mode exists here." if known else "Neither forward nor reverse mode exists here."
+    if not better:
         return ""
     if plan.cost < WORTH_IT * better:
-        times = (
-            f"{better / plan.cost:.3g}× less work than the better of forward and reverse mode"
-            if plan.cost
-            else "no work at all"
-        )
+        times = f"{better / plan.cost:.3g}× less work than forward or reverse mode" if plan.cost else "no work at all"
         if plan.whole is not None:
             return f"The Jacobian is sparse: by colours it takes {times}."
         if min(plan.sizes[1:-1], default=n) < min(m, n):
             return f"The waist is {plan.waist} ({count(min(plan.sizes), 'number')}): multiplied in the planned order, the Jacobian takes {times}."
-        return f"Local Jacobians that need no differentiation make the planned order take {times}."
+        return f"With local Jacobians that are read off or diagonal, the planned order takes {times}."
+    saved = 1 - plan.cost / better
+    more = f" The planned order saves another {saved:.0%}." if saved >= 0.005 else ""
     if forward == reverse:
-        return f"Forward and reverse mode cost the same here: {count(n, 'input')}, {count(m, 'output')}."
+        return f"Forward and reverse mode cost the same here: {count(n, 'input')}, {count(m, 'output')}.{more}"
+    rows, columns = f"{count(m, 'row')} to pull back", f"{count(n, 'column')} to push forward"
     if reverse < forward:
-        return f"Reverse mode is the cheapest way: {count(m, 'row')} to pull back against {count(n, 'column')} to push forward, {_times(forward / reverse)} less work."
-    return f"Forward mode is the cheapest way: {count(n, 'column')} to push forward against {count(m, 'row')} to pull back, {_times(reverse / forward)} less work."
+        return (
+            f"Reverse mode takes {forward / reverse:.3g}× less work than forward mode: {rows} against {columns}.{more}"
+        )
+    return f"Forward mode takes {reverse / forward:.3g}× less work than reverse mode: {columns} against {rows}.{more}"
 
 
-def _times(ratio: float) -> str:
-    return f"{ratio:.3g}×" if math.isfinite(ratio) else "infinitely"
-
-
-def _growth(walked: Walk) -> str:
+def growth(names: Sequence[str], walked: Walk) -> str:
     """Where a cotangent grows or dies, in one sentence."""
     known = [value for value in walked.cotangents if value is not None]
     if len(known) < len(walked.cotangents):
         return ""
     if not all(map(math.isfinite, (*known, *walked.primals))):
         return "Some states or cotangents are not finite."
-    first, last = known[0], known[-1]
-    if not first or not last:
-        return "The cotangent is zero at the input: nothing flows back." if last else ""
-    ratio = first / last
+    if not known[0] or not known[-1]:
+        return "The cotangent is zero at the input: nothing flows back." if known[-1] else ""
+    ratios = [value / known[-1] for value in known]
+    ratio, strengths = ratios[0], [abs(math.log(r)) if r else math.inf for r in ratios]
+    extreme = int(np.argmax(strengths))
+    if strengths[extreme] > strengths[0] + math.log(3):
+        there = ratios[extreme]
+        word, times = ("grows", there) if there > 1 else ("shrinks", 1 / there if there else math.inf)
+        return f"From output to input a cotangent {word} {_large(times)}-fold until {names[extreme]} and arrives with {_large(ratio)} times its size."
     if 0.5 <= ratio <= 2:
         return f"From output to input a cotangent about keeps its size (×{ratio:.2g})."
     return (
@@ -147,13 +161,23 @@ def _large(value: float) -> str:
     return f"{mantissa}×10{str(int(power)).translate(SUPERSCRIPTS)}" if power else mantissa
 
 
+def _directions(tangent_drawn: bool, cotangent_drawn: bool) -> str:
+    """What the sweeps on the page follow."""
+    if tangent_drawn and cotangent_drawn:
+        return "The tangent followed from the input and the cotangent followed from the output are random, each of length one."
+    words = [
+        "random, of length one" if drawn else "the one that was given" for drawn in (tangent_drawn, cotangent_drawn)
+    ]
+    return f"The tangent followed from the input is {words[0]}; the cotangent followed from the output is {words[1]}."
+
+
 def _facts(chain: Chain, args: tuple[Any, ...], walked: Walk) -> list[str]:
     n, m = walked.links[0].shape[1], walked.links[-1].shape[0]
     position = chain.argnum % len(args)
     others = jax.tree.leaves(args[:position] + args[position + 1 :])
-    parameters = sum(np.size(leaf) for leaf in others)
+    parameters = sum(np.size(leaf) for leaf in others if is_inexact(leaf))
     facts = [f"{n:,} → {m:,}", count(len(chain), "stage")]
-    return [*facts, f"{si(parameters, '')} parameters"] if parameters else facts
+    return [*facts, f"{si(parameters, '')} parameter{'s' * (parameters != 1)}"] if parameters else facts
 
 
 def _states(chain: Chain, walked: Walk) -> list[dict[str, Any]]:
@@ -166,6 +190,7 @@ def _states(chain: Chain, walked: Walk) -> list[dict[str, Any]]:
             "name": name,
             "shape": _short(state),
             "size": size,
+            "complex": any(map(jnp.iscomplexobj, jax.tree.leaves(state))),
             "primal": primal,
             "tangent": tangent,
             "cotangent": cotangent,
@@ -240,31 +265,41 @@ def _modes(chain: Chain, args: tuple[Any, ...], plan: Plan) -> dict[str, Any]:
     }
     predicted = {mode: 2 * cost for mode, cost in costs.items()}
     finite = [cost for cost in predicted.values() if math.isfinite(cost)]
+    planned = plan.cost < WORTH_IT * min(plan.forward_cost, plan.reverse_cost)
+    about = {
+        "mixed": "the cheapest order when nothing is read off",
+        "auto": "what jc.jacobian does: "
+        + ("the planned order" if planned else "a simple mode, as planning saves little"),
+    }
     note = "Predicted, not measured: compiling every mode of so large a Jacobian takes long. jc.compare_modes does it."
     if len(chain) <= MEASURED_STAGES and max(finite, default=0.0) <= MEASURED_WORK:
         try:
             compared = compare_modes(chain, *args, argnum=chain.argnum, repeats=3)
-        except TypeError as error:  # no mode at all, as for complex inputs
+        except (TypeError, ValueError) as error:  # no mode at all, as for complex inputs or callbacks
             note = f"jc.jacobian has no mode for this function: {str(error).splitlines()[0]}"
         else:
-            return {"rows": list(compared.rows), "notes": list(compared.notes), "measured": True}
+            rows = [{**vars(row), "about": about.get(row.mode, "")} for row in compared.rows]
+            return {"rows": rows, "notes": list(compared.notes), "measured": True}
     unknown = dict.fromkeys(("flops", "peak_bytes", "compile_seconds", "run_seconds", "max_error"))
     rows = [
-        {"mode": mode, **unknown, "predicted_flops": cost} for mode, cost in predicted.items() if math.isfinite(cost)
+        {"mode": mode, **unknown, "predicted_flops": cost, "about": about.get(mode, "")}
+        for mode, cost in predicted.items()
+        if math.isfinite(cost)
     ]
     return {"rows": rows, "notes": [note], "measured": False}
 
 
-def _trace(chain: Chain, args: tuple[Any, ...], walked: Walk, program: Program) -> dict[str, Any]:
+def _trace(
+    fun: Callable[..., Any], chain: Chain, args: tuple[Any, ...], walked: Walk, program: Program
+) -> dict[str, Any]:
     """Every equation with its values, under the stage that it belongs to."""
     kinds = {(e.name, *(str(atom.aval) for atom in e.eqn.invars), _constants(e.eqn)) for e in program.equations}
     if len(program.equations) > TRACED or len(kinds) > KINDS:
         note = f"{count(len(program.equations), 'equation')} of {count(len(kinds), 'kind')} are too many to be traced here: jc.trace(fun, *args) shows them."
         return {"rows": [], "notes": [note]}
-    position = chain.argnum % len(args)
-    still = [jax.tree.map(np.zeros_like, arg) for arg in args]
-    still[position] = walked.tangent
-    traced = trace(marked(chain), *args, tangent=tuple(still), cotangent=walked.cotangent)
+    tangent = list(constant_direction(args, 0))
+    tangent[chain.argnum % len(args)] = walked.tangent
+    traced = traced_as(fun, marked(chain), args, tuple(tangent), walked.cotangent)
     rows = [
         {
             "name": row.name,

@@ -88,7 +88,7 @@ def report(
     chain = fun if isinstance(fun, Chain) else discover(fun, *args, argnum=argnum)
     title = title or _title(fun)
     with _telling(progress) as say:
-        data = page(chain, args, title, tangent=tangent, cotangent=cotangent, say=say)
+        data = page(chain, args, title, fun=fun, tangent=tangent, cotangent=cotangent, say=say)
         say("Writing the page")
         _write(target, to_html(data))
     return target
@@ -97,7 +97,10 @@ def report(
 def _title(fun: Callable[..., Any]) -> str:
     if isinstance(fun, Chain):
         return fun.names[0] if len(fun) == 1 else f"{fun.names[0]} … {fun.names[-1]}"
-    return str(getattr(fun, "__name__", type(fun).__name__))
+    owner = getattr(fun, "__self__", None)  # a bound method, such as a Flax module's apply
+    name = type(fun).__name__ if owner is None else type(owner).__name__
+    own = getattr(fun, "__name__", name) if owner is None else name
+    return "function" if own == "<lambda>" else str(own)
 
 
 def to_html(data: dict[str, Any]) -> str:
@@ -116,28 +119,39 @@ def _check_target(target: Path, *, force: bool) -> None:
     if not target.parent.is_dir():
         msg = f"The folder {target.parent} for the report does not exist. Make it first, or choose another path."
         raise FileNotFoundError(msg)
+    if not os.access(target.resolve().parent, os.W_OK):
+        msg = f"The folder {target.resolve().parent} cannot be written to. Choose another path for the report."
+        raise PermissionError(msg)
     if target.exists() and not force and not _is_ours(target):
         msg = f"{target} exists, and jaxchain did not write it. Choose another path, or replace it with force=True."
         raise FileExistsError(msg)
 
 
 def _is_ours(target: Path) -> bool:
-    with target.open("rb") as file:
-        return OURS.encode() in file.read(4096)
+    return target.is_file() and OURS.encode() in target.read_bytes()[:4096]
 
 
 def _write(target: Path, text: str) -> None:
-    """Write beside the target and rename, so that whatever happens there is never half a page."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    """Write beside the target, a link's own target, and rename: whatever happens there is never half a page."""
+    target = target.resolve()
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".jaxchain-", suffix=".part")
+        _write_and_rename(handle, Path(name), target, text)
+    except OSError as error:
+        reason = f"{error.strerror}: the report was not written. Make room, or choose another path"
+        raise type(error)(error.errno, reason, str(target)) from error
+
+
+def _write_and_rename(handle: int, part: Path, target: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         mask = os.umask(0)
         os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)  # mkstemp's files are the owner's alone
-        Path(name).replace(target)
+        part.chmod(0o666 & ~mask)  # mkstemp's files are the owner's alone
+        part.replace(target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 

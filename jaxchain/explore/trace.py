@@ -9,8 +9,6 @@ survey, JMLR 2018, tables 2 and 3; Griewank and Walther, Evaluating Derivatives,
 
 from __future__ import annotations
 
-import itertools
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,9 +23,9 @@ from jaxchain.discovery.find import UNROLL_LIMIT, check_function, trace_program
 from jaxchain.discovery.program import flatten
 from jaxchain.explore.evaluate import check_numbers, constant_direction, evaluate
 from jaxchain.explore.nest import TraceRow, rows_of
+from jaxchain.explore.terminal import trace_text
 from jaxchain.flat import check_like, is_float0, is_inexact
 from jaxchain.html import render
-from jaxchain.table import Table
 from jaxchain.values import summary
 
 __all__ = ["Trace", "TraceRow", "trace"]
@@ -35,10 +33,8 @@ __all__ = ["Trace", "TraceRow", "trace"]
 SHOWN = 60
 """How many rows a terminal is given; notebooks get ten times as many."""
 
-HEADER = ("trace", "source", "primal ↓", "tangent ↓", "cotangent ↑")
-
-LOOKS = ((True, True), (False, True), (False, False))
-"""(pictures, source): what a terminal is shown, less where it is narrow."""
+HINTS = ("all are in .rows", ".unfold() shows them all, .unfold(name) those of one name")
+"""How to come to the rows that are left out, and to those in folds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,28 +103,23 @@ class Trace:
         return inside(self.tree, 0)
 
     def __str__(self) -> str:
-        room = shutil.get_terminal_size(fallback=(120, 24)).columns
-        looks = (self._table(picture=picture, source=source) for picture, source in LOOKS)
-        fitting = next((table for table in looks if sum(_widths(table)) <= room), None)
-        return str(fitting or _cut(self._table(picture=False, source=False), room))
+        return self.text(SHOWN)
 
-    def _table(self, *, picture: bool, source: bool) -> Table:
-        walked = list(self.walk())
-        opened = {id(row) for (row, depth), (_, after) in itertools.pairwise(walked) if after > depth}
-        left_out, notes = max(len(walked) - SHOWN, 0), list(self.notes)
-        shown = [*walked[: SHOWN // 2], *walked[-SHOWN // 2 :]] if left_out else walked
-        cells = [_cells(row, depth, is_open=id(row) in opened, picture=picture) for row, depth in shown]
-        if left_out:
-            cells.insert(SHOWN // 2, (f"… {left_out} rows …", "", "", "", ""))
-            notes.append(f"{left_out} rows are left out here; all are in .rows.")
-        if any(row.rows and id(row) not in opened for row, _ in walked):
-            notes.append("+ holds more rows: .unfold() shows them all, .unfold(name) those of one name.")
-        kept = [0, 1, 2, 3, 4] if source else [0, 2, 3, 4]
-        return Table("Evaluation trace", [HEADER[k] for k in kept], [[row[k] for k in kept] for row in cells], notes)
+    def text(self, most: int | None = SHOWN, *, hints: tuple[str, str] = HINTS) -> str:
+        """What ``print`` shows: the first and last of ``most`` rows, or all of them (``None``).
+
+        Parameters
+        ----------
+        most
+            How many rows are shown.
+        hints
+            How to come to the rows that are left out, and to those in folds, where it is not Python that is asked.
+        """
+        return trace_text(list(self.walk()), self.notes, most, hints)
 
     def _repr_html_(self) -> str:
         rows, left_out = _first(self.tree, 10 * SHOWN)
-        notes = [*self.notes, f"{left_out} rows are left out here; all are in .rows."] if left_out else self.notes
+        notes = [*self.notes, f"{left_out} rows are left out here; {HINTS[0]}."] if left_out else self.notes
         return render("trace.html", rows=rows, opened=self.opened, notes=notes, summary=summary)
 
 
@@ -197,6 +188,18 @@ def trace(
     --------
     >>> print(jc.trace(lambda x1, x2: jnp.log(x1) + x1 * x2 - jnp.sin(x2), 2.0, 5.0, tangent=(1.0, 0.0)))
     """
+    return traced_as(fun, fun, args, tangent, cotangent, unroll_limit)
+
+
+def traced_as(
+    named: Callable[..., Any],
+    fun: Callable[..., Any],
+    args: tuple[Any, ...],
+    tangent: Any,
+    cotangent: Any,
+    unroll_limit: int = UNROLL_LIMIT,
+) -> Trace:
+    """The trace of ``fun``, whose arguments have the names that they have in ``named``."""
     check_function(fun, args, "trace")
     check_numbers(args, "A trace")
     leaves, last = jax.tree.leaves(args), len(jax.tree.leaves(args[-1:]))
@@ -214,7 +217,13 @@ def trace(
     notes = list(values.notes)
     if not any(map(is_inexact, leaves)):
         notes.append("No argument is a real or complex number, so nothing has a derivative: give 2.0 instead of 2.")
-    rows = rows_of(program, values, _arguments(fun, args, closed), _results(out), cotangents)
+    rows = rows_of(
+        program,
+        values,
+        _arguments(named, args, closed if named is fun else jax.make_jaxpr(named)(*args)),
+        _results(out),
+        cotangents,
+    )
     return Trace(rows, notes=tuple(notes))
 
 
@@ -265,27 +274,3 @@ def _results(out: Any) -> list[str]:
 
 def _paths(word: str, tree: Any) -> list[str]:
     return [word + keystr(path) for path, _ in tree_flatten_with_path(tree)[0]]
-
-
-def _cells(row: TraceRow, depth: int, *, is_open: bool, picture: bool) -> tuple[str, ...]:
-    """A row as text: indented by its depth, a closed fold marked; its values' shape is told once."""
-    mark = "" if not row.rows else "- " if is_open else "+ "
-    values = (row.primal, row.tangent, row.cotangent)
-    told = (summary(value, shape=not k, picture=picture) for k, value in enumerate(values))
-    return "  " * depth + mark + row.formula, row.source, *told
-
-
-def _widths(table: Table) -> list[int]:
-    """Characters that each column takes, the space before it included."""
-    columns = zip(table.header, *table.rows, strict=True)
-    return [max(map(len, column)) + (2 if number else 0) for number, column in enumerate(columns)]
-
-
-def _cut(table: Table, room: int) -> Table:
-    """The same table with the middle of long formulae left out, so that the values are there."""
-    left = max(room - sum(_widths(table)[1:]), 16)
-
-    def short(text: str) -> str:
-        return text if len(text) <= left else f"{text[: left // 2]}…{text[-((left - 1) // 2) :]}"
-
-    return replace(table, rows=[(short(text), *rest) for text, *rest in table.rows])

@@ -112,6 +112,9 @@ def walk(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, cota
         out, pull = _linear(stage, side, states[-1], notes)
         states.append(jax.tree.map(jnp.asarray, out))
         pulls.append(pull)
+    if not jax.tree.leaves(states[-1]):
+        msg = f"The last stage, {chain.names[-1]!r}, returns no array, so there is nothing to differentiate."
+        raise TypeError(msg)
     cotangent = (
         _direction(states[-1], 1)
         if cotangent is None

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from conftest import assert_close, draw, some_params
 
 import jaxchain as jc
 from jaxchain.explore.folding import MOST, fold
-from jaxchain.explore.page import page
+from jaxchain.explore.page import growth, page
 from jaxchain.explore.picture import picture
 from jaxchain.explore.report import to_html
 from jaxchain.explore.walk import walk
@@ -161,6 +162,7 @@ def test_a_mode_that_does_not_exist_is_left_out_and_named():
     assert data["ways"]["reverse"]["steps"] == []
     assert data["states"][0]["cotangent"] is None
     assert any("loop" in note for note in data["notes"])
+    assert data["headline"].startswith("Only forward mode exists here.")
 
 
 @pytest.mark.parametrize("count", [1, 3, MOST, MOST + 1, 300, 2000])
@@ -176,6 +178,59 @@ def test_folding_keeps_every_stage_once_and_few_side_by_side(count, name):
             yield from inner
 
     assert list(leaves(fold(names))) == list(range(count))
+
+
+def test_a_step_costs_its_vectors_times_the_stages_own_multiply_adds(digits, data):
+    widths = [6, 8, 5, 3]
+    for way, vectors in (("forward", widths[0]), ("reverse", widths[-1])):
+        costs = {step["stage"]: step["cost"] for step in data["ways"][way]["steps"]}
+        for layer in range(3):
+            assert costs[2 * layer] == vectors * widths[layer] * widths[layer + 1]
+    plan = jc.plan(*digits)
+    assert data["ways"]["forward"]["cost"] == plan.forward_cost
+    assert data["ways"]["reverse"]["cost"] == plan.reverse_cost
+
+
+@pytest.mark.parametrize("scale", [1e60, 1e-60])
+def test_what_a_float_cannot_hold_is_shown_as_a_double(x64, scale):
+    stage = page(jc.discover(lambda x: x * scale, jnp.ones(2)), (jnp.ones(2),), "", say=quiet)["stages"][0]
+    assert stage["picture"]["double"]
+    values = np.frombuffer(base64.b64decode(stage["picture"]["values"]), "<f8").reshape(2, 2)
+    np.testing.assert_array_equal(values, np.diag([scale, scale]))
+
+
+def test_the_trace_on_the_page_has_the_callers_names_and_numbers():
+    def fun(w, rate, x):
+        return jnp.tanh(w @ x) * rate
+
+    args = jnp.ones((2, 3)), jnp.array(0.5), jnp.ones(3)
+    rows = page(jc.discover(fun, *args), args, "", fun=fun, say=quiet)["trace"]["rows"]
+    assert [row["formula"] for row in rows[:3]] == ["v-2 = w", "v-1 = rate", "v0 = x"]
+    assert {row["stage"] for row in rows if "tanh" in row["formula"]} == {1}
+
+
+def test_random_keys_among_the_arguments_are_no_obstacle():
+    args = jax.random.key(0), jnp.ones(3)
+    data = page(jc.discover(lambda key, x: x * jax.random.normal(key, x.shape), *args), args, "", say=quiet)
+    assert data["trace"]["rows"]
+    assert not any("parameter" in fact for fact in data["facts"])
+
+
+@pytest.mark.parametrize(
+    ("cotangents", "words"),
+    [
+        ((1.0, 1.0, 1.0), "about keeps its size"),
+        ((0.01, 0.1, 1.0), "shrinks 100-fold"),
+        ((30.0, 5.0, 1.0), "grows 30-fold"),
+        ((0.9, 0.001, 1.0), "shrinks 1×10³-fold until a and arrives with 0.9 times"),
+        ((0.0, 0.0, 1.0), "nothing flows back"),
+        ((1.0, float("inf"), 1.0), "not finite"),
+    ],
+)
+def test_the_headline_says_where_a_cotangent_grows_or_dies(cotangents, words):
+    chain = jc.Chain([jc.Stage("a", jnp.sin), jc.Stage("b", jnp.sin)])
+    walked = replace(walk(chain, (jnp.ones(2),)), cotangents=cotangents)
+    assert words in growth(("the input", *chain.names), walked)
 
 
 # ------------------------------------------------------------------------------------------------ the kinds of chain
@@ -235,6 +290,21 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(page_of, tmp_
         jc.report(jnp.sin, jax.ShapeDtypeStruct((2,), jnp.float32), path=tmp_path / "a.html")
 
 
+def test_a_function_of_no_result_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="returns no array"), pytest.warns(UserWarning, match="does not depend"):
+        jc.report(lambda x: None, jnp.ones(2), path=tmp_path / "a.html")
+
+
+def test_a_link_is_written_through_and_a_pipe_is_not_opened(page_of, tmp_path):
+    (tmp_path / "link.html").symlink_to(tmp_path / "real.html")
+    page_of("link.html")
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "real.html").is_file()
+    os.mkfifo(tmp_path / "pipe.html")
+    with pytest.raises(FileExistsError):
+        page_of("pipe.html")
+
+
 def test_a_full_disk_leaves_the_old_page_and_no_rest(page_of, tmp_path, monkeypatch):
     path = page_of()
     before = path.read_bytes()
@@ -243,7 +313,7 @@ def test_a_full_disk_leaves_the_old_page_and_no_rest(page_of, tmp_path, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"No space.*report.html"):
         page_of(title="new")
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["report.html"]

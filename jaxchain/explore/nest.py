@@ -179,7 +179,8 @@ class _Folder:
         if isinstance(step, Call) and all(atom in self.names for atom in step.eqn.invars if is_var(atom)):
             read = step.eqn.invars  # as the caller wrote them, in order and with literals
         given = [self.names[atom] if is_var(atom) else literal(atom) for atom in read]
-        name, start = self.names.row(returned)
+        _, start = self.names.row(returned)
+        name = start.removesuffix(" = ")
         site = next((str(e.equation.site) for e in members if e.equation.site.file), "")
         text = start + called(label, given, READ)
         return TraceRow(name, text, site, *_values(self.values, returned), label, tuple(inner), members[0].path[:depth])

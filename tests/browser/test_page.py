@@ -151,6 +151,18 @@ def test_the_sentences_add_up_to_the_plans_cost(browser, waist):
         assert float(total[1].replace(",", "")) * (1000 if total[2] else 1) == pytest.approx(cost, rel=6e-3)
 
 
+@pytest.mark.parametrize("mode", ["forward", "reverse", "mixed"])
+def test_a_mode_chosen_begins_at_its_beginning(browser, waist, mode):
+    for before in ("forward", "reverse", "mixed"):
+        browser.open(waist.path, f"#mode={before}&step=2")
+        browser.click(f"#mode-{mode}")
+        assert browser.text("#sentence").startswith("0 of")
+        browser.open(waist.path, f"#mode={before}&step=2")
+        browser.script("location.hash = arguments[0]", f"mode={mode}")
+        begins = "2 of" if mode == before else "0 of"
+        browser.wait(lambda begins=begins: browser.text("#sentence").startswith(begins))
+
+
 def test_keys_jump_to_the_ends_and_buttons_know_them(browser, waist):
     browser.open(waist.path, "#mode=reverse&step=1")
     browser.press(Keys.END)
@@ -274,6 +286,46 @@ def test_a_long_chain_is_folded_opens_and_can_be_stepped(browser, long):
     wanted = norms(long)
     browser.press(*[Keys.ARROW_RIGHT] * 5)
     assert shown_norms(browser) == pytest.approx(wanted[5], rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [(400, 800), (1280, 900)], ids=str)
+def test_the_factor_of_the_step_stays_in_sight(browser, long, size):
+    browser.open(long.path, "#stage=block_0%2Fsin_0&mode=forward&step=0", size=size)
+    browser.script("document.querySelectorAll('[data-group][aria-expanded=false]')[0].click()")
+    box = browser.script("return document.getElementById('factors').getBoundingClientRect().toJSON()")
+    assert box["height"] < size[1] / 2
+    for key in (Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.END, Keys.HOME, Keys.ARROW_RIGHT):
+        browser.press(key)
+        for item in browser.all("#factors .current"):
+            assert box["top"] - 1 <= item.rect["y"] - browser.script("return scrollY") < box["bottom"]
+
+
+# --------------------------------------------------------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize("page", ["waist", "long", "transformer"])
+def test_the_words_name_where_norms_are_largest_and_least(browser, request, page):
+    made = request.getfixturevalue(page)
+    browser.open(made.path)
+    words = browser.text("#growth")
+    names = ("the input", *made.chain.names)
+    for column in list(zip(*norms(made), strict=True))[1:]:
+        ends = column[0], column[-1]
+        assert names[-1] in words
+        for extreme, outside in (
+            (min(column), min(column) < min(ends) / 1.5),
+            (max(column), max(column) > 1.5 * max(ends)),
+        ):
+            assert not outside or names[column.index(extreme)] in words
+
+
+def test_names_under_factors_are_short_and_tell_them_apart(browser, made):
+    browser.open(made.path)
+    shown = browser.script(
+        "return [...document.querySelectorAll('#factors .name')].map(n => n.dataset.cut ?? n.textContent)"
+    )
+    assert len(set(shown)) == len(shown)
+    assert max(len(line) for name in shown for line in name.split("\n")) <= 16
 
 
 # --------------------------------------------------------------------------------------------------------------- looks

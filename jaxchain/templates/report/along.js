@@ -25,12 +25,21 @@ function startAlong() {
   );
 }
 
+/** A state without numbers has no norm. */
+const normOf = (key) => (state) => (state.size ? state[key] : null);
+
 function norms() {
   const { states } = data;
-  const lines = NORMS.map((line) => ({ ...line, values: states.map((state) => state[line.key]) })).filter(
-    ({ values }) => values.some((value) => value !== null),
+  const lines = NORMS.map((line) => ({ ...line, values: states.map(normOf(line.key)) })).filter(({ values }) =>
+    values.some((value) => value !== null),
   );
-  const words = lines.filter(({ key }) => key !== "primal").map((line) => growth(line, line.key === "cotangent"));
+  if (!lines.length) {
+    byId("norms").replaceChildren(make("p", { class: "note" }, "The states hold no numbers."));
+    return () => null;
+  }
+  const words = lines
+    .filter(({ key }) => key !== "primal")
+    .map((line) => growth(line.name, line.values, line.key === "cotangent"));
   const troubles = lines.map(({ name, values }) => trouble(name, values)).filter(Boolean);
   const text = [...words, ...troubles].filter(Boolean).join(" ");
   say(byId("growth"), text);
@@ -48,37 +57,6 @@ function norms() {
     });
 }
 
-/** “The cotangent shrinks by 0.93 a stage, 12-fold in all.” */
-function growth({ name, values }, back) {
-  const [first, last] = back ? [values.at(-1), values[0]] : [values[0], values.at(-1)];
-  if (!shownOnLog(first) || !shownOnLog(last)) return "";
-  const ratio = last / first;
-  const each = ratio ** (1 / Math.max(values.length - 1, 1));
-  const way = back ? "on its way back" : "on its way forward";
-  if (Math.abs(Math.log(ratio)) < 0.05) return `The ${name} keeps its size ${way}.`;
-  const times = ratio > 1 ? ratio : 1 / ratio;
-  const fold = `${short(Number(times.toPrecision(times < 10 ? 2 : 3)))}-fold`;
-  return `The ${name} ${ratio > 1 ? "grows" : "shrinks"} by ${each.toPrecision(Math.abs(each - 1) < 0.005 ? 5 : 3)} a stage ${way}, ${fold} in all.`;
-}
-
-/** Where a norm is zero or not finite, in words. */
-function trouble(name, values) {
-  const where = (test) => values.map((value, k) => (value !== null && test(value) ? k : -1)).filter((k) => k >= 0);
-  const kinds = [
-    ["NaN", Number.isNaN],
-    ["infinite", (value) => Math.abs(value) === Infinity],
-    ["zero", (value) => value === 0],
-  ];
-  return kinds
-    .map(([word, test]) => [word, where(test)])
-    .filter(([, places]) => places.length)
-    .map(
-      ([word, places]) =>
-        `The ${name} is ${word} at ${data.states[places[0]].name}${places.length > 1 ? ` and ${places.length - 1} more` : ""}.`,
-    )
-    .join(" ");
-}
-
 function bands() {
   const sigmas = data.stages.map(({ sigma }) => sigma);
   const root = byId("bands");
@@ -86,6 +64,9 @@ function bands() {
     root.replaceChildren(make("p", { class: "note" }, "No stage’s singular values were computed."));
     return () => null;
   }
+  const decomposed = sigmas.filter((sigma) => sigma?.length).length;
+  if (decomposed < sigmas.length)
+    say(byId("bands-note"), `Known of ${decomposed} of the ${plural(sigmas.length, "stage")}.`);
   const pick = (one) => sigmas.map((sigma) => (sigma?.length ? one(sigma) : null));
   const lines = [
     { name: "largest", kind: "state", label: "largest", values: pick((sigma) => sigma[0]) },

@@ -31,8 +31,9 @@ const kept = new WeakMap();
 function cells(picture) {
   if (!kept.has(picture)) {
     const view = new DataView(decode(picture.values).buffer);
-    const values = new Float32Array(view.byteLength / 4);
-    for (let k = 0; k < values.length; k += 1) values[k] = view.getFloat32(4 * k, true);
+    const [size, getter] = picture.double ? [8, "getFloat64"] : [4, "getFloat32"];
+    const values = new (picture.double ? Float64Array : Float32Array)(view.byteLength / size);
+    for (let k = 0; k < values.length; k += 1) values[k] = view[getter](size * k, true);
     const strengths = values
       .filter((value) => value !== 0 && Number.isFinite(value))
       .map(Math.abs)
@@ -56,7 +57,7 @@ function coarser({ values, rows, columns }, mostRows, mostColumns) {
   const height = Math.min(rows, mostRows);
   const width = Math.min(columns, mostColumns);
   if (height === rows && width === columns) return { values, rows, columns };
-  const result = new Float32Array(height * width);
+  const result = new values.constructor(height * width);
   for (let i = 0; i < rows; i += 1) {
     const row = Math.floor((i * height) / rows) * width;
     for (let j = 0; j < columns; j += 1) {

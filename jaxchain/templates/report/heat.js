@@ -80,6 +80,10 @@ function heatMap(root, output, { widest, tallest }) {
   return show;
 }
 
+/** "output (8)"; where numbers are complex, how their parts are laid out. */
+const axisWords = (word, count, { complex }) =>
+  `${word} (${count}${complex ? ", complex: real parts, then imaginary parts" : ""})`;
+
 const inside = ([row, column], { cells: [rows, columns] }) => row >= 0 && column >= 0 && row < rows && column < columns;
 
 /** Name the entry, or the block whose largest entry it is. */
@@ -93,8 +97,9 @@ function describe(output, picture, [row, column]) {
   const name = (word, from, to) => (from === to ? `${word} ${from}` : `${word}s ${from}–${to}`);
   const [lastRow, firstRow, first] = [stop(picture.rows, row, rows), picture.rows[row], picture.columns[column]];
   const block = lastRow > firstRow || last > first;
-  const text = Number.isFinite(value) ? exact(value).replace("-", MINUS) : odd(value);
-  Object.assign(output.dataset, { row: firstRow, column: first, value: exact(value) });
+  const digits = exact(value, picture.double);
+  const text = Number.isFinite(value) ? digits.replace("-", MINUS) : odd(value);
+  Object.assign(output.dataset, { row: firstRow, column: first, value: digits });
   say(
     output,
     `∂ ${name("output", firstRow, lastRow)} / ∂ ${name("input", first, last)} ${block ? "largest" : "="} ${text}`,

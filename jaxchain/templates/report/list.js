@@ -17,6 +17,8 @@ function longList(box, { height, count, line, attributes = {} }) {
       lines.push(element);
     }
     all.style.height = `${count() * height}px`;
+    const whole = first === 0 && last === count();
+    box.dataset.printed = whole ? "" : `lines ${first + 1} to ${last} of ${count().toLocaleString("en")}`;
     all.replaceChildren(...lines);
   }
 

@@ -44,9 +44,9 @@ function si(value, unit = "") {
 /** All digits that a double needs, and no more. */
 const full = (value) => (value === null || !Number.isFinite(value) ? odd(value) : String(value));
 
-/** The shortest decimal that a float32 reads back from. */
-function exact(value) {
-  if (!Number.isFinite(value) || value === 0) return String(value);
+/** The shortest decimal that a float32, or a double, reads back from. */
+function exact(value, double) {
+  if (double || !Number.isFinite(value) || value === 0) return String(value);
   for (let digits = 1; digits < 9; digits += 1) {
     const text = value.toPrecision(digits);
     if (Math.fround(Number(text)) === value) return String(Number(text));

@@ -2,6 +2,7 @@
 
 const MARKS = { state: "diamond", forward: "circle", reverse: "square", middle: "circle", low: "square" };
 const EDGE = 14;
+const LANE = 11;
 
 /**
  * Draw lines over places 0 … count − 1. `place` is where the selection is marked, as a span of places;
@@ -11,7 +12,19 @@ function plot(root, { lines, height = 190, label, axis, area, span, pick, tell, 
   const width = Math.max(root.clientWidth || 480, 240);
   const ends = Math.max(...lines.map((line) => line.label.length)) * 6.6 + 14;
   const left = 46;
-  const frame = { left, right: width - Math.min(ends, width / 2.6), top: EDGE + 2, bottom: height - (axis ? 34 : 16) };
+  // What has no place on the axis is marked above or below it, each line in a lane of its own.
+  const above = lines.filter((line) => line.values.some((value) => hasNoPlace(value) && value !== 0));
+  const below = lines.filter((line) => line.values.includes(0));
+  const frame = {
+    left,
+    right: width - Math.min(ends, width / 2.6),
+    top: EDGE + 2 + LANE * Math.max(above.length - 1, 0),
+    bottom: height - (axis ? 34 : 16) - LANE * Math.max(below.length - 1, 0),
+  };
+  const lanesOf = (line) => ({
+    over: frame.top - 4 - LANE * above.indexOf(line),
+    under: frame.bottom + 12 + LANE * below.indexOf(line),
+  });
   const values = lines.flatMap((line) => line.values);
   const scale = logAxis(values);
   const places = count ?? lines[0].values.length;
@@ -22,7 +35,7 @@ function plot(root, { lines, height = 190, label, axis, area, span, pick, tell, 
   picture.append(...grid(scale, frame, y), mark);
   if (area)
     picture.append(draw("path", { class: "area", d: areaPath(lines[area[0]].values, lines[area[1]].values, x, y) }));
-  const tips = lines.map((line) => curve(picture, line, x, y, frame));
+  const tips = lines.map((line) => curve(picture, line, x, y, frame, lanesOf(line)));
   const heights = spread(
     tips.map((tip) => tip - frame.top),
     13,
@@ -89,9 +102,10 @@ function grid({ ticks }, frame, y) {
 }
 
 const shownOnLog = (value) => value !== null && value > 0 && Number.isFinite(value);
+const hasNoPlace = (value) => value !== null && !shownOnLog(value);
 
 /** One line with gaps where the axis has no place; what falls in a gap is marked at an edge. The height of its end. */
-function curve(picture, { values, kind, dots }, x, y, frame) {
+function curve(picture, { values, kind, dots }, x, y, frame, lanes) {
   let path = "";
   let pen = "M";
   let tip = (frame.top + frame.bottom) / 2;
@@ -103,7 +117,7 @@ function curve(picture, { values, kind, dots }, x, y, frame) {
       pen = "L";
     } else {
       pen = "M";
-      if (value !== null) odds.push([value, k]);
+      if (hasNoPlace(value)) odds.push([value, k]);
     }
   });
   if (!dots) picture.append(draw("path", { class: `line ${kind}`, d: path }));
@@ -125,7 +139,7 @@ function curve(picture, { values, kind, dots }, x, y, frame) {
   const apart = Math.max(Math.ceil(odds.length / 40), 1);
   odds.forEach(([value, k], rank) => {
     if (rank % apart) return;
-    const at = value === 0 ? frame.bottom + 12 : frame.top - 4;
+    const at = value === 0 ? lanes.under : lanes.over;
     picture.append(
       draw("text", { class: `odd ${kind}`, x: x(k), y: at }, value === 0 ? "0" : Number.isNaN(value) ? "×" : "∞"),
     );
@@ -144,9 +158,13 @@ function point(shape, kind, x, y) {
   });
 }
 
+/** Between two lines, wherever both have neighbours: nothing is claimed across a gap. */
 function areaPath(high, low, x, y) {
-  const places = high.map((_, k) => k).filter((k) => shownOnLog(high[k]) && shownOnLog(low[k]));
-  if (places.length < 2) return "";
+  const runs = [[]];
+  high.forEach((value, k) => (shownOnLog(value) && shownOnLog(low[k]) ? runs.at(-1).push(k) : runs.push([])));
   const go = (values) => (k) => `${x(k).toFixed(1)} ${y(values[k]).toFixed(1)}`;
-  return `M${places.map(go(high)).join("L")}L${places.reverse().map(go(low)).join("L")}Z`;
+  return runs
+    .filter((run) => run.length > 1)
+    .map((run) => `M${run.map(go(high)).join("L")}L${[...run].reverse().map(go(low)).join("L")}Z`)
+    .join("");
 }

@@ -1,6 +1,7 @@
 // The chain as a product: a factor a stage, drawn to its shape, output on the left; groups fold into stacks.
 
 const LEAST_SIDE = 10;
+const MANY = 24;
 const CAPTION_LINE = 0.975;
 const painted = new WeakMap();
 let factors = [];
@@ -37,12 +38,14 @@ function paintFactor(canvas) {
 function buildFactors() {
   whenSeen.disconnect();
   const list = byId("factors");
-  factors = visible(data.groups, "")
-    .reverse()
-    .map((item) => (item.closes ? closer(item) : factor(item)));
+  const shown = visible(data.groups, "").reverse();
+  const captions = captionsOf(shown.filter(({ group }) => group).map(({ name }) => name));
+  factors = shown.map((item) => (item.closes ? closer(item) : factor(item, captions.shift())));
   alignCaptions(list);
   list.replaceChildren(...factors.map(({ item }) => item));
-  list.classList.toggle("many", factors.length > 120);
+  list.classList.toggle("many", factors.length > MANY);
+  if (list.scrollHeight > list.clientHeight + 1) list.setAttribute("tabindex", "0");
+  else list.removeAttribute("tabindex");
   markFactors();
 }
 
@@ -73,14 +76,16 @@ function closer({ closes, name }) {
   return { closes, button, band, item: make("li", { class: "group" }, button, band), drawn: "" };
 }
 
-function factor({ group, name, depth }) {
+function factor({ group, name, depth }, lines) {
   const [m, n] = shapeOf(group);
   const folded = group.groups.length > 0;
   const count = group.last - group.first + 1;
   const box = make("span", { class: folded ? "matrix stack" : "matrix", "data-count": folded ? count : null });
   const [width, height] = [side(n), side(m)];
   Object.assign(box.style, { width: `${width}px`, height: `${height}px` });
-  const picture = folded ? null : data.stages[group.first].picture;
+  // On top of a stack lies its first stage, where that has the shape of the whole.
+  const top = data.stages[group.first];
+  const picture = top.m === m && top.n === n ? top.picture : null;
   if (picture) {
     const canvas = make("canvas");
     painted.set(canvas, { picture, width, height });
@@ -105,7 +110,7 @@ function factor({ group, name, depth }) {
     "button",
     { type: "button", class: "factor", "aria-label": label, title: label, ...which, onclick: act },
     box,
-    nameOf(name),
+    nameOf(name, lines),
   );
   const band = make("span", { class: "band", "aria-hidden": "true" });
   const waist = data.states[group.last + 1].name === data.plan.waist && group.last + 1 < data.states.length - 1;
@@ -115,14 +120,12 @@ function factor({ group, name, depth }) {
     make("div", {}, button, caption),
     band,
   );
-  return { group, folded, button, caption, lines: linesOf(name).length, band, item, drawn: "" };
+  return { group, folded, button, caption, lines: lines.length, band, item, drawn: "" };
 }
 
-const linesOf = (name) => name.split(" … ").map((part) => brief(part, 14));
-
 /** A long name is cut for the eye alone: the button's label says it in full. */
-function nameOf(name) {
-  const cut = linesOf(name).join(" …\n");
+function nameOf(name, lines) {
+  const cut = lines.join("\n");
   return cut === name ? make("span", { class: "name" }, name) : make("span", { class: "name", "data-cut": cut });
 }
 
@@ -174,14 +177,20 @@ function markFactors() {
   }
 }
 
-/** In a list that scrolls, keep the selected factor in sight; the page itself never moves. */
-function revealFactor() {
+/** In a list that scrolls, keep a stage's factor in sight; the page itself never moves. */
+function revealFactor(stage) {
   const list = byId("factors");
-  const entry = factors.find(({ group }) => group && group.first <= selection.stage && selection.stage <= group.last);
+  const entry = factors.find(({ group }) => group && group.first <= stage && stage <= group.last);
   if (!entry || !list.classList.contains("many")) return;
   const top = entry.item.offsetTop - list.offsetTop;
   const bottom = top + entry.item.offsetHeight;
   if (top < list.scrollTop || bottom > list.scrollTop + list.clientHeight) list.scrollTop = top - list.clientHeight / 3;
+}
+
+/** Show the factor of this step; before the first, where the chosen order begins. */
+function revealStep() {
+  const { mode, step } = selection;
+  if (stepsOf(mode).length) revealFactor(stepsOf(mode)[Math.max(step - 1, 0)].stage);
 }
 
 function startProduct() {
@@ -189,7 +198,10 @@ function startProduct() {
   chooseScale(list.clientWidth || 360);
   buildFactors();
   follow(["stage", "mode", "step"], markFactors);
-  follow(["stage"], revealFactor);
+  follow(["mode", "step"], revealStep);
+  follow(["stage"], () => revealFactor(selection.stage));
+  if (location.hash.includes("=")) revealFactor(selection.stage);
+  else revealStep();
   repaints.push(() =>
     list.querySelectorAll("canvas").forEach((canvas) => (printing || canvas.style.width) && paintFactor(canvas)),
   );

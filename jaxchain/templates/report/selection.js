@@ -96,7 +96,7 @@ function followAddress() {
   if (!location.hash.includes("=")) return;
   const { asked, refused } = readAddress(location.hash);
   const mode = asked.mode ?? selection.mode;
-  if (asked.mode !== undefined && asked.step === undefined) asked.step = Math.min(selection.step, stepsOf(mode).length);
+  if (mode !== selection.mode && asked.step === undefined) asked.step = 0;
   if (asked.step && asked.stage === undefined) asked.stage = stepsOf(mode)[asked.step - 1].stage;
   if (asked.stage !== undefined) unfoldTo(asked.stage);
   choose(asked);

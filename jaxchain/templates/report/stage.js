@@ -15,7 +15,12 @@ function showStage(show, k) {
   say(byId("stage-words"), [`${where}, Jacobian ${stage.m} × ${stage.n}`, stage.words].filter(Boolean).join(" · "));
   const label = `Heat map of the Jacobian of ${stage.name}, ${stage.m} × ${stage.n}; arrow keys move over its entries.`;
   const hint = "Point at an entry to read it, or use the arrow keys here.";
-  show(stage.picture, { rows: `output (${stage.m})`, columns: `input (${stage.n})`, label, hint });
+  show(stage.picture, {
+    rows: axisWords("output", stage.m, after),
+    columns: axisWords("input", stage.n, before),
+    label,
+    hint,
+  });
   say(
     byId("stage-figure").querySelector(".remark"),
     stage.picture ? stage.picture.note : `No picture: ${stage.why_not || "none was made."}`,

@@ -14,7 +14,7 @@ function startSteps() {
     const button = byId(`mode-${mode}`);
     button.addEventListener("click", () => {
       pause();
-      goTo(selection.step, mode);
+      goTo(0, mode);
     });
     const cost = read(data.ways[mode].cost);
     const track = button.querySelector(".way-bar > span");
@@ -91,7 +91,7 @@ function showStep(show) {
   byId("next").disabled = step >= way.steps.length;
   byId("play").disabled = !way.steps.length;
   say(byId("way-start"), way.steps.length ? `${way.start} ${LESSONS[mode]}` : way.start);
-  byId("sentence").replaceChildren(...(now ? sentence(now, step, way.steps.length) : [beginning(way)]));
+  byId("sentence").replaceChildren(...(now ? sentence(now, step, way.steps.length) : beginning(way)));
   showKnown(show, way, now);
 }
 
@@ -102,8 +102,8 @@ const sentence = ({ text, cost, total }, step, steps) => [
 
 function beginning({ steps }) {
   return steps.length
-    ? `0 of ${steps.length}: nothing is multiplied yet. ▶ takes the first step.`
-    : "There are no steps to take.";
+    ? [`0 of ${steps.length}: nothing is multiplied yet. `, make("span", { class: "go" }, "▶ takes the first step.")]
+    : ["There are no steps to take."];
 }
 
 /** The Jacobian known after this step; before the first, the one that every way arrives at. */
@@ -116,12 +116,13 @@ function showKnown(show, way, now) {
     return show(null, { rows: "", columns: "", label: "", hint: "" });
   }
   const [m, n] = shown.shape;
-  const [into, out] = [data.states[shown.from].name, data.states[shown.to].name];
+  const [from, to] = [data.states[shown.from], data.states[shown.to]];
+  const [into, out] = [from.name, to.name];
   say(caption, `${now ? "Known now" : "What every order arrives at"}: ∂${out}/∂${into}, ${m} × ${n}`);
   const label = `Heat map of ∂${out}/∂${into}, ${m} × ${n}; arrow keys move over its entries.`;
   show(shown.picture, {
-    rows: `${out} (${m})`,
-    columns: `${into} (${n})`,
+    rows: axisWords(out, m, to),
+    columns: axisWords(into, n, from),
     label,
     hint: "Point at an entry to read it.",
   });

@@ -1,5 +1,15 @@
 // The evaluation trace: an operation a row, groups folded; values run down, cotangents up.
 
+/** What is shown of a row, `most` characters wide; a `wanted` column only where some row has it. */
+const COLUMNS = [
+  { key: "name", word: "name", most: 28 },
+  { key: "formula", word: "operation", most: 56 },
+  { key: "source", word: "source", most: 26, wanted: true },
+  { key: "primal", word: "primal ↓", most: 34 },
+  { key: "tangent", word: "tangent ↓", most: 34, mode: "forward" },
+  { key: "cotangent", word: "cotangent ↑", most: 34, mode: "reverse" },
+];
+
 function startTrace() {
   const { rows } = data.trace;
   const root = byId("trace");
@@ -11,12 +21,13 @@ function startTrace() {
   const ends = endsOf(rows);
   let shown = [];
   const box = make("div", { class: "scroll trace", tabindex: "0", role: "table", "aria-label": "Evaluation trace" });
-  const head = ["", "operation", "source", "primal ↓", "tangent ↓", "cotangent ↑"].map((word, k) =>
-    make("span", { role: "columnheader", class: ["", "", "", "", "forward", "reverse"][k] }, word || "name"),
-  );
+  const columns = COLUMNS.filter(({ key, wanted }) => !wanted || rows.some((row) => row[key]));
+  const head = columns.map(({ word, mode }) => make("span", { role: "columnheader", class: mode }, word));
   box.append(make("div", { role: "rowgroup", class: "head" }, make("div", { role: "row", class: "line" }, head)));
   root.replaceChildren(box);
-  box.style.setProperty("--columns", widths(rows));
+  const widths = columns.map((column) => widthOf(column, rows));
+  box.style.setProperty("--columns", widths.map((width) => `${width}ch`).join(" "));
+  box.style.setProperty("--shares", widths.map((width) => `minmax(0, ${width}fr)`).join(" "));
   const turn = (k) => {
     if (!open.delete(k)) open.add(k);
     refold();
@@ -26,7 +37,7 @@ function startTrace() {
     height: 22,
     count: () => shown.length,
     attributes: { role: "rowgroup" },
-    line: (at) => traceRow(rows[shown[at]], shown[at], open.has(shown[at]), turn),
+    line: (at) => traceRow(columns, rows[shown[at]], shown[at], open.has(shown[at]), turn),
   });
 
   function refold() {
@@ -71,16 +82,18 @@ function endsOf(rows) {
   return ends;
 }
 
-/** Columns as wide as their longest text, within reason. */
-function widths(rows) {
-  const longest = (text) => rows.reduce((length, row) => Math.max(length, text(row).length), 9);
-  const column = (text, most) => `${Math.min(longest(text), most) + 2}ch`;
-  const name = column((row) => " ".repeat(2 * row.depth + 2) + row.name, 28);
-  const values = ["primal", "tangent", "cotangent"].map((key) => column((row) => row[key] ?? "", 34));
-  return [name, column((row) => row.formula, 56), column((row) => row.source, 26), ...values].join(" ");
+/** As wide as its longest text, within reason. */
+function widthOf({ key, most }, rows) {
+  const indent = (row) => (key === "name" ? 2 * row.depth + 2 : 0);
+  return (
+    Math.min(
+      rows.reduce((length, row) => Math.max(length, indent(row) + (row[key] ?? "").length), 9),
+      most,
+    ) + 2
+  );
 }
 
-function traceRow(row, k, isOpen, turn) {
+function traceRow(columns, row, k, isOpen, turn) {
   const here = row.stage !== null && row.stage === selection.stage;
   const attributes = {
     role: "row",
@@ -105,15 +118,8 @@ function traceRow(row, k, isOpen, turn) {
     name.append(make("button", { ...words, onclick: act }, isOpen ? "▾" : "▸"));
   } else name.append(make("span", { class: "gutter", "aria-hidden": "true" }, here ? "▪" : ""));
   name.append(row.name);
-  const cell = (text) => make("span", { role: "cell", title: text || null }, text ?? "");
-  return make(
-    "div",
-    attributes,
-    name,
-    cell(row.formula),
-    cell(row.source),
-    cell(row.primal),
-    cell(row.tangent),
-    cell(row.cotangent),
-  );
+  const rest = columns
+    .slice(1)
+    .map(({ key }) => make("span", { role: "cell", title: row[key] || null }, row[key] ?? ""));
+  return make("div", attributes, name, rest);
 }

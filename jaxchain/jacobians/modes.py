@@ -34,10 +34,9 @@ WORTH_IT = 0.9
 gain in work is easily lost in time."""
 
 CLOSE = 1.02
-"""Within this ratio, what predictions are good for, forward and reverse mode are counted on their whole programs."""
-
-TIE = 1.015
-"""Up to this ratio reverse mode is preferred: its rows are the result, where columns are still to be transposed."""
+"""Within this ratio, what predictions are good for, forward and reverse mode are counted on their whole programs,
+unless reverse mode from the last layer's weights on is predicted to be no dearer: its rows are the result, where
+forward mode's columns are still to be transposed."""
 
 
 def jacobian(
@@ -182,11 +181,11 @@ def _choose(of_chosen: Callable[[Any], Any], chosen: Any, mode: Mode) -> tuple[M
     if mode == "mixed" or plan.cost < WORTH_IT * min(forward, reverse):
         return mode, plan
     if max(forward, reverse) < CLOSE * min(forward, reverse):
-        forward, reverse = (_count(transform, of_chosen, chosen) for transform in (jax.jacfwd, jax.jacrev))
-        pulled, saved = plan.pulled()
-        if saved and forward < reverse and reverse - saved <= TIE * forward:
+        pulled = plan.pulled()
+        if forward < reverse and pulled is not None and pulled.cost <= forward:
             return mode, pulled
-    return ("forward" if forward <= reverse / TIE else "reverse"), None
+        forward, reverse = (_count(transform, of_chosen, chosen) for transform in (jax.jacfwd, jax.jacrev))
+    return ("forward" if forward < reverse else "reverse"), None
 
 
 def _count(transform: Callable[..., Any], of_chosen: Callable[[Any], Any], chosen: Any) -> float:

@@ -71,16 +71,16 @@ class Plan(Tabular):
         """Whether the matrix between two states is diagonal."""
         return all(unit.kind in ("identity", "diagonal") for unit in self.units[start:stop])
 
-    def pulled(self) -> tuple[Plan, float]:
-        """Reverse mode from the last unit's ready matrix on, and the operations saved if there is one."""
-        q, last = len(self.units), self.units[-1]
-        if q < 2 or not math.isfinite(last.ready):
-            return self, 0.0
-        steps = (Step("accumulate adjoint", q - 1, None, q, last.ready / 2),)
-        saved = self.sizes[-1] * last.adjoint - last.ready
-        pull = self.reverse_cost - self.sizes[-1] * last.adjoint / 2
-        steps = (*steps, Step("eliminate adjoint", 0, q - 1, q, pull))
-        return replace(self, steps=steps, cost=self.reverse_cost - saved / 2), saved
+    def pulled(self) -> Plan | None:
+        """Reverse mode from the last unit's ready matrix on, the others as one; ``None`` where none is ready."""
+        *others, last = self.units
+        if not others or not math.isfinite(last.ready):
+            return None
+        before = Segment.join([unit.segment for unit in others])
+        head, m = Unit(others[-1].name, before, before, Local("dense")), self.sizes[-1]
+        ready, pull = last.ready / 2, self.reverse_cost - m * last.adjoint / 2
+        steps = Step("accumulate adjoint", 1, None, 2, ready), Step("eliminate adjoint", 0, 1, 2, pull)
+        return replace(self, units=(head, last), steps=steps, cost=ready + pull)
 
     @property
     def rows(self) -> tuple[Step, ...]:

@@ -18,7 +18,8 @@ from conftest import assert_close, draw, some_params
 
 import jaxchain as jc
 from jaxchain.explore.folding import MOST, fold
-from jaxchain.explore.page import growth, page
+from jaxchain.explore.headline import growth
+from jaxchain.explore.page import page
 from jaxchain.explore.picture import picture
 from jaxchain.explore.report import to_html
 from jaxchain.explore.walk import walk

@@ -1,0 +1,90 @@
+"""What a report finds, in sentences: which order of multiplication is cheap, where a cotangent grows or dies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxchain.explore.walk import Walk
+from jaxchain.jacobians.modes import WORTH_IT
+from jaxchain.jacobians.plan import Plan
+from jaxchain.values import count
+
+__all__ = ["directions", "growth", "headline"]
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def headline(plan: Plan, names: Sequence[str], walked: Walk) -> str:
+    """Which order is cheap, and where a cotangent grows or dies."""
+    return f"{_cheapest(plan)} {growth(('the input', *names), walked)}".strip()
+
+
+def _cheapest(plan: Plan) -> str:
+    """Which order is cheap, in one sentence."""
+    m, n = plan.sizes[-1], plan.sizes[0]
+    forward, reverse = plan.forward_cost, plan.reverse_cost
+    better = min(forward, reverse)
+    if not math.isfinite(max(forward, reverse)):
+        known = [word for word, cost in (("forward", forward), ("reverse", reverse)) if math.isfinite(cost)]
+        return f"Only {known[0]} mode exists here." if known else "Neither forward nor reverse mode exists here."
+    if not better:
+        return ""
+    if plan.cost < WORTH_IT * better:
+        times = f"{better / plan.cost:.3g}× less work than forward or reverse mode" if plan.cost else "no work at all"
+        if plan.whole is not None:
+            return f"The Jacobian is sparse: by colours it takes {times}."
+        if min(plan.sizes[1:-1], default=n) < min(m, n):
+            return f"The waist is {plan.waist} ({count(min(plan.sizes), 'number')}): multiplied in the planned order, the Jacobian takes {times}."
+        return f"With local Jacobians that are read off or diagonal, the planned order takes {times}."
+    saved = 1 - plan.cost / better
+    more = f" The planned order saves another {saved:.0%}." if saved >= 0.005 else ""
+    if forward == reverse:
+        return f"Forward and reverse mode cost the same here: {count(n, 'input')}, {count(m, 'output')}.{more}"
+    rows, columns = f"{count(m, 'row')} to pull back", f"{count(n, 'column')} to push forward"
+    if reverse < forward:
+        return (
+            f"Reverse mode takes {forward / reverse:.3g}× less work than forward mode: {rows} against {columns}.{more}"
+        )
+    return f"Forward mode takes {reverse / forward:.3g}× less work than reverse mode: {columns} against {rows}.{more}"
+
+
+def growth(names: Sequence[str], walked: Walk) -> str:
+    """Where a cotangent grows or dies, in one sentence."""
+    known = [value for value in walked.cotangents if value is not None]
+    if len(known) < len(walked.cotangents):
+        return ""
+    if not all(map(math.isfinite, (*known, *walked.primals))):
+        return "Some states or cotangents are not finite."
+    if not known[0] or not known[-1]:
+        return "The cotangent is zero at the input: nothing flows back." if known[-1] else ""
+    ratios = [value / known[-1] for value in known]
+    ratio, strengths = ratios[0], [abs(math.log(r)) if r else math.inf for r in ratios]
+    extreme = int(np.argmax(strengths))
+    if strengths[extreme] > strengths[0] + math.log(3):
+        there = ratios[extreme]
+        word, times = ("grows", there) if there > 1 else ("shrinks", 1 / there if there else math.inf)
+        return f"From output to input a cotangent {word} {_large(times)}-fold until {names[extreme]} and arrives with {_large(ratio)} times its size."
+    if 0.5 <= ratio <= 2:
+        return f"From output to input a cotangent about keeps its size (×{ratio:.2g})."
+    return (
+        f"From output to input a cotangent {'grows' if ratio > 1 else 'shrinks'} {_large(max(ratio, 1 / ratio))}-fold."
+    )
+
+
+def _large(value: float) -> str:
+    """Three digits; powers of ten as mathematics writes them."""
+    mantissa, _, power = f"{value:.3g}".partition("e")
+    return f"{mantissa}×10{str(int(power)).translate(SUPERSCRIPTS)}" if power else mantissa
+
+
+def directions(tangent_drawn: bool, cotangent_drawn: bool) -> str:
+    """What the sweeps on the page follow."""
+    if tangent_drawn and cotangent_drawn:
+        return "The tangent followed from the input and the cotangent followed from the output are random, each of length one."
+    words = [
+        "random, of length one" if drawn else "the one that was given" for drawn in (tangent_drawn, cotangent_drawn)
+    ]
+    return f"The tangent followed from the input is {words[0]}; the cotangent followed from the output is {words[1]}."

@@ -446,6 +446,7 @@ def test_a_traced_sweep_shows_shapes_alone(mlp):
     assert "f32[5]" in text[0]
 
 
+@pytest.mark.filterwarnings("ignore:The chararray class:DeprecationWarning")  # treescope's, with NumPy 2.5
 @pytest.mark.parametrize("installed", [True, False], ids=["treescope", "no treescope"])
 def test_a_local_jacobian_shows_itself_in_a_notebook(mlp, monkeypatch, installed):
     if not installed:

@@ -8,9 +8,17 @@ import inspect
 import warnings
 from pathlib import Path
 
-__all__ = ["ParameterMismatchError", "StageError", "TangentMismatchError", "warn"]
+__all__ = ["REFUSALS", "ParameterMismatchError", "StageError", "TangentMismatchError", "first_line", "warn"]
+
+REFUSALS = (TypeError, ValueError, NotImplementedError)
+"""What JAX raises where a mode does not exist: forward through a custom VJP, reverse through a while loop."""
 
 HERE = str(Path(__file__).parent)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, without its full stop; its type's name where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
 
 
 def warn(message: str, category: type[Warning]) -> None:

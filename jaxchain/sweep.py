@@ -17,15 +17,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxchain.chain import Chain
 from jaxchain.discovery import discover
+from jaxchain.errors import REFUSALS
 from jaxchain.flat import Coordinates, check_like, is_float0, is_inexact, map_basis, require_inexact
 from jaxchain.html import array_html
 from jaxchain.stage import Side, State, describe
 from jaxchain.structure import Structure
 from jaxchain.table import Table, Tabular
+from jaxchain.values import norm
 
 __all__ = [
     "ForwardSweep",
@@ -92,9 +93,7 @@ def _norm_text(state: State) -> str:
 
 def state_norm(state: State) -> float:
     """Euclidean norm of a state, whatever its structure; what carries no derivative has no say."""
-    arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(state) if not is_float0(leaf) and is_inexact(leaf)]
-    wide = [array.astype(np.complex128 if np.iscomplexobj(array) else np.float64) for array in arrays]
-    return math.hypot(*(float(np.linalg.norm(array)) for array in wide))
+    return math.hypot(*(norm(leaf) for leaf in jax.tree.leaves(state) if not is_float0(leaf) and is_inexact(leaf)))
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["matrix"], meta_fields=["name", "in_shape", "out_shape"])
@@ -250,11 +249,7 @@ def accumulate(fn: Callable[[State], State], state: State, *, chunk_size: int | 
     first, second = (by_tangents, by_cotangents) if here.size <= there.size else (by_cotangents, by_tangents)
     try:
         return first()
-    except (
-        TypeError,
-        ValueError,
-        NotImplementedError,
-    ):  # a custom VJP has no forward mode, a while loop no reverse mode
+    except REFUSALS:  # a custom VJP has no forward mode, a while loop no reverse mode
         return second()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Table", "Tabular", "si"]
+__all__ = ["Table", "Tabular", "si", "terminal_width"]
 
 PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
@@ -30,6 +30,11 @@ def si(value: float, unit: str) -> str:
     return f"{scaled:.{digits}f} {PREFIXES[power]}{unit}".rstrip()
 
 
+def terminal_width() -> int:
+    """Characters in a line of the terminal; 120 where there is none."""
+    return shutil.get_terminal_size(fallback=(120, 24)).columns
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of text under a header; the first column is left-aligned, the others right-aligned."""
@@ -40,7 +45,7 @@ class Table:
     notes: Sequence[str] = ()
 
     def __str__(self) -> str:
-        room = shutil.get_terminal_size(fallback=(120, 24)).columns
+        room = terminal_width()
         notes = (line for note in self.notes for line in _wrapped(note, room))
         lines = (*_wrapped(self.title, room), *(self._columns(room) or self._blocks(room)), *notes)
         return "\n".join(line.rstrip() for line in lines)

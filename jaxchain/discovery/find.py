@@ -15,7 +15,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.discovery.group import Granularity, group
-from jaxchain.discovery.program import Program, flatten, is_inexact, is_var, reach
+from jaxchain.discovery.program import Program, active, flatten, is_var, reach
 from jaxchain.discovery.segment import Segment, fits, run
 from jaxchain.discovery.source import Site
 from jaxchain.discovery.stage import chain_stages, split_at_cuts
@@ -172,11 +172,8 @@ def _chain_part(program: Program, inputs: list[Any]) -> tuple[Segment, dict[int,
 def _warn_if_zero(found: Found) -> None:
     equations, inputs = [e for segment in found.segments for e in segment.equations], found.segments[0].inputs
     outs = [out for out in found.program.outs if is_var(out)]
-    active = set(filter(is_inexact, inputs))
-    for equation in equations:
-        if equation.name != "stop_gradient" and any(var in active for var in equation.reads):
-            active.update(filter(is_inexact, equation.writes))
-    if any(out in active for out in outs):
+    carrying = active(equations, inputs)
+    if any(out in carrying for out in outs):
         return
     reached = reach(equations, inputs)
     if any(out in reached for out in outs):

@@ -179,6 +179,15 @@ def reach(equations: Iterable[Equation], inputs: Iterable[Any]) -> set[Any]:
     return reached
 
 
+def active(equations: Iterable[Equation], inputs: Iterable[Any]) -> set[Any]:
+    """Those of ``inputs`` that carry a derivative, and everything computed from them that does."""
+    carrying = set(filter(is_inexact, inputs))
+    for equation in equations:
+        if equation.name != "stop_gradient" and any(var in carrying for var in equation.reads):
+            carrying.update(filter(is_inexact, equation.writes))
+    return carrying
+
+
 def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
     """A jaxpr without its constants, and its constants."""
     return getattr(jaxpr, "jaxpr", jaxpr), tuple(getattr(jaxpr, "consts", ()))

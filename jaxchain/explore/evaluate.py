@@ -17,13 +17,11 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxchain.discovery.name import word
-from jaxchain.discovery.program import Equation, Program, is_inexact, is_var
+from jaxchain.discovery.program import Equation, Program, active, is_inexact, is_var
 from jaxchain.discovery.segment import new_jaxpr
+from jaxchain.errors import REFUSALS, first_line
 
-__all__ = ["REFUSALS", "Values", "check_numbers", "constant_direction", "evaluate"]
-
-REFUSALS = (TypeError, ValueError, NotImplementedError)
-"""What JAX raises where a mode does not exist."""
+__all__ = ["Values", "check_numbers", "constant_direction", "evaluate"]
 
 Run = tuple[Equation, Callable[..., list[Any]]]
 """An equation, and the function that it is of the variables that it reads."""
@@ -77,7 +75,10 @@ def evaluate(program: Program, inputs: Sequence[Any], tangents: Sequence[Any], c
     except REFUSALS as error:
         reason = _reason(error, runs, values, _pull)
         try:
-            pulled = pull(_active(program))
+            carrying = active(
+                program.equations, program.invars
+            )  # all that `jax.vjp` of the function itself goes through
+            pulled = pull([var for var in variables if var in carrying])
             notes.append(f"No cotangents of what does not depend on the arguments: {reason}")
         except REFUSALS:
             pulled = {}
@@ -104,15 +105,6 @@ def _pull_back(
 
     _, pull = jax.vjp(backward, *(jnp.zeros_like(values[var]) for var in tapped))
     return dict(zip(tapped, pull(list(cotangents)), strict=True))
-
-
-def _active(program: Program) -> list[Any]:
-    """What carries a derivative of the arguments: all that `jax.vjp` of the function itself has to go through."""
-    active = dict.fromkeys(filter(is_inexact, program.invars))
-    for equation in program.equations:
-        if equation.name != "stop_gradient" and any(var in active for var in equation.reads):
-            active.update(dict.fromkeys(filter(is_inexact, equation.writes)))
-    return list(active)
 
 
 def _begin(program: Program, given: Sequence[Any]) -> dict[Any, Any]:
@@ -152,7 +144,7 @@ def _reason(
     error: Exception, runs: Sequence[Run], values: dict[Any, Any], mode: Callable[[Any, Sequence[Any]], Any]
 ) -> str:
     """Why a mode does not exist, in JAX's words, and the first equation alone that refuses it."""
-    text = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+    text = first_line(error)
     for equation, call in runs:
         try:
             mode(call, [values[var] for var in _read(equation)])

@@ -18,6 +18,7 @@ from jaxchain.chain import Chain
 from jaxchain.discovery.count import flops
 from jaxchain.discovery.find import find
 from jaxchain.discovery.program import Program
+from jaxchain.errors import REFUSALS, first_line
 from jaxchain.explore.evaluate import constant_direction
 from jaxchain.explore.folding import fold
 from jaxchain.explore.headline import directions, headline
@@ -91,7 +92,7 @@ def page(
             "groups": fold(chain.names),
             "ways": orders,
             "modes": modes,
-            "plan": {"waist": plan.waist, "waist_size": min(plan.sizes), "notes": []},
+            "plan": {"waist": plan.waist, "waist_size": min(plan.sizes)},
             "trace": equations,
             "programs": _programs(chain, args),
         }
@@ -202,8 +203,8 @@ def _modes(chain: Chain, args: tuple[Any, ...], plan: Plan) -> dict[str, Any]:
     if len(chain) <= MEASURED_STAGES and max(finite, default=0.0) <= MEASURED_WORK:
         try:
             compared = compare_modes(chain, *args, argnum=chain.argnum, repeats=3)
-        except (TypeError, ValueError) as error:  # no mode at all, as for complex inputs or callbacks
-            note = f"jc.jacobian has no mode for this function: {str(error).splitlines()[0]}"
+        except REFUSALS as error:  # no mode at all, as for complex inputs or callbacks
+            note = f"jc.jacobian has no mode for this function: {first_line(error)}."
         else:
             rows = [{**vars(row), "about": about.get(row.mode, "")} for row in compared.rows]
             return {"rows": rows, "notes": list(compared.notes), "measured": True}

@@ -19,6 +19,7 @@ from jaxchain.chain import Chain
 from jaxchain.discovery.count import flops
 from jaxchain.discovery.program import Equation, Program, flatten, is_var
 from jaxchain.discovery.segment import new_jaxpr
+from jaxchain.errors import REFUSALS, first_line
 from jaxchain.explore.listing import compiled_lines, equation_stage, program_lines
 from jaxchain.explore.mark import marked
 from jaxchain.explore.rows import TransformRow
@@ -50,9 +51,9 @@ def jax_may_refuse() -> Generator[None]:
     """What JAX raises within is its refusal to transform or compile the function."""
     try:
         yield
-    except (TypeError, ValueError, NotImplementedError) as error:
-        why = str(error) or type(error).__name__
-        raise RefusedError(why.splitlines()[0]) from error
+    except REFUSALS as error:
+        msg = f"{first_line(error)}."
+        raise RefusedError(msg) from error
 
 
 @dataclass(frozen=True)

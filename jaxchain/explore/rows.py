@@ -6,12 +6,12 @@ A program is shown with the stages in its margin, a stage with the programs besi
 from __future__ import annotations
 
 import itertools
-import shutil
 import textwrap
 from dataclasses import dataclass, field
 from typing import Any
 
 from jaxchain.explore.listing import Line
+from jaxchain.table import terminal_width
 
 __all__ = ["StageLines", "TransformRow"]
 
@@ -73,7 +73,7 @@ class TransformRow:
         return "\n".join(text for text, _ in self.lines)
 
     def __str__(self) -> str:
-        width = _room()
+        width = terminal_width()
         head = textwrap.wrap(f"{self.name}: {self.note or self.title}", width)
         labels = [_one_line(name) for name in self.names]
         gutter = max((len(labels[stage]) for _, stage in self.lines if stage is not None), default=0)
@@ -97,7 +97,7 @@ class StageLines:
     """(transform, lines), transforms that do not exist left out."""
 
     def __str__(self) -> str:
-        width = _room()
+        width = terminal_width()
         abreast = max(min((width + 3) // (COLUMN + 3), len(self.programs)), 1)
         column = (width + 3) // abreast - 3
         rows = [f"Stage {_one_line(self.name)}"]
@@ -112,11 +112,6 @@ class StageLines:
                 for across in itertools.zip_longest(*cells, fillvalue="")
             ]
         return "\n".join(rows)
-
-
-def _room() -> int:
-    """Characters in a line of the terminal."""
-    return shutil.get_terminal_size(fallback=(120, 24)).columns
 
 
 def _wrapped(line: str, width: int) -> list[str]:

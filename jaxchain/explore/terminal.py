@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 
 from jaxchain.explore.nest import TraceRow
-from jaxchain.table import Table
+from jaxchain.table import Table, terminal_width
 from jaxchain.values import summary
 
 __all__ = ["trace_text"]
@@ -24,7 +23,7 @@ Walked = Sequence[tuple[TraceRow, int]]
 
 def trace_text(walked: Walked, notes: Sequence[str], most: int | None, hints: tuple[str, str]) -> str:
     """The table of a trace: the first and last of ``most`` rows, or all of them; ``hints`` say how to come to the rest."""
-    room = shutil.get_terminal_size(fallback=(120, 24)).columns
+    room = terminal_width()
     tables = (_table(walked, notes, most, hints, picture=picture, source=source) for picture, source in LOOKS)
     fitting = next((table for table in tables if sum(_widths(table)) <= room), None)
     return str(fitting or _cut(_table(walked, notes, most, hints, picture=False, source=False), room))

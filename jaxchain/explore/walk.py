@@ -20,7 +20,7 @@ import numpy as np
 from jaxchain.chain import Chain
 from jaxchain.discovery.count import flops
 from jaxchain.discovery.program import flatten
-from jaxchain.explore.evaluate import REFUSALS
+from jaxchain.errors import REFUSALS, first_line
 from jaxchain.explore.picture import Floats
 from jaxchain.flat import Coordinates, check_like, map_basis, require_inexact
 from jaxchain.stage import Side, Stage, State
@@ -160,7 +160,7 @@ def _pushed(stage: Stage, side: Side, state: State, tangent: State | None, notes
     try:
         return jax.jvp(partial(stage, *side), (state,), (tangent,))[1]
     except REFUSALS as error:
-        notes.append(f"No tangent passes {stage.name}: {_first_line(error)}")
+        notes.append(f"No tangent passes {stage.name}: {first_line(error)}.")
         return None
 
 
@@ -169,7 +169,7 @@ def _linear(stage: Stage, side: Side, state: State, notes: list[str]) -> tuple[S
         return jax.vjp(stage, *side, state)
     except REFUSALS as error:
         out = stage(*side, state)  # whatever is wrong with the stage itself is raised here
-        notes.append(f"No cotangent passes {stage.name}: {_first_line(error)}")
+        notes.append(f"No cotangent passes {stage.name}: {first_line(error)}.")
         return out, None
 
 
@@ -186,7 +186,7 @@ def _pulled(
                 *side, before = pull(cotangents[-1])
                 gradient = state_norm(side) if jax.tree.leaves(side) else None
             except REFUSALS as error:
-                notes.append(f"No cotangent passes {stage.name}: {_first_line(error)}")
+                notes.append(f"No cotangent passes {stage.name}: {first_line(error)}.")
         cotangents.append(before)
         gradients.append(gradient)
     return cotangents[::-1], gradients[::-1]
@@ -203,7 +203,7 @@ def _affordable(work: Sequence[float], spaces: Sequence[Coordinates]) -> list[in
     share = WORK / max(sum(2 * cost * min(size) for cost, size in zip(work, sizes, strict=True)), WORK)
     counts: list[int | None] = []
     for m, n in sizes:
-        most = int(share * n) if m * n <= ENTRIES else min(int(share * n), ENTRIES // m)
+        most = min(int(share * n), ENTRIES // max(m, 1))
         counts.append(None if most >= n else max(most, min(n, 8)))
     return counts
 
@@ -228,7 +228,7 @@ def _link(
             )
         matrix = np.zeros(link.shape) if 0 in link.shape else np.asarray(accumulate(function, state)[1])
     except REFUSALS as error:
-        return replace(link, refusal=_first_line(error))
+        return replace(link, refusal=f"{first_line(error)}.")
     wide = matrix.astype(np.float64)
     if wide.size * min(wide.shape) > most:
         return replace(link, matrix=wide)
@@ -241,7 +241,3 @@ def _some_columns(function: Callable[[State], State], state: State, columns: Seq
     here, there = Coordinates.of(state), Coordinates.of(out)
     basis = jax.nn.one_hot(jnp.asarray(columns), here.size, dtype=here.dtype)
     return map_basis(lambda e: there.flatten(push(here.unflatten(e))), basis, CHUNK).T
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".") + "."

@@ -20,6 +20,7 @@ from jaxchain.explore.picture import Floats, picture
 from jaxchain.explore.walk import Walk
 from jaxchain.jacobians.bracket import Step
 from jaxchain.jacobians.plan import Plan
+from jaxchain.jacobians.unit import distinct
 from jaxchain.values import count
 
 __all__ = ["named", "ways"]
@@ -44,11 +45,11 @@ def ways(walk: Walk, plan: Plan) -> dict[str, Any]:
     q = len(walk.links)
     pushed, pulled = _each(plan, q, "tangent", plan.forward_cost), _each(plan, q, "adjoint", plan.reverse_cost)
     forward = [
-        _step(f"({m}×{sizes[0]}) ← ({m}×{n})({n}×{sizes[0]})", (0, k + 1), k, k, "push", sizes)
+        _step(f"({m}×{sizes[0]}) ← ({m}×{n})({n}×{sizes[0]})", (0, k + 1), k, k, "push", (m, sizes[0]))
         for k, (n, m) in enumerate(pairwise(sizes))
     ]
     reverse = [
-        _step(f"({sizes[q]}×{n}) ← ({sizes[q]}×{m})({m}×{n})", (k, q), k + 1, k, "pull", sizes)
+        _step(f"({sizes[q]}×{n}) ← ({sizes[q]}×{m})({m}×{n})", (k, q), k + 1, k, "pull", (sizes[q], n))
         for k, (n, m) in reversed(list(enumerate(pairwise(sizes))))
     ]
     return {
@@ -78,10 +79,9 @@ def _way(
 
 
 def _step(
-    text: str, span: tuple[int, int], middle: int | None, stage: int, kind: str, sizes: Sequence[int]
+    text: str, span: tuple[int, int], middle: int | None, stage: int, kind: str, shape: tuple[int, int]
 ) -> dict[str, Any]:
     start, stop = span
-    shape = [sizes[stop], sizes[start]]
     return {"text": text, "from": start, "to": stop, "middle": middle, "stage": stage, "kind": kind, "shape": shape}
 
 
@@ -114,10 +114,8 @@ def named(plan: Plan, names: Sequence[str]) -> Plan:
         names[span[1]] if end else f"{names[span[1]]}/{operation([unit.core])}"
         for unit, span, end in zip(plan.units, spans, ends, strict=True)
     ]
-    unique = [
-        label if labels.count(label) == 1 else f"{label}_{labels[:k].count(label)}" for k, label in enumerate(labels)
-    ]
-    return replace(plan, units=tuple(replace(u, name=n) for u, n in zip(plan.units, unique, strict=True)))
+    units = zip(plan.units, distinct(labels), strict=True)
+    return replace(plan, units=tuple(replace(unit, name=name) for unit, name in units))
 
 
 def _spans(plan: Plan) -> list[tuple[int, int]]:
@@ -144,7 +142,7 @@ def _mixed(plan: Plan, sizes: Sequence[int], factors: Sequence[Floats], side: in
     if plan.whole is not None:
         text = f"∂output/∂input is a sparse matrix: {plan.whole.colours} colours, one sweep each"
         whole = _running(factors)[-1:]
-        step = _step(text, (0, q), None, 0, "accumulate", sizes)
+        step = _step(text, (0, q), None, 0, "accumulate", (sizes[q], sizes[0]))
         return _way(
             "The pattern of the whole function is sparse enough to be coloured.", [step], [plan.cost], whole, side
         )
@@ -159,12 +157,10 @@ def _mixed(plan: Plan, sizes: Sequence[int], factors: Sequence[Floats], side: in
             ready[step.start, step.stop] = known
         span = math.floor(places[step.start]), math.ceil(places[step.stop])
         middle = None if step.middle is None else math.floor(places[step.middle])
+        kind, shape = KINDS.get(step.kind, "accumulate"), (plan.sizes[step.stop], plan.sizes[step.start])
         steps.append(
             {
-                **_step(
-                    plan.describe(step), span, middle, _factor(step, places), KINDS.get(step.kind, "accumulate"), sizes
-                ),
-                "shape": [plan.sizes[step.stop], plan.sizes[step.start]],
+                **_step(plan.describe(step), span, middle, _factor(step, places), kind, shape),
                 "cost": step.cost,
                 "total": total,
                 "picture": None if known is None else picture(known, side),

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from jaxchain.errors import REFUSALS
 from jaxchain.flat import Coordinates, check_chunk_size, map_basis
 from jaxchain.jacobians.batch_axis import SamplesMixError, prove
 from jaxchain.jacobians.batch_rules import Place
@@ -103,7 +104,7 @@ def batch_jacobian(
             return {"forward": _forward, "reverse": _reverse}[mode](whole, chosen, here, there, chunk_size)
         try:
             return first(whole, chosen, here, there, chunk_size)
-        except (TypeError, ValueError, NotImplementedError):  # a custom VJP has no JVP, a while loop no VJP
+        except REFUSALS:  # a custom VJP has no JVP, a while loop no VJP
             return second(whole, chosen, here, there, chunk_size)
 
     return jac

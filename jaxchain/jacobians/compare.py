@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.discovery.find import find
+from jaxchain.errors import REFUSALS, first_line
 from jaxchain.jacobians.measure import Measured, measure
 from jaxchain.jacobians.modes import Mode, jacobian
 from jaxchain.jacobians.plan import make_plan
@@ -130,8 +131,8 @@ def compare_modes(
     for mode in MODES if "sparse" not in predicted else (*MODES, "sparse"):
         try:
             found[mode] = measure(jacobian(fun, argnum, mode=mode, chunk_size=chunk_size), *args, repeats=repeats)
-        except (TypeError, ValueError, NotImplementedError) as error:
-            notes.append(f"{mode} mode does not exist here: {str(error).splitlines()[0]}")
+        except REFUSALS as error:
+            notes.append(f"{mode} mode does not exist here: {first_line(error)}.")
             refused = error
     if not found and refused is not None:
         raise refused

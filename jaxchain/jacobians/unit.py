@@ -20,6 +20,7 @@ from jaxchain.discovery.group import group
 from jaxchain.discovery.name import names, operation
 from jaxchain.discovery.program import flatten, like, reach
 from jaxchain.discovery.segment import Segment
+from jaxchain.errors import REFUSALS
 from jaxchain.flat import Coordinates
 from jaxchain.jacobians.local import Local, read_off
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse
@@ -117,7 +118,7 @@ class Unit:
 
         try:
             closed = jax.make_jaxpr(linear)(jax.ShapeDtypeStruct((space.size,), space.dtype), sides, state)
-        except (TypeError, ValueError, NotImplementedError):
+        except REFUSALS:
             return math.inf
         program = flatten(closed, lambda invars: invars[:1], 0)
         if any(e.name == "custom_lin" for e in program.equations):
@@ -164,6 +165,11 @@ def _stage_of_each(found: Found) -> list[str]:
 
 def _labels(stages: list[str], operations: list[str]) -> list[str]:
     labels = [s if stages.count(s) == 1 else f"{s}/{o}" for s, o in zip(stages, operations, strict=True)]
+    return distinct(labels)
+
+
+def distinct(labels: Sequence[str]) -> list[str]:
+    """Labels that occur more than once, numbered."""
     return [
         label if labels.count(label) == 1 else f"{label}_{labels[:k].count(label)}" for k, label in enumerate(labels)
     ]

@@ -29,7 +29,7 @@ from common import RESULTS, conclude, heading
 import jaxchain as jc
 from jaxchain.digits import accuracy, cross_entropy, load_digits
 from jaxchain.nets import ACTIVATIONS
-from jaxchain.table import Table
+from jaxchain.show.table import Table
 
 CASES = {"relu": "he", "tanh": "lecun", "sigmoid": "lecun", "gelu": "he"}
 """Activation → the initialiser that goes with it."""

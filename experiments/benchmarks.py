@@ -22,7 +22,7 @@ from bench import basics, discovery, jacobians, pages, peers
 from bench.core import Row, quantity
 from common import RESULTS, conclude, heading
 
-from jaxchain.table import Table
+from jaxchain.show.table import Table
 
 BENCHMARKS: tuple[Callable[[int, bool], Iterable[Row]], ...] = (
     *basics.BENCHMARKS,

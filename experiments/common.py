@@ -14,7 +14,7 @@ import optax
 
 import jaxchain as jc
 from jaxchain import LocalJacobian
-from jaxchain.plain import plain
+from jaxchain.show.plain import plain
 
 RESULTS = Path(__file__).parent / "results"
 

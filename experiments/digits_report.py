@@ -22,7 +22,7 @@ from common import RESULTS, browser, conclude, heading
 
 import jaxchain as jc
 from jaxchain.digits import adam, load_digits
-from jaxchain.table import si
+from jaxchain.show.table import si
 
 SIZES = (64, 128, 64, 8)
 

@@ -23,7 +23,7 @@ import tyro
 from common import RESULTS, conclude, heading
 
 import jaxchain as jc
-from jaxchain.jacobians.measure import flops
+from jaxchain.cost.measure import flops
 
 Model = tuple[Callable[..., Any], tuple[Any, ...]]
 

@@ -24,9 +24,9 @@ from common import RESULTS, conclude, draw_spectra, heading, in_short, norm, ver
 
 import jaxchain as jc
 from jaxchain import LocalJacobian
+from jaxchain.cost.measure import measure
 from jaxchain.digits import Digits, accuracy, cross_entropy, fit_digits, load_digits
-from jaxchain.jacobians.measure import measure
-from jaxchain.table import Table, si
+from jaxchain.show.table import Table, si
 
 SIZES = (64, 128, 64, 10)
 

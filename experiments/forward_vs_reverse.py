@@ -26,7 +26,7 @@ from common import RESULTS, conclude, heading
 from matplotlib.ticker import EngFormatter
 
 import jaxchain as jc
-from jaxchain.table import Table, si
+from jaxchain.show.table import Table, si
 
 HIDDEN = (1024, 1024, 1024)
 """Widths between input and output: wide, so that |E| hardly depends on n and m."""

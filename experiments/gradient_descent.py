@@ -23,7 +23,7 @@ from common import RESULTS, conclude, heading
 
 import jaxchain as jc
 from jaxchain.digits import Batch, accuracy, cross_entropy, load_digits
-from jaxchain.table import Table
+from jaxchain.show.table import Table
 
 
 def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, steps: int = 300, rate: float = 0.2) -> None:

@@ -22,7 +22,7 @@ from common import RESULTS, conclude, draw_spectra, heading, verb
 import jaxchain as jc
 from jaxchain import LocalJacobian
 from jaxchain.digits import Batch, Digits, accuracy, fit_digits, load_digits
-from jaxchain.table import Table
+from jaxchain.show.table import Table
 
 Jacobians = tuple[LocalJacobian, ...]
 

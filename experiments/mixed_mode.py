@@ -30,9 +30,9 @@ from common import RESULTS, conclude, heading
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 import jaxchain as jc
+from jaxchain.cost.measure import measure
 from jaxchain.digits import adam, load_digits
-from jaxchain.jacobians.measure import measure
-from jaxchain.table import Table, si
+from jaxchain.show.table import Table, si
 
 HIDDEN = 256
 

@@ -27,8 +27,8 @@ from bench.models import batched_mlp, sparse_cases, stencil
 from common import RESULTS, conclude, heading
 
 import jaxchain as jc
-from jaxchain.jacobians.measure import measure
-from jaxchain.table import Table, si
+from jaxchain.cost.measure import measure
+from jaxchain.show.table import Table, si
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from common import RESULTS, conclude, heading
 
 import jaxchain as jc
 from jaxchain.plot.style import COLOURS, FAINT, INK, fresh_axes, note
-from jaxchain.values import scalar
+from jaxchain.show.values import scalar
 
 ByHand = dict[str, tuple[Any, Any, Any]]
 """A row of the trace → its primal, tangent and cotangent, from formulae written out."""

@@ -15,9 +15,9 @@ from typing import Any, Self, overload
 
 import jax
 
+from jaxchain.show.table import Table, Tabular, si
 from jaxchain.sides import MergedSides, ParameterSides, Sides
 from jaxchain.stage import INPUT, MergedStage, Side, Stage, State
-from jaxchain.table import Table, Tabular, si
 
 __all__ = ["Chain"]
 

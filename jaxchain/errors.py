@@ -8,7 +8,15 @@ import inspect
 import warnings
 from pathlib import Path
 
-__all__ = ["REFUSALS", "ParameterMismatchError", "StageError", "TangentMismatchError", "first_line", "warn"]
+__all__ = [
+    "REFUSALS",
+    "ParameterMismatchError",
+    "SamplesMixError",
+    "StageError",
+    "TangentMismatchError",
+    "first_line",
+    "warn",
+]
 
 REFUSALS = (TypeError, ValueError, NotImplementedError)
 """What JAX raises where a mode does not exist: forward through a custom VJP, reverse through a while loop."""
@@ -39,3 +47,7 @@ class TangentMismatchError(ValueError):
 
 class ParameterMismatchError(ValueError):
     """Parameters do not belong to the chain that they were passed to."""
+
+
+class SamplesMixError(ValueError):
+    """Samples of a batch mix, or cannot be proven not to."""

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import jax
 
 from jaxchain.errors import ParameterMismatchError
-from jaxchain.stage import Side, Stage, describe
+from jaxchain.show.shapes import describe
+from jaxchain.stage import Side, Stage
 
 __all__ = ["MergedSides", "ParameterSides", "Sides"]
 

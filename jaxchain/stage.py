@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from jaxchain.errors import StageError
+from jaxchain.show.shapes import describe
 
 if TYPE_CHECKING:
     from jaxchain.chain import Chain
 
-__all__ = ["INPUT", "MergedStage", "Side", "Stage", "StageRow", "State", "describe"]
+__all__ = ["INPUT", "MergedStage", "Side", "Stage", "StageRow", "State"]
 
 State = Any
 """The value between two stages: an array or a pytree of arrays."""
@@ -25,28 +26,6 @@ Side = tuple[Any, ...]
 
 INPUT = "input"
 """The name of the state x_0, which no stage made."""
-
-
-def describe(value: Any, *, short: bool = False) -> str:
-    """Shapes and dtypes in one line: ``float32[256]``, ``{'h': float32[8], 'c': float32[8]}``; short: ``f32[256]``."""
-
-    def one(leaf: Any) -> _Bare:
-        try:
-            aval = leaf if hasattr(leaf, "str_short") else jax.typeof(leaf)
-            return _Bare(aval.str_short(short_dtypes=short))
-        except TypeError:
-            return _Bare(type(leaf).__name__)
-
-    return str(jax.tree.map(one, value))
-
-
-class _Bare(str):
-    """A string that prints without quotes inside a container."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 class StageRow(NamedTuple):

@@ -19,14 +19,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.chain import Chain
+from jaxchain.coordinates import Coordinates, check_like, is_float0, is_inexact, map_basis, require_inexact
 from jaxchain.discovery import discover
 from jaxchain.errors import REFUSALS
-from jaxchain.flat import Coordinates, check_like, is_float0, is_inexact, map_basis, require_inexact
-from jaxchain.html import array_html
-from jaxchain.stage import Side, State, describe
+from jaxchain.show.html import array_html
+from jaxchain.show.shapes import describe
+from jaxchain.show.table import Table, Tabular
+from jaxchain.show.values import norm
+from jaxchain.stage import Side, State
 from jaxchain.structure import Structure
-from jaxchain.table import Table, Tabular
-from jaxchain.values import norm
 
 __all__ = [
     "ForwardSweep",

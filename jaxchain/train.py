@@ -20,7 +20,7 @@ import optax
 
 from jaxchain.batches import Chunk, Pick, source
 from jaxchain.errors import warn
-from jaxchain.stage import describe
+from jaxchain.show.shapes import describe
 
 __all__ = ["Fit", "History", "StepInfo", "fit"]
 

@@ -17,8 +17,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from jaxchain import plot
-from jaxchain.extremes import extreme_of_blocks
 from jaxchain.plot import style
+from jaxchain.show.extremes import extreme_of_blocks
 from jaxchain.sweep import LocalJacobian
 
 

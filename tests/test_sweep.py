@@ -11,7 +11,7 @@ from conftest import ZOO, assert_close, central_differences, draw, named, real, 
 
 import jaxchain as jc
 from jaxchain import nets
-from jaxchain.jacobians.measure import flops
+from jaxchain.cost.measure import flops
 
 BOTH_MODES = [case for case in ZOO if case.forward and case.reverse]
 SLICED = [case for case in BOTH_MODES if case.name not in ("one stage", "integer inside")]

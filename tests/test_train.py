@@ -13,7 +13,7 @@ from conftest import assert_close, draw
 import jaxchain as jc
 from jaxchain import nets, train
 from jaxchain.batches import source
-from jaxchain.jacobians.measure import flops
+from jaxchain.cost.measure import flops
 
 X = np.asarray(draw(jnp.zeros((10, 3)), 1))
 DATA = {"x": X, "y": np.asarray(draw(jnp.zeros(10), 2))}

@@ -13,8 +13,8 @@ import optax
 
 import jaxchain as jc
 from bench.core import Row, in_turns
+from jaxchain.cost.measure import flops
 from jaxchain.digits import accuracy, adam, cross_entropy, fit_digits, load_digits
-from jaxchain.jacobians.measure import flops
 
 
 def importing(seed: int, quick: bool) -> Iterable[Row]:  # noqa: ARG001

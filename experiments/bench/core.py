@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from jaxchain.table import si
+from jaxchain.show.table import si
 
 __all__ = ["Row", "compile_seconds", "in_turns", "less", "quantity", "race"]
 

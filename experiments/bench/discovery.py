@@ -13,7 +13,7 @@ from jax import lax
 
 import jaxchain as jc
 from bench.core import Row
-from jaxchain.jacobians.measure import flops
+from jaxchain.cost.measure import flops
 
 LAYER = 10
 """Equations of one layer of `deep`."""

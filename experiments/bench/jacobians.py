@@ -24,7 +24,7 @@ from bench.models import (
     random_mlp,
     with_tanh_at_end,
 )
-from jaxchain.jacobians.measure import flops, measure
+from jaxchain.cost.measure import flops, measure
 
 SIMPLE = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}
 

@@ -21,12 +21,12 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff
 
 from jaxchain.errors import HERE
-from jaxchain.plain import plain
+from jaxchain.show.plain import plain
 
 __all__ = ["Answer", "Common", "finish", "place", "reader_gone", "said", "write"]
 
 Answer = tuple[object, object]
-"""What a person reads, by its `str`; what a program reads, by `jaxchain.plain`."""
+"""What a person reads, by its `str`; what a program reads, by `jaxchain.show.plain`."""
 
 WRONG = (ValueError, TypeError, KeyError, OSError, ImportError, NotImplementedError)
 """What jaxchain raises itself, with a sentence, where something that it was given is wrong."""
@@ -142,7 +142,7 @@ def _in_shell(text: str) -> str:
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:
     """The frames that are jaxchain's or the user's, not JAX's or another library's; innermost last."""
-    from jaxchain.discovery.source import INSTALLED
+    from jaxchain.program.source import INSTALLED
 
     frames = traceback.extract_tb(error.__traceback__)
     return [f for f in frames if _is_ours(f) or not f.filename.startswith((*INSTALLED, "<"))]

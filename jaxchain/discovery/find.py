@@ -15,12 +15,13 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.discovery.group import Granularity, group
-from jaxchain.discovery.program import Program, active, flatten, is_var, reach
-from jaxchain.discovery.segment import Segment, fits, run
-from jaxchain.discovery.source import Site
 from jaxchain.discovery.stage import chain_stages, split_at_cuts
 from jaxchain.errors import warn
-from jaxchain.stage import Side, describe
+from jaxchain.program.flat import Program, active, flatten, is_var, reach
+from jaxchain.program.segment import Segment, fits, run
+from jaxchain.program.source import Site
+from jaxchain.show.shapes import describe
+from jaxchain.stage import Side
 
 __all__ = ["discover"]
 

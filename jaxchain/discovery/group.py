@@ -11,8 +11,8 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from jaxchain.discovery.program import Equation
-from jaxchain.discovery.segment import Segment
+from jaxchain.program.flat import Equation
+from jaxchain.program.segment import Segment
 
 __all__ = ["Granularity", "group", "scope"]
 

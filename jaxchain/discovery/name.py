@@ -6,10 +6,10 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 
-from jaxchain.discovery.count import flops
+from jaxchain.cost.count import flops
 from jaxchain.discovery.group import scope, shared_prefix
-from jaxchain.discovery.program import Equation, is_var
-from jaxchain.discovery.segment import Segment
+from jaxchain.program.flat import Equation, is_var
+from jaxchain.program.segment import Segment
 from jaxchain.stage import INPUT
 
 __all__ = ["names", "operation"]

@@ -11,13 +11,14 @@ from typing import Any
 import jax
 
 from jaxchain.chain import Chain
-from jaxchain.discovery.count import flops
+from jaxchain.cost.count import flops
 from jaxchain.discovery.cuts import cuts, live_sets
 from jaxchain.discovery.group import RESHAPING
 from jaxchain.discovery.name import names, word
-from jaxchain.discovery.program import Program, is_inexact, is_var, reach
-from jaxchain.discovery.segment import Segment, fits
-from jaxchain.stage import Side, Stage, StageRow, State, describe
+from jaxchain.program.flat import Program, is_inexact, is_var, reach
+from jaxchain.program.segment import Segment, fits
+from jaxchain.show.shapes import describe
+from jaxchain.stage import Side, Stage, StageRow, State
 
 __all__ = ["DiscoveredStage", "split_at_cuts"]
 

@@ -17,9 +17,9 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxchain.discovery.name import word
-from jaxchain.discovery.program import Equation, Program, active, is_inexact, is_var
-from jaxchain.discovery.segment import new_jaxpr
 from jaxchain.errors import REFUSALS, first_line
+from jaxchain.program.flat import Equation, Program, active, is_inexact, is_var
+from jaxchain.program.segment import new_jaxpr
 
 __all__ = ["Values", "check_numbers", "constant_direction", "evaluate"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from jaxchain.discovery.name import word
-from jaxchain.discovery.program import Equation, is_inexact, is_var
-from jaxchain.values import scalar
+from jaxchain.program.flat import Equation, is_inexact, is_var
+from jaxchain.show.values import scalar
 
 __all__ = ["called", "formula", "literal"]
 

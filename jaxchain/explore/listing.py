@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxchain.discovery.program import Equation
 from jaxchain.explore.mark import stage_of
+from jaxchain.program.flat import Equation
 
 __all__ = ["WIDTH", "Line", "compiled_lines", "equation_stage", "program_lines"]
 

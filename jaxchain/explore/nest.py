@@ -10,9 +10,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxchain.discovery.program import Call, Equation, Program, is_inexact, is_var
 from jaxchain.explore.evaluate import Values
 from jaxchain.explore.formula import called, formula, literal
+from jaxchain.program.flat import Call, Equation, Program, is_inexact, is_var
 
 __all__ = ["TraceRow", "rows_of"]
 

@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.chain import Chain
-from jaxchain.discovery.count import flops
-from jaxchain.discovery.program import Equation, Program, flatten, is_var
-from jaxchain.discovery.segment import new_jaxpr
+from jaxchain.cost.count import flops
 from jaxchain.errors import REFUSALS, first_line
 from jaxchain.explore.listing import compiled_lines, equation_stage, program_lines
 from jaxchain.explore.mark import marked
 from jaxchain.explore.rows import TransformRow
+from jaxchain.program.flat import Equation, Program, flatten, is_var
+from jaxchain.program.segment import new_jaxpr
 
 __all__ = ["make_rows"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxchain.explore.listing import Line
-from jaxchain.table import terminal_width
+from jaxchain.show.table import terminal_width
 
 __all__ = ["StageLines", "TransformRow"]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from jaxchain.explore.nest import TraceRow
-from jaxchain.table import Table, terminal_width
-from jaxchain.values import summary
+from jaxchain.show.table import Table, terminal_width
+from jaxchain.show.values import summary
 
 __all__ = ["trace_text"]
 

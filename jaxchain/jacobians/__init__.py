@@ -1,19 +1,17 @@
 """Whole Jacobians: the plan, the public call, parts of one, what it costs, and how its modes compare."""
 
 from jaxchain.jacobians.batch import batch_jacobian
-from jaxchain.jacobians.batch_axis import SamplesMixError
-from jaxchain.jacobians.bracket import Bracketing, Step, bracket
+from jaxchain.jacobians.bracketing import Bracketing, Step, bracket
 from jaxchain.jacobians.compare import Comparison, ModeRow, compare_modes
 from jaxchain.jacobians.modes import jacobian
 from jaxchain.jacobians.parts import gram_diagonal, jacobian_diagonal, jacobian_rows, partial_jacobian
-from jaxchain.jacobians.plan import Plan, plan
+from jaxchain.jacobians.planner import Plan, plan
 
 __all__ = [
     "Bracketing",
     "Comparison",
     "ModeRow",
     "Plan",
-    "SamplesMixError",
     "Step",
     "batch_jacobian",
     "bracket",

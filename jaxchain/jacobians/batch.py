@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.errors import REFUSALS
-from jaxchain.flat import Coordinates, check_chunk_size, map_basis
-from jaxchain.jacobians.batch_axis import SamplesMixError, prove
-from jaxchain.jacobians.batch_rules import Place
+from jaxchain.coordinates import Coordinates, check_chunk_size, map_basis
+from jaxchain.errors import REFUSALS, SamplesMixError
 from jaxchain.jacobians.blocks import as_blocks, function_of_chosen
-from jaxchain.stage import describe
+from jaxchain.samples.proof import prove
+from jaxchain.samples.rules import Place
+from jaxchain.show.shapes import describe
 
 __all__ = ["batch_jacobian"]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxchain.flat import Coordinates
+from jaxchain.coordinates import Coordinates
 
 __all__ = ["as_blocks", "function_of_chosen", "real_spaces"]
 

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxchain.cost.measure import Measured, measure
 from jaxchain.discovery.find import find
 from jaxchain.errors import REFUSALS, first_line
-from jaxchain.jacobians.measure import Measured, measure
 from jaxchain.jacobians.modes import Mode, jacobian
-from jaxchain.jacobians.plan import make_plan
-from jaxchain.table import Table, Tabular, si
+from jaxchain.jacobians.planner import make_plan
+from jaxchain.show.table import Table, Tabular, si
 
 __all__ = ["Comparison", "ModeRow", "compare_modes"]
 

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxchain.coordinates import map_basis
 from jaxchain.discovery.find import Found
-from jaxchain.flat import map_basis
-from jaxchain.jacobians.bracket import Step
+from jaxchain.jacobians.bracketing import Step
 from jaxchain.jacobians.matrix import Dense, Diagonal, Identity, Matrix, multiply
-from jaxchain.jacobians.plan import Plan
+from jaxchain.jacobians.planner import Plan
 from jaxchain.jacobians.sparse import Colouring
 from jaxchain.jacobians.unit import Unit
 

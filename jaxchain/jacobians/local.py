@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxchain.discovery.program import Equation, is_var
-from jaxchain.discovery.segment import Segment
-from jaxchain.discovery.source import is_library
 from jaxchain.jacobians.matrix import scattered
+from jaxchain.program.flat import Equation, is_var
+from jaxchain.program.segment import Segment
+from jaxchain.program.source import is_library
 
 __all__ = ["Local", "read_off"]
 

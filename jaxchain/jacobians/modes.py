@@ -14,14 +14,14 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxchain.discovery.count import flops
+from jaxchain.coordinates import Coordinates, check_chunk_size, map_basis
+from jaxchain.cost.budget import fit
+from jaxchain.cost.count import flops
 from jaxchain.discovery.find import find
-from jaxchain.discovery.program import flatten
-from jaxchain.flat import Coordinates, check_chunk_size, map_basis
 from jaxchain.jacobians.blocks import as_blocks, function_of_chosen, real_spaces
-from jaxchain.jacobians.budget import fit
 from jaxchain.jacobians.execute import execute
-from jaxchain.jacobians.plan import Plan, make_plan, sparse_plan
+from jaxchain.jacobians.planner import Plan, make_plan, sparse_plan
+from jaxchain.program.flat import flatten
 
 __all__ = ["Mode", "jacobian"]
 

@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.chain import Chain
+from jaxchain.coordinates import Coordinates
 from jaxchain.discovery import discover
 from jaxchain.discovery.find import find
-from jaxchain.flat import Coordinates
 from jaxchain.jacobians.blocks import function_of_chosen, real_spaces
 from jaxchain.jacobians.execute import Linearised, execute, linearise, perform
 from jaxchain.jacobians.matrix import Dense, Diagonal, Identity, Matrix
 from jaxchain.jacobians.modes import jacobian
-from jaxchain.jacobians.plan import Plan, make_plan
+from jaxchain.jacobians.planner import Plan, make_plan
 from jaxchain.stage import INPUT, State
 
 __all__ = ["gram_diagonal", "jacobian_diagonal", "jacobian_rows", "partial_jacobian"]

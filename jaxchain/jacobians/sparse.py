@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxchain.discovery.segment import Segment, run
-from jaxchain.flat import Coordinates
+from jaxchain.coordinates import Coordinates
+from jaxchain.program.segment import Segment, run
 
 __all__ = ["Colouring", "available", "colouring_of", "may_be_sparse", "unavailable"]
 

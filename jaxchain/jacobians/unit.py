@@ -14,16 +14,16 @@ from typing import Any
 
 import jax
 
-from jaxchain.discovery.count import flops
+from jaxchain.coordinates import Coordinates
+from jaxchain.cost.count import flops
 from jaxchain.discovery.find import Found
 from jaxchain.discovery.group import group
 from jaxchain.discovery.name import names, operation
-from jaxchain.discovery.program import flatten, like, reach
-from jaxchain.discovery.segment import Segment
 from jaxchain.errors import REFUSALS
-from jaxchain.flat import Coordinates
 from jaxchain.jacobians.local import Local, read_off
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse
+from jaxchain.program.flat import flatten, like, reach
+from jaxchain.program.segment import Segment
 
 __all__ = ["Unit", "units_of"]
 

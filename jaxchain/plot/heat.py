@@ -16,8 +16,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 from numpy.typing import ArrayLike
 
-from jaxchain.extremes import extreme_of_blocks
 from jaxchain.plot.style import INK, Floats, dress, fresh_axes, note, numbers, short, styled
+from jaxchain.show.extremes import extreme_of_blocks
 
 NOT_FINITE = "#555555"
 COLOUR_MAP = mpl.colormaps["RdBu_r"].with_extremes(bad=NOT_FINITE)

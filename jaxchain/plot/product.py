@@ -16,9 +16,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from jaxchain.extremes import extreme_of_blocks
 from jaxchain.plot.heat import colour_limit, count_not_finite, paint
 from jaxchain.plot.style import NOTE_SIZE, Floats, dress, fresh_axes, numbers, styled
+from jaxchain.show.extremes import extreme_of_blocks
 from jaxchain.sweep import LocalJacobian
 
 PAGE = 7.8

@@ -10,7 +10,7 @@ from agreement import assert_same_function, plain, some
 from conftest import draw
 
 import jaxchain as jc
-from jaxchain.jacobians.measure import flops
+from jaxchain.cost.measure import flops
 
 X = some(4)
 W = some(4, 4, seed=1)

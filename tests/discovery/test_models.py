@@ -7,7 +7,7 @@ from conftest import assert_close, draw, real_function
 from model_zoo import MODELS
 
 import jaxchain as jc
-from jaxchain.jacobians.measure import flops
+from jaxchain.cost.measure import flops
 
 of_models = pytest.mark.parametrize("model", MODELS, ids=str)
 

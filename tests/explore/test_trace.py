@@ -15,9 +15,9 @@ from conftest import ZOO, assert_close, draw, named, of_net, straight_through, t
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 import jaxchain as jc
-from jaxchain.discovery.segment import new_jaxpr
 from jaxchain.errors import TangentMismatchError
 from jaxchain.explore import Trace, TraceRow, evaluate, trace
+from jaxchain.program.segment import new_jaxpr
 
 BAYDIN = json.loads((Path(__file__).parents[1] / "data" / "baydin.json").read_text(encoding="utf-8"))
 COLUMNS = ("primal", "tangent", "cotangent")

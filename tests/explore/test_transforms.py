@@ -16,7 +16,7 @@ from jax.extend.core import jaxpr_as_fun
 
 import jaxchain as jc
 from jaxchain.explore.listing import WIDTH
-from jaxchain.explore.transforms import TransformRow, Transforms, transforms
+from jaxchain.explore.transformed import TransformRow, Transforms, transforms
 
 NAMES = ("fun", "jvp", "linearize", "transpose", "vjp", "grad", "vmap", "jit")
 SHARED = ("linearize", "transpose")
@@ -254,7 +254,7 @@ def test_the_primal_pass_and_the_linear_part_are_the_jvp_split_in_two(name: str)
 
 
 def transforms_flops(closed: Any) -> float:
-    from jaxchain.discovery.count import flops
+    from jaxchain.cost.count import flops
 
     return sum(map(flops, closed.jaxpr.eqns))
 

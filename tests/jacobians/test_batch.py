@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from jax import lax
 
 from jaxchain import nets
+from jaxchain.cost.measure import flops
 from jaxchain.jacobians.batch import batch_jacobian
-from jaxchain.jacobians.batch_axis import SamplesMixError
-from jaxchain.jacobians.measure import flops
+from jaxchain.samples.proof import SamplesMixError
 
 HERE = re.escape(Path(__file__).name)
 B, D = 4, 3

@@ -9,7 +9,7 @@ import pytest
 from conftest import draw, some_params
 
 import jaxchain as jc
-from jaxchain.jacobians.measure import flops, measure
+from jaxchain.cost.measure import flops, measure
 
 SQUARE = draw(jnp.zeros((24, 24)))
 

@@ -8,10 +8,10 @@ from conftest import draw
 from jax import lax
 
 import jaxchain as jc
+from jaxchain.cost.measure import flops
 from jaxchain.discovery.find import find
 from jaxchain.jacobians.execute import execute
-from jaxchain.jacobians.measure import flops
-from jaxchain.jacobians.plan import make_plan
+from jaxchain.jacobians.planner import make_plan
 
 
 def weights(*shape, seed=1):

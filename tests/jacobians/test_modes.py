@@ -7,7 +7,7 @@ import pytest
 from conftest import assert_close, draw, tolerance
 
 import jaxchain as jc
-from jaxchain.jacobians.measure import flops
+from jaxchain.cost.measure import flops
 
 
 def pair(x, y):

@@ -8,7 +8,7 @@ from conftest import assert_close, draw
 
 import jaxchain as jc
 from jaxchain import nets
-from jaxchain.jacobians.measure import flops
+from jaxchain.cost.measure import flops
 
 NET = nets.autoencoder([40, 20, 3])
 ARGS = draw(jax.eval_shape(NET.init, jax.random.key(0))), draw(jnp.zeros(40))

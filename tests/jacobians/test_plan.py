@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import jaxchain as jc
 from jaxchain import nets
-from jaxchain.jacobians.measure import flops, measure
+from jaxchain.cost.measure import flops, measure
 
 
 def with_tanh(net):

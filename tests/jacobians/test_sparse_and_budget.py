@@ -8,8 +8,8 @@ from conftest import draw
 
 import jaxchain as jc
 from jaxchain import nets
+from jaxchain.cost.measure import flops, measure
 from jaxchain.jacobians import sparse
-from jaxchain.jacobians.measure import flops, measure
 
 
 def stencil(x):

@@ -19,8 +19,8 @@ from typing import Any
 from jaxchain.chain import Chain
 from jaxchain.discovery import discover
 from jaxchain.explore.evaluate import check_numbers
-from jaxchain.explore.page import page
-from jaxchain.html import render
+from jaxchain.page.content import page
+from jaxchain.show.html import render
 
 __all__ = ["report"]
 

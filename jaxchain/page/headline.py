@@ -7,19 +7,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxchain.explore.walk import Walk
+from jaxchain.diagnose.survey import Survey
 from jaxchain.jacobians.modes import WORTH_IT
-from jaxchain.jacobians.plan import Plan
-from jaxchain.values import count
+from jaxchain.jacobians.planner import Plan
+from jaxchain.show.values import count
 
 __all__ = ["directions", "growth", "headline"]
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def headline(plan: Plan, names: Sequence[str], walked: Walk) -> str:
+def headline(plan: Plan, names: Sequence[str], surveyed: Survey) -> str:
     """Which order is cheap, and where a cotangent grows or dies."""
-    return f"{_cheapest(plan)} {growth(('the input', *names), walked)}".strip()
+    return f"{_cheapest(plan)} {growth(('the input', *names), surveyed)}".strip()
 
 
 def _cheapest(plan: Plan) -> str:
@@ -51,12 +51,12 @@ def _cheapest(plan: Plan) -> str:
     return f"Forward mode takes {reverse / forward:.3g}× less work than reverse mode: {columns} against {rows}.{more}"
 
 
-def growth(names: Sequence[str], walked: Walk) -> str:
+def growth(names: Sequence[str], surveyed: Survey) -> str:
     """Where a cotangent grows or dies, in one sentence."""
-    known = [value for value in walked.cotangents if value is not None]
-    if len(known) < len(walked.cotangents):
+    known = [value for value in surveyed.cotangents if value is not None]
+    if len(known) < len(surveyed.cotangents):
         return ""
-    if not all(map(math.isfinite, (*known, *walked.primals))):
+    if not all(map(math.isfinite, (*known, *surveyed.primals))):
         return "Some states or cotangents are not finite."
     if not known[0] or not known[-1]:
         return "The cotangent is zero at the input: nothing flows back." if known[-1] else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxchain.extremes import extreme_of_blocks
+from jaxchain.show.extremes import extreme_of_blocks
 
 __all__ = ["count", "norm", "scalar", "sparkline", "summary"]
 

@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jaxchain.values import summary
+from jaxchain.show.values import summary
 
 __all__ = ["array_html", "render"]
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parents[1] / "templates"
 
 WHOLE = 1 << 16
 """The most entries of an array that a notebook is given in full."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from jaxchain.table import Table, si
+from jaxchain.show.table import Table, si
 
 TABLE = Table(
     "Layers [of a net]",

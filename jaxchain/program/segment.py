@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxchain.discovery.program import Equation, Program, is_used, is_var, new_var
+from jaxchain.program.flat import Equation, Program, is_used, is_var, new_var
 
 __all__ = ["Segment", "run"]
 

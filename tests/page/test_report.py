@@ -17,12 +17,12 @@ import pytest
 from conftest import assert_close, draw, some_params
 
 import jaxchain as jc
-from jaxchain.explore.folding import MOST, fold
-from jaxchain.explore.headline import growth
-from jaxchain.explore.page import page
-from jaxchain.explore.picture import picture
-from jaxchain.explore.report import to_html
-from jaxchain.explore.walk import walk
+from jaxchain.diagnose.survey import survey
+from jaxchain.page.content import page
+from jaxchain.page.folding import MOST, fold
+from jaxchain.page.headline import growth
+from jaxchain.page.picture import picture
+from jaxchain.page.writing import to_html
 
 
 def quiet(_):
@@ -113,8 +113,8 @@ def test_every_step_of_a_plan_shows_the_jacobian_that_it_names():
 
 def test_the_gradient_of_a_stage_is_the_norm_of_its_parameters_cotangent(digits, data):
     net, (params, x) = digits
-    walked = walk(net, (params, x))
-    grads = jc.reverse_sweep(net, (params, x), walked.cotangent).arg_cotangents[0]
+    surveyed = survey(net, (params, x))
+    grads = jc.reverse_sweep(net, (params, x), surveyed.cotangent).arg_cotangents[0]
     for stage in data["stages"]:
         leaves = jax.tree.leaves(grads.get(stage["name"], ()))
         want = float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in leaves))) if leaves else None
@@ -135,7 +135,7 @@ def test_a_cell_is_the_entry_of_largest_magnitude_of_its_block(m, n, side):
 
 
 def test_what_is_too_much_work_is_sampled_and_said(monkeypatch):
-    monkeypatch.setattr("jaxchain.explore.walk.WORK", 1e4)
+    monkeypatch.setattr("jaxchain.diagnose.survey.WORK", 1e4)
     net = jc.nets.mlp([40, 60, 50], "tanh")
     args = some_params(net), draw(jnp.zeros(40), 2)
     stages = page(net, args, "", say=quiet)["stages"]
@@ -230,15 +230,15 @@ def test_random_keys_among_the_arguments_are_no_obstacle():
 )
 def test_the_headline_says_where_a_cotangent_grows_or_dies(cotangents, words):
     chain = jc.Chain([jc.Stage("a", jnp.sin), jc.Stage("b", jnp.sin)])
-    walked = replace(walk(chain, (jnp.ones(2),)), cotangents=cotangents)
-    assert words in growth(("the input", *chain.names), walked)
+    surveyed = replace(survey(chain, (jnp.ones(2),)), cotangents=cotangents)
+    assert words in growth(("the input", *chain.names), surveyed)
 
 
 # ------------------------------------------------------------------------------------------------ the kinds of chain
 
 
 def test_every_chain_of_the_zoo_has_a_page(case, monkeypatch):
-    monkeypatch.setattr("jaxchain.explore.page.MEASURED_STAGES", 0)  # compiling every mode is tested elsewhere
+    monkeypatch.setattr("jaxchain.page.content.MEASURED_STAGES", 0)  # compiling every mode is tested elsewhere
     data = page(case.chain, case.args, case.name, say=quiet)
     assert len(data["stages"]) == len(case.chain)
     json.dumps(data, allow_nan=False)
@@ -282,7 +282,7 @@ def test_our_own_page_is_replaced_and_nothing_else_is(page_of, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_refused_before_any_work(page_of, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        sys.modules["jaxchain.explore.report"], "page", lambda *_, **__: pytest.fail("worked before it looked")
+        sys.modules["jaxchain.page.writing"], "page", lambda *_, **__: pytest.fail("worked before it looked")
     )
     with pytest.raises(FileNotFoundError, match="missing"):
         page_of("missing/report.html")

@@ -1,7 +1,7 @@
 """The three ways to multiply a chain's Jacobians, step by step: forward, reverse, and the plan's.
 
 Every step says which matrix is now known, what it cost, and shows it where the local Jacobians
-are known whole. Builds on `walk` for the factors and on the plan for the costs.
+are known whole. Builds on `survey` for the factors and on the plan for the costs.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxchain.diagnose.survey import Survey
 from jaxchain.discovery.name import operation
 from jaxchain.explore.mark import stage_of
-from jaxchain.explore.picture import Floats, picture
-from jaxchain.explore.walk import Walk
-from jaxchain.jacobians.bracket import Step
-from jaxchain.jacobians.plan import Plan
+from jaxchain.jacobians.bracketing import Step
+from jaxchain.jacobians.planner import Plan
 from jaxchain.jacobians.unit import distinct
-from jaxchain.values import count
+from jaxchain.page.picture import picture
+from jaxchain.show.extremes import Floats
+from jaxchain.show.values import count
 
 __all__ = ["named", "ways"]
 
@@ -34,15 +35,15 @@ WORK = 2e10
 KINDS = {"multiply": "multiply", "eliminate tangent": "push", "eliminate adjoint": "pull"}
 
 
-def ways(walk: Walk, plan: Plan) -> dict[str, Any]:
+def ways(surveyed: Survey, plan: Plan) -> dict[str, Any]:
     """``forward``, ``reverse`` and ``mixed``, each with its steps, as the page's script reads them."""
-    sizes = [walk.links[0].shape[1], *(link.shape[0] for link in walk.links)]
-    whole = [link.whole for link in walk.links]
+    sizes = [surveyed.links[0].shape[1], *(link.shape[0] for link in surveyed.links)]
+    whole = [link.whole for link in surveyed.links]
     shown = all(matrix is not None for matrix in whole) and _product_work(sizes) <= WORK
     factors = [matrix for matrix in whole if matrix is not None] if shown else []
     side = max(int(math.sqrt(CELLS / (2 * len(sizes) + len(plan.steps)))), 8)
     prefixes, suffixes = _running(factors), [m.T for m in _running([m.T for m in reversed(factors)])]
-    q = len(walk.links)
+    q = len(surveyed.links)
     pushed, pulled = _each(plan, q, "tangent", plan.forward_cost), _each(plan, q, "adjoint", plan.reverse_cost)
     forward = [
         _step(f"({m}×{sizes[0]}) ← ({m}×{n})({n}×{sizes[0]})", (0, k + 1), k, k, "push", (m, sizes[0]))

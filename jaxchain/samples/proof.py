@@ -17,16 +17,13 @@ import jax
 from jaxchain.discovery.find import Found, find
 from jaxchain.discovery.group import group
 from jaxchain.discovery.name import names
-from jaxchain.discovery.program import Equation, is_var, opened
-from jaxchain.discovery.source import Site
-from jaxchain.jacobians.batch_bodies import BODIES, Lost, State
-from jaxchain.jacobians.batch_rules import RULES, Mixes, Place, Unproven
+from jaxchain.errors import SamplesMixError
+from jaxchain.program.flat import Equation, is_var, opened
+from jaxchain.program.source import Site
+from jaxchain.samples.bodies import BODIES, Lost, State
+from jaxchain.samples.rules import RULES, Mixes, Place, Unproven
 
-__all__ = ["Batch", "SamplesMixError", "prove"]
-
-
-class SamplesMixError(ValueError):
-    """Samples of a batch mix, or cannot be proven not to."""
+__all__ = ["Batch", "prove"]
 
 
 def prove(fun: Callable[[Any], Any], batch: Any, samples: int, axes: Sequence[int]) -> list[Place | None]:

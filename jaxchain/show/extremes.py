@@ -9,7 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["block_starts", "extreme_of_blocks"]
+Floats = NDArray[np.float64]
+"""Numbers in double precision."""
+
+__all__ = ["Floats", "block_starts", "extreme_of_blocks"]
 
 
 def block_starts(length: int, most: int) -> NDArray[np.intp]:

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from jaxchain.discovery.program import (
+from jaxchain.program.flat import (
     is_inexact,
     is_used,
     is_var,
     like,
     scan_arity,
 )
-from jaxchain.discovery.segment import new_jaxpr
-from jaxchain.discovery.source import Site, is_library
-from jaxchain.jacobians.batch_rules import Place
+from jaxchain.program.segment import new_jaxpr
+from jaxchain.program.source import Site, is_library
+from jaxchain.samples.rules import Place
 
 if TYPE_CHECKING:
-    from jaxchain.jacobians.batch_axis import Batch
+    from jaxchain.samples.proof import Batch
 
 __all__ = ["BODIES", "Lost", "State"]
 

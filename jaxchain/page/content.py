@@ -1,7 +1,7 @@
 """What the report's page says: numbers, pictures and sentences, as one tree that JSON can hold.
 
 The page's script reads this tree and nothing else; a person who reads the page without a script
-gets the same numbers from its tables. Builds on `walk`, `ways`, `trace` and `transforms`.
+gets the same numbers from its tables. Builds on `survey`, `ways`, `trace` and `transforms`.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.chain import Chain
-from jaxchain.discovery.count import flops
+from jaxchain.coordinates import is_inexact
+from jaxchain.cost.count import flops
+from jaxchain.diagnose.survey import Link, Survey, survey
 from jaxchain.discovery.find import find
-from jaxchain.discovery.program import Program
 from jaxchain.errors import REFUSALS, first_line
 from jaxchain.explore.evaluate import constant_direction
-from jaxchain.explore.folding import fold
-from jaxchain.explore.headline import directions, headline
 from jaxchain.explore.mark import marked, stage_of
 from jaxchain.explore.nest import TraceRow
-from jaxchain.explore.picture import picture
-from jaxchain.explore.trace import traced_as
-from jaxchain.explore.transforms import transforms
-from jaxchain.explore.walk import Link, Walk, walk
-from jaxchain.explore.ways import named, ways
-from jaxchain.flat import is_inexact
+from jaxchain.explore.tracing import traced_as
+from jaxchain.explore.transformed import transforms
 from jaxchain.jacobians.compare import compare_modes
 from jaxchain.jacobians.modes import WORTH_IT
-from jaxchain.jacobians.plan import Plan, make_plan
-from jaxchain.plain import plain
-from jaxchain.stage import describe
-from jaxchain.table import si
-from jaxchain.values import count, summary
+from jaxchain.jacobians.planner import Plan, make_plan
+from jaxchain.page.folding import fold
+from jaxchain.page.headline import directions, headline
+from jaxchain.page.picture import picture
+from jaxchain.page.ways import named, ways
+from jaxchain.program.flat import Program
+from jaxchain.show.plain import plain
+from jaxchain.show.shapes import describe
+from jaxchain.show.table import si
+from jaxchain.show.values import count, summary
 
 __all__ = ["page"]
 
@@ -69,26 +69,26 @@ def page(
     """
     fun = fun or chain
     say(f"Sweeping both ways through {len(chain)} stages")
-    walked = walk(chain, args, tangent, cotangent)
+    surveyed = survey(chain, args, tangent, cotangent)
     say("Planning the cheapest order")
     found = find(marked(chain), args, chain.argnum)
     plan = named(make_plan(found), chain.names)
     say("Multiplying the Jacobians in three orders")
-    orders = ways(walked, plan)
+    orders = ways(surveyed, plan)
     say("Comparing the modes")
     modes = _modes(chain, args, plan)
     say("Tracing every equation")
-    equations = _trace(fun, chain, args, walked, found.program)
+    equations = _trace(fun, chain, args, surveyed, found.program)
     say("Transforming the program")
     return plain(
         {
             "title": title,
-            "headline": headline(plan, chain.names, walked),
-            "facts": _facts(chain, args, walked),
-            "notes": list(walked.notes),
+            "headline": headline(plan, chain.names, surveyed),
+            "facts": _facts(chain, args, surveyed),
+            "notes": list(surveyed.notes),
             "directions": directions(tangent is None, cotangent is None),
-            "states": _states(chain, walked),
-            "stages": _stages(walked, _sources(found, len(chain))),
+            "states": _states(chain, surveyed),
+            "stages": _stages(surveyed, _sources(found, len(chain))),
             "groups": fold(chain.names),
             "ways": orders,
             "modes": modes,
@@ -99,8 +99,8 @@ def page(
     )
 
 
-def _facts(chain: Chain, args: tuple[Any, ...], walked: Walk) -> list[str]:
-    n, m = walked.links[0].shape[1], walked.links[-1].shape[0]
+def _facts(chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[str]:
+    n, m = surveyed.links[0].shape[1], surveyed.links[-1].shape[0]
     position = chain.argnum % len(args)
     others = jax.tree.leaves(args[:position] + args[position + 1 :])
     parameters = sum(np.size(leaf) for leaf in others if is_inexact(leaf))
@@ -108,10 +108,16 @@ def _facts(chain: Chain, args: tuple[Any, ...], walked: Walk) -> list[str]:
     return [*facts, f"{si(parameters, '')} parameter{'s' * (parameters != 1)}"] if parameters else facts
 
 
-def _states(chain: Chain, walked: Walk) -> list[dict[str, Any]]:
-    sizes = [walked.links[0].shape[1], *(link.shape[0] for link in walked.links)]
+def _states(chain: Chain, surveyed: Survey) -> list[dict[str, Any]]:
+    sizes = [surveyed.links[0].shape[1], *(link.shape[0] for link in surveyed.links)]
     rows = zip(
-        chain.names_with_input, walked.states, sizes, walked.primals, walked.tangents, walked.cotangents, strict=True
+        chain.names_with_input,
+        surveyed.states,
+        sizes,
+        surveyed.primals,
+        surveyed.tangents,
+        surveyed.cotangents,
+        strict=True,
     )
     return [
         {
@@ -132,8 +138,8 @@ def _short(state: Any) -> str:
     return text if len(text) <= 80 else f"{len(jax.tree.leaves(state))} arrays"
 
 
-def _stages(walked: Walk, sources: Sequence[str]) -> list[dict[str, Any]]:
-    side = int(min(max(math.sqrt(CELLS / len(walked.links)), 8), 256))
+def _stages(surveyed: Survey, sources: Sequence[str]) -> list[dict[str, Any]]:
+    side = int(min(max(math.sqrt(CELLS / len(surveyed.links)), 8), 256))
     return [
         {
             "name": link.stage.name,
@@ -150,7 +156,9 @@ def _stages(walked: Walk, sources: Sequence[str]) -> list[dict[str, Any]]:
             "picture": _picture(link, side),
             "why_not": link.refusal,
         }
-        for link, before, after, source in zip(walked.links, walked.states, walked.states[1:], sources, strict=False)
+        for link, before, after, source in zip(
+            surveyed.links, surveyed.states, surveyed.states[1:], sources, strict=False
+        )
     ]
 
 
@@ -218,7 +226,7 @@ def _modes(chain: Chain, args: tuple[Any, ...], plan: Plan) -> dict[str, Any]:
 
 
 def _trace(
-    fun: Callable[..., Any], chain: Chain, args: tuple[Any, ...], walked: Walk, program: Program
+    fun: Callable[..., Any], chain: Chain, args: tuple[Any, ...], surveyed: Survey, program: Program
 ) -> dict[str, Any]:
     """Every equation with its values, under the stage that it belongs to."""
     kinds = {(e.name, *(str(atom.aval) for atom in e.eqn.invars), _constants(e.eqn)) for e in program.equations}
@@ -226,8 +234,8 @@ def _trace(
         note = f"{count(len(program.equations), 'equation')} of {count(len(kinds), 'kind')} are too many to be traced here: jc.trace(fun, *args) shows them."
         return {"rows": [], "notes": [note]}
     tangent = list(constant_direction(args, 0))
-    tangent[chain.argnum % len(args)] = walked.tangent
-    traced = traced_as(fun, marked(chain), args, tuple(tangent), walked.cotangent)
+    tangent[chain.argnum % len(args)] = surveyed.tangent
+    traced = traced_as(fun, marked(chain), args, tuple(tangent), surveyed.cotangent)
     rows = [
         {
             "name": row.name,

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from jaxchain.extremes import block_starts, extreme_of_blocks
+from jaxchain.show.extremes import Floats, block_starts, extreme_of_blocks
 
-__all__ = ["Floats", "picture"]
-
-Floats = NDArray[np.float64]
+__all__ = ["picture"]
 
 
 def picture(

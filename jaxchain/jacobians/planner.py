@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from jaxchain.cost.budget import fit
 from jaxchain.discovery.find import Found, find
-from jaxchain.discovery.segment import Segment
-from jaxchain.jacobians.bracket import Costs, Solution, Step, solve
-from jaxchain.jacobians.budget import fit
+from jaxchain.jacobians.bracketing import Costs, Solution, Step, solve
 from jaxchain.jacobians.local import Local
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse, unavailable
 from jaxchain.jacobians.unit import Unit, units_of
-from jaxchain.table import Table, Tabular, si
-from jaxchain.values import count
+from jaxchain.program.segment import Segment
+from jaxchain.show.table import Table, Tabular, si
+from jaxchain.show.values import count
 
 __all__ = ["Plan", "make_plan", "plan", "sparse_plan"]
 

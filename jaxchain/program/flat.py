@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxchain.discovery.source import Site, is_library
+from jaxchain.program.source import Site, is_library
 
 __all__ = ["Call", "Equation", "Origin", "Program", "flatten"]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as arrays
 
-from jaxchain.values import norm, scalar, sparkline, summary
+from jaxchain.show.values import norm, scalar, sparkline, summary
 
 ANY = arrays.arrays(np.float64, arrays.array_shapes(max_dims=3, min_side=0, max_side=30))
 

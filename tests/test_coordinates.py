@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import assert_close, draw, real
 
+from jaxchain.coordinates import Coordinates, check_like, map_basis, require_inexact
 from jaxchain.errors import TangentMismatchError
-from jaxchain.flat import Coordinates, check_like, map_basis, require_inexact
 
 STATES = {
     "scalar": jnp.zeros(()),

@@ -1,4 +1,4 @@
-"""One walk along a chain, there and back: what every state and stage is at one point.
+"""A survey: one walk along a chain, there and back: what every state and stage is at one point.
 
 Norms of states, tangents and cotangents; each stage's local Jacobian, whole where that is cheap
 enough and else some of its columns. What does not exist for a stage (forward mode through a custom
@@ -18,16 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.chain import Chain
-from jaxchain.discovery.count import flops
-from jaxchain.discovery.program import flatten
+from jaxchain.coordinates import Coordinates, check_like, map_basis, require_inexact
+from jaxchain.cost.count import flops
 from jaxchain.errors import REFUSALS, first_line
-from jaxchain.explore.picture import Floats
-from jaxchain.flat import Coordinates, check_like, map_basis, require_inexact
+from jaxchain.program.flat import flatten
+from jaxchain.show.extremes import Floats
 from jaxchain.stage import Side, Stage, State
 from jaxchain.structure import Structure
 from jaxchain.sweep import accumulate, state_norm
 
-__all__ = ["Link", "Walk", "walk"]
+__all__ = ["Link", "Survey", "survey"]
 
 WORK = 4e10
 """Floating-point operations that local Jacobians may take together: some seconds on a small machine."""
@@ -85,7 +85,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Walk:
+class Survey:
     """A chain at one point: q links between q + 1 states, norms by state, and what was left out.
 
     ``tangent`` and ``cotangent`` are the directions that were followed, at the input and at the output.
@@ -101,8 +101,8 @@ class Walk:
     notes: tuple[str, ...]
 
 
-def walk(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, cotangent: State | None = None) -> Walk:
-    """Walk along ``chain`` at ``args``; arguments as for the sweeps, directions of length one by default."""
+def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, cotangent: State | None = None) -> Survey:
+    """Go along ``chain`` at ``args``; arguments as for the sweeps, directions of length one by default."""
     state, sides = chain.split(*args)
     state = require_inexact(state, "chain input")
     tangent = _direction(state, 0) if tangent is None else check_like(tangent, state, "tangent", "chain input")
@@ -130,7 +130,7 @@ def walk(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, cota
             chain, sides, states, pairwise(spaces), work, counts, gradients, strict=False
         )
     ]
-    return Walk(
+    return Survey(
         tuple(links),
         tuple(states),
         tuple(map(state_norm, states)),

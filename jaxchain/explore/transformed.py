@@ -22,8 +22,8 @@ from jaxchain.discovery import discover
 from jaxchain.discovery.find import find
 from jaxchain.explore.programs import make_rows
 from jaxchain.explore.rows import StageLines, TransformRow
-from jaxchain.html import render
-from jaxchain.table import Table, si
+from jaxchain.show.html import render
+from jaxchain.show.table import Table, si
 
 __all__ = ["StageLines", "TransformRow", "Transforms", "transforms"]
 

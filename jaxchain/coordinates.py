@@ -18,7 +18,8 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.errors import TangentMismatchError
-from jaxchain.stage import State, describe
+from jaxchain.show.shapes import describe
+from jaxchain.stage import State
 
 __all__ = ["Coordinates", "check_like", "map_basis", "require_inexact"]
 

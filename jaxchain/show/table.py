@@ -51,7 +51,7 @@ class Table:
         return "\n".join(line.rstrip() for line in lines)
 
     def _repr_html_(self) -> str:
-        from jaxchain.html import render
+        from jaxchain.show.html import render
 
         return render("table.html", title=self.title, header=self.header, rows=self.rows, notes=self.notes)
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxchain as jc
-from jaxchain.plain import plain
+from jaxchain.show.plain import plain
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What a chain is at one point: a survey of its states, sweeps and local Jacobians."""

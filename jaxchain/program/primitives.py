@@ -1,0 +1,482 @@
+"""What jaxchain knows of JAX's own primitives: what kind each is, and where its parameters are.
+
+This is the only file that reads names and parameters of primitives. A primitive of a new JAX is
+entered in `FAMILIES` (a test lists those that are missing); a renamed parameter is mended in the
+layout function that reads it. Rules that say what a primitive *does* to a derivative, a batch or a
+formula live beside their use, keyed by the names here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeGuard
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import (  # pyright: ignore[reportPrivateImportUsage]
+    ClosedJaxpr,
+    DebugInfo,
+    DropVar,
+    Jaxpr,
+    JaxprEqn,
+    Literal,
+    Var,
+    jaxpr_as_fun,
+    jaxprs_in_params,
+)
+
+__all__ = [
+    "AFFINE",
+    "ELEMENTWISE",
+    "FAMILIES",
+    "FAMILY",
+    "HEAVY",
+    "KEEPS_ORDER",
+    "MIXING",
+    "MOVES",
+    "RESHAPING",
+    "Atom",
+    "ClosedJaxpr",
+    "Jaxpr",
+    "JaxprEqn",
+    "Literal",
+    "Var",
+]
+
+Atom = Var | Literal
+"""What an equation reads: a variable or a literal."""
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+FAMILIES: dict[str, str] = {
+    # Every entry of the result depends on the operands' entries at its own place alone.
+    "elementwise": """
+        abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj
+        convert_element_type copy cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma
+        igamma_grad_a igammac imag integer_pow is_finite layout_constraint le le_to lgamma log log1p log2 logistic lt lt_to
+        max min mul mulhi name ne neg nextafter not one_minus_square or polygamma polynomial population_count pow random_gamma_grad
+        real reduce_precision regularized_incomplete_beta rem reshard round rsqrt select_n sharding_constraint
+        shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh
+        with_memory_space_constraint xor zeta
+    """,
+    # Entries change places, nothing is computed; a bit cast may change the shape, too.
+    "layout": """
+        bitcast_convert_type broadcast_in_dim broadcast_to concatenate expand_dims pad reshape rev slice split squeeze stack tile
+        transpose unstack
+    """,
+    "reduction": """
+        argmax argmin reduce reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor
+    """,
+    "cumulative": "cumlogsumexp cummax cummin cumprod cumsum",
+    "window": """
+        reduce_window reduce_window_max reduce_window_min reduce_window_sum select_and_gather_add select_and_scatter
+        select_and_scatter_add
+    """,
+    "order": "approx_top_k sort top_k",
+    "product": "conv_general_dilated dot_general ragged_dot_general scaled_dot scaled_matmul scaled_matmul_wrapper",
+    "fourier": "fft",
+    "matrix": """
+        cholesky cholesky_update eig eigh geqp3 geqrf hessenberg householder_product lu lu_pivots_to_permutation ormqr qr schur
+        spsolve svd symmetric_product triangular_solve tridiagonal tridiagonal_solve
+    """,
+    "index": """
+        dynamic_slice dynamic_update_slice gather scatter scatter-add scatter-max scatter-min scatter-mul scatter-sub
+    """,
+    "fresh": """
+        axis_index create_token dim_as_value dimension_size empty empty2 iota iota_2x32_shape platform_index zeros_like
+    """,
+    "random": """
+        from_edtype philox2x32 philox4x32 random_bits random_clone random_fold_in random_gamma random_seed random_split
+        random_unwrap random_wrap rng_bit_generator rng_uniform threefry2x32 threefry4x32 to_edtype
+    """,
+    # Each result is the operand at its place.
+    "pass": "device_put optimization_barrier tie",
+    "call": "call call_exported closed_call composite core_call core_closed_call custom_vmap_call eval_jaxpr jit pjit",
+    "remat": "checkpoint remat remat2 remat_opt",
+    "custom": """
+        call_hi_primitive call_hi_primitive_linearized custom_jvp_call custom_jvp_call_jaxpr custom_lin custom_vjp_call
+    """,
+    "loop": "cond scan while",
+    "solve": "custom_linear_solve linear_call",
+    "opaque": """
+        cudnn_fusion custom_partitioning dot_product_attention_bwd dot_product_attention_bwd_wrapper
+        dot_product_attention_fp8_bwd dot_product_attention_fp8_bwd_wrapper dot_product_attention_fp8_fwd
+        dot_product_attention_fp8_fwd_wrapper dot_product_attention_fwd dot_product_attention_fwd_wrapper ffi_call
+        pure_callback shard_map
+    """,
+    "collective": """
+        all_gather all_gather_done all_gather_invariant all_gather_reduced all_gather_reduced_start all_gather_start
+        all_to_all all_to_all_done all_to_all_start pbroadcast pbroadcast_done pbroadcast_dynamic pbroadcast_start pmax
+        pmin ppermute ppermute_done ppermute_start precv preduced psend psum psum_done psum_invariant
+        psum_invariant_start psum_start pvary ragged_all_to_all reduce_scatter reduce_scatter_done reduce_scatter_start
+        reduced_vary_cast reduced_vary_cast_p relayout unreduced_pmax unreduced_pmin unreduced_psum unreduced_psum_start
+        unreduced_reduce_scatter unreduced_reduce_scatter_start vary_unreduced_cast vary_unreduced_cast_p
+    """,
+    "sparse": """
+        bcoo_dot_general bcoo_dot_general_sampled bcoo_extract bcoo_fromdense bcoo_sort_indices bcoo_spdot_general
+        bcoo_sum_duplicates bcoo_todense bcoo_transpose bcsr_dot_general bcsr_extract bcsr_fromdense bcsr_todense
+        coo_fromdense coo_matmat coo_matvec coo_spmm coo_spmv coo_todense csr_fromdense csr_matmat csr_matvec csr_spmm
+        csr_spmv csr_todense todense
+    """,
+    # Values that live beside the program (mutable references), and what happens beside it.
+    "effect": """
+        accum_grad_in_ref addupdate after_all box_get box_set check core_map create_linear dce_sink debug_callback
+        debug_print empty_ref free_ref freeze get inspect_sharding io_callback log_extend log_read new_box new_log
+        new_ref pin run_state shape_assertion stage swap unpin unreachable
+    """,
+}
+"""Every primitive of JAX 0.10 to 0.12, by kind."""
+
+FAMILY = {name: family for family, names in FAMILIES.items() for name in names.split()}
+"""Primitive → its kind."""
+
+
+def _of(*families: str) -> frozenset[str]:
+    return frozenset(name for name, family in FAMILY.items() if family in families)
+
+
+ELEMENTWISE = _of("elementwise")
+
+RESHAPING = frozenset(
+    "broadcast_in_dim convert_element_type copy expand_dims reshape rev squeeze stop_gradient transpose".split()
+)
+"""Leaves the numbers as they are: trivial to a person, a part of what reads it."""
+
+KEEPS_ORDER = frozenset("copy expand_dims reshape squeeze".split())
+"""Leaves even the row-major order of the numbers as it is."""
+
+AFFINE = frozenset("add add_any div mul neg sub".split())
+"""Scales or shifts, where only one operand is the state."""
+
+SHIFTS = AFFINE - {"div", "mul", "neg"}
+
+HEAVY = frozenset("cond conv_general_dilated dot_general fft scan while".split())
+"""What a stage is named by, where it holds one."""
+
+MOVES = _of("layout", "pass", "fresh") | frozenset(
+    """
+    convert_element_type copy device_put dynamic_slice dynamic_update_slice gather imag layout_constraint name real reshard
+    sharding_constraint stop_gradient
+    """.split()
+)
+"""Moves numbers, computes none: no floating-point operation in XLA's count."""
+
+MIXING = _of("cumulative", "custom", "fourier", "loop", "matrix", "solve") | {"dot_general", "sort"}
+"""Makes a pattern dense more often than not, or may differentiate to what its program does not show."""
+
+# ----------------------------------------------------------------------------------------------- variables and programs
+
+
+def is_var(atom: Any) -> TypeGuard[Var]:
+    """Whether an atom is a variable, not a literal."""
+    return isinstance(atom, Var)
+
+
+def is_used(var: Any) -> bool:
+    """Whether a written variable has a name, so that something may read it."""
+    return not isinstance(var, DropVar)
+
+
+def is_inexact(atom: Atom) -> bool:
+    """Whether an atom carries a derivative: real or complex floating point."""
+    dtype = getattr(atom.aval, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
+
+
+def like(var: Any) -> jax.ShapeDtypeStruct:
+    """A variable's shape and dtype."""
+    return jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype)
+
+
+def new_var(aval: Any) -> Var:
+    """A fresh variable."""
+    return Var(aval)
+
+
+def new_jaxpr(
+    constvars: Sequence[Var], invars: Sequence[Var], outvars: Sequence[Atom], eqns: Sequence[JaxprEqn]
+) -> Jaxpr:
+    """A jaxpr of these parts."""
+    info = DebugInfo("jaxchain", "segment", ("",) * len(invars), ("",) * len(outvars))
+    return Jaxpr(list(constvars), list(invars), list(outvars), list(eqns), debug_info=info)
+
+
+def function_of(jaxpr: Jaxpr, constants: Sequence[Any] = ()) -> Callable[..., list[Any]]:
+    """The function that a jaxpr is, of its inputs' leaves; custom rules, contexts and scopes stay JAX's business."""
+    return jaxpr_as_fun(ClosedJaxpr(jaxpr, list(constants)))
+
+
+def function_of_equation(eqn: JaxprEqn) -> tuple[list[Var], list[Var], Callable[..., list[Any]]]:
+    """The variables that one equation reads and writes, each once, and the function between them."""
+    reads = list(dict.fromkeys(filter(is_var, eqn.invars)))
+    writes = [var for var in eqn.outvars if is_used(var)]
+    return reads, writes, function_of(new_jaxpr([], reads, writes, [eqn]))
+
+
+def opened(jaxpr: Jaxpr | ClosedJaxpr) -> tuple[Jaxpr, Sequence[Any]]:
+    """A jaxpr without its constants, and its constants."""
+    return (jaxpr.jaxpr, tuple(jaxpr.consts)) if isinstance(jaxpr, ClosedJaxpr) else (jaxpr, ())
+
+
+def is_jaxpr(value: Any) -> TypeGuard[Jaxpr | ClosedJaxpr]:
+    """Whether a parameter is a program."""
+    return isinstance(value, (Jaxpr, ClosedJaxpr))
+
+
+def inner_programs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
+    """Every program among an equation's parameters."""
+    return (opened(body)[0] for body in jaxprs_in_params(eqn.params))
+
+
+def any_equation(jaxpr: Jaxpr, holds: Callable[[JaxprEqn], bool]) -> bool:
+    """Whether something holds for an equation of a program or of one inside it."""
+    return any(holds(eqn) or any(any_equation(inner, holds) for inner in inner_programs(eqn)) for eqn in jaxpr.eqns)
+
+
+# --------------------------------------------------------------------------------------------------------------- calls
+
+
+def callee(eqn: JaxprEqn) -> Jaxpr | ClosedJaxpr | None:
+    """The program that a plain or rematerialised call runs; ``None`` where an equation is no such call."""
+    if FAMILY.get(eqn.primitive.name) not in ("call", "remat"):
+        return None
+    for key in ("jaxpr", "call_jaxpr", "call"):
+        if is_jaxpr(body := eqn.params.get(key)):
+            return body
+    return None
+
+
+def is_remat(eqn: JaxprEqn) -> bool:
+    """Whether an equation is a rematerialised call (``jax.checkpoint``)."""
+    return FAMILY.get(eqn.primitive.name) == "remat"
+
+
+def with_callee(eqn: JaxprEqn, body: Jaxpr, invars: Sequence[Var], outvars: Sequence[Var]) -> JaxprEqn:
+    """The same rematerialised call, of another program."""
+    return eqn.replace(invars=list(invars), outvars=list(outvars), params={**eqn.params, "jaxpr": body})
+
+
+def is_inlined(eqn: JaxprEqn) -> bool:
+    """Whether a call may be replaced by what it runs: it asks for nothing of its own, such as shardings."""
+    name = eqn.primitive.name
+    if FAMILY.get(name) != "call" or name in ("call", "call_exported", "composite", "custom_vmap_call", "eval_jaxpr"):
+        return False
+    asked = (*eqn.params.get("in_shardings", ()), *eqn.params.get("out_shardings", ()))
+    return callee(eqn) is not None and all(type(sharding).__name__ == "UnspecifiedValue" for sharding in asked)
+
+
+def call_name(eqn: JaxprEqn) -> str:
+    """The name of the function that a call runs, as its author wrote it; empty where it has none."""
+    return str(eqn.params.get("name", "")).strip("<>")
+
+
+def source_of(jaxpr: Jaxpr | ClosedJaxpr) -> str:
+    """Name, file and line of the function that a program was traced from: ``f at file:line``."""
+    return str(getattr(opened(jaxpr)[0].debug_info, "func_src_info", "") or "")
+
+
+# ------------------------------------------------------------------------------------------------- derivative rules
+
+
+class Custom(NamedTuple):
+    """A call with a derivative rule of its own.
+
+    Attributes
+    ----------
+    body
+        The program of its value; ``None`` where JAX keeps none.
+    forward
+        Whether the rule is one of JVPs; else of VJPs.
+    """
+
+    body: Jaxpr | ClosedJaxpr | None
+    forward: bool
+
+
+def custom_rule(eqn: JaxprEqn) -> Custom | None:
+    """The derivative rule that an equation brings along; ``None`` where JAX's own rules are used."""
+    name, params = eqn.primitive.name, eqn.params
+    if name in ("custom_jvp_call", "custom_jvp_call_jaxpr"):
+        return Custom(params.get("call_jaxpr", params.get("jaxpr")), forward=True)
+    if name == "custom_vjp_call":
+        return Custom(params["call_jaxpr"], forward=False)
+    if name == "call_hi_primitive":
+        return Custom(_expanded(eqn), forward=False)
+    return None
+
+
+def _expanded(eqn: JaxprEqn) -> ClosedJaxpr:
+    """The program that a primitive of JAX's newer kind stands for."""
+    primitive = eqn.params["_prim"]
+    return jax.make_jaxpr(primitive.expand)(*primitive.in_tree.unflatten([like(atom) for atom in eqn.invars]))
+
+
+def is_forward_of_custom_vjp(eqn: JaxprEqn) -> bool:
+    """Whether an equation is JAX's placeholder for forward mode through a custom VJP, which fails once it is run."""
+    return eqn.primitive.name == "custom_lin"
+
+
+# --------------------------------------------------------------------------------------------------- loops and branches
+
+
+class Scan(NamedTuple):
+    """A ``scan``: operands are constants, carries and stacked values; results are carries and stacked values."""
+
+    body: ClosedJaxpr
+    consts: int
+    carries: int
+    length: int
+    reverse: bool
+
+
+def scan_of(eqn: JaxprEqn) -> Scan:
+    """The layout of a scan; JAX 0.12 keeps its arity as trees."""
+    params = eqn.params
+    if "num_consts" in params:
+        consts, carries = params["num_consts"], params["num_carry"]
+    else:
+        kept, carry, _ = params["ft_in"].unpack()
+        consts, carries = len(kept), len(carry)
+    return Scan(params["jaxpr"], consts, carries, params["length"], params["reverse"])
+
+
+class While(NamedTuple):
+    """A ``while``: operands are the predicate's constants, the body's, and the carry."""
+
+    predicate: ClosedJaxpr
+    body: ClosedJaxpr
+    predicate_consts: int
+    body_consts: int
+
+
+def while_of(eqn: JaxprEqn) -> While:
+    """The layout of a while loop."""
+    params = eqn.params
+    return While(params["cond_jaxpr"], params["body_jaxpr"], params["cond_nconsts"], params["body_nconsts"])
+
+
+def branches_of(eqn: JaxprEqn) -> Sequence[ClosedJaxpr]:
+    """The branches of a ``cond``; its first operand says which, the others are theirs."""
+    return eqn.params["branches"]
+
+
+class LinearSolve(NamedTuple):
+    """A ``custom_linear_solve``: operands are the constants of four programs, then right-hand sides.
+
+    Attributes
+    ----------
+    programs
+        (name, program, start, stop): a program and the range of operands that are its constants.
+    consts
+        How many operands are constants.
+    """
+
+    programs: tuple[tuple[str, ClosedJaxpr, int, int], ...]
+    consts: int
+
+
+def linear_solve_of(eqn: JaxprEqn) -> LinearSolve:
+    """The layout of a linear solve; programs that it lacks (no transpose) are left out."""
+    lengths, programs = eqn.params["const_lengths"], eqn.params["jaxprs"]
+    found: list[tuple[str, ClosedJaxpr, int, int]] = []
+    start = 0
+    for name, length in zip(lengths._fields, lengths, strict=True):
+        if (program := getattr(programs, name)) is not None:
+            found.append((name, program, start, start + length))
+        start += length
+    return LinearSolve(tuple(found), start)
+
+
+def bodies(eqn: JaxprEqn) -> list[tuple[Jaxpr, float]]:
+    """The programs that an equation runs, each with how often where the program tells; of branches all, once each."""
+    name = eqn.primitive.name
+    if name == "scan":
+        layout = scan_of(eqn)
+        return [(opened(layout.body)[0], layout.length)]
+    if name == "while":  # how often it runs is only known when it does
+        return [(opened(while_of(eqn).body)[0], 1)]
+    if name == "custom_linear_solve":
+        return [(opened(program)[0], 1) for name, program, *_ in linear_solve_of(eqn).programs if name == "solve"]
+    keys = ("jaxpr", "call_jaxpr", "body_jaxpr", "fun_jaxpr", "call")
+    return [(opened(value)[0], 1) for key in keys if is_jaxpr(value := eqn.params.get(key))]
+
+
+# ------------------------------------------------------------------------------------------------------------ products
+
+
+class Dot(NamedTuple):
+    """A ``dot_general``: axes of the left and of the right operand that are summed over, and that are batched."""
+
+    contracted: tuple[Sequence[int], Sequence[int]]
+    batched: tuple[Sequence[int], Sequence[int]]
+
+    def free(self, operand: int, ndim: int) -> list[int]:
+        """The other axes of one operand, in order: they follow the batched ones in the result, the left's first."""
+        taken = {*self.contracted[operand], *self.batched[operand]}
+        return [axis for axis in range(ndim) if axis not in taken]
+
+
+def dot_of(eqn: JaxprEqn) -> Dot:
+    """The layout of a product."""
+    return Dot(*eqn.params["dimension_numbers"])
+
+
+class Convolution(NamedTuple):
+    """A ``conv_general_dilated``: which axis is what, and how the window moves.
+
+    Attributes
+    ----------
+    image, kernel, out
+        Axes (batch, feature, spatial …) of image and output; (output feature, input feature, spatial …) of the kernel.
+    """
+
+    image: Sequence[int]
+    kernel: Sequence[int]
+    out: Sequence[int]
+    strides: Sequence[int]
+    padding: Sequence[tuple[int, int]]
+    image_dilation: Sequence[int]
+    kernel_dilation: Sequence[int]
+    feature_groups: int
+    batch_groups: int
+
+
+def convolution_of(eqn: JaxprEqn) -> Convolution:
+    """The layout of a convolution."""
+    p = eqn.params
+    return Convolution(
+        *p["dimension_numbers"],
+        p["window_strides"],
+        p["padding"],
+        p["lhs_dilation"],
+        p["rhs_dilation"],
+        p["feature_group_count"],
+        p["batch_group_count"],
+    )
+
+
+def axes_of(eqn: JaxprEqn) -> tuple[int, ...]:
+    """The axes along which an equation joins, orders or takes apart entries."""
+    for key in ("axes", "dimensions", "dimension", "axis"):
+        if (axes := eqn.params.get(key)) is not None:
+            return tuple(int(axis) for axis in axes) if hasattr(axes, "__iter__") else (int(axes),)
+    return ()
+
+
+def fft_sizes(eqn: JaxprEqn) -> Sequence[int]:
+    """The lengths of the trailing axes that are transformed."""
+    return eqn.params["fft_lengths"]
+
+
+# -------------------------------------------------------------------------------------------------------------- effects
+
+
+def has_side_effect(eqn: JaxprEqn) -> bool:
+    """Whether an equation does something beside computing its results; naming a mapped axis is nothing."""
+    return any(type(effect).__name__ != "NamedAxisEffect" for effect in eqn.effects)
+
+
+def size(atom: Atom) -> int:
+    """How many entries an atom has; 1 for what is no array, such as a token."""
+    return math.prod(getattr(atom.aval, "shape", ()))

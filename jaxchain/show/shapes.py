@@ -1,0 +1,31 @@
+"""Shapes and dtypes of a state in one line, for tables and errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+__all__ = ["describe"]
+
+
+def describe(value: Any, *, short: bool = False) -> str:
+    """Shapes and dtypes in one line: ``float32[256]``, ``{'h': float32[8], 'c': float32[8]}``; short: ``f32[256]``."""
+
+    def one(leaf: Any) -> _Bare:
+        try:
+            aval = leaf if hasattr(leaf, "str_short") else jax.typeof(leaf)
+            return _Bare(aval.str_short(short_dtypes=short))
+        except TypeError:
+            return _Bare(type(leaf).__name__)
+
+    return str(jax.tree.map(one, value))
+
+
+class _Bare(str):
+    """A string that prints without quotes inside a container."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)

@@ -15,8 +15,8 @@ from .explore import trace as trace
 from .explore import transforms as transforms
 from .jacobians import Bracketing as Bracketing
 from .jacobians import Comparison as Comparison
+from .jacobians import Decision as Decision
 from .jacobians import ModeRow as ModeRow
-from .jacobians import Plan as Plan
 from .jacobians import Step as Step
 from .jacobians import batch_jacobian as batch_jacobian
 from .jacobians import bracket as bracket

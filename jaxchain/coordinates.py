@@ -8,7 +8,6 @@ are plain matrix products. Leaves that carry no derivative (integers, keys) have
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from jaxchain.errors import TangentMismatchError
 from jaxchain.show.shapes import describe
 from jaxchain.stage import State
 
-__all__ = ["Coordinates", "check_like", "map_basis", "require_inexact"]
+__all__ = ["Coordinates", "check_like", "is_float0", "is_inexact", "require_inexact"]
 
 
 def is_inexact(leaf: Any) -> bool:
@@ -119,27 +118,6 @@ def _real_size(leaf: Any) -> int:
 
 def _conjugate(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf, tree)
-
-
-def check_chunk_size(chunk_size: int | None) -> None:
-    """Refuse a chunk size below 1."""
-    if chunk_size is not None and chunk_size < 1:
-        msg = f"chunk_size is how many rows or columns are computed at once, so at least 1; {chunk_size} was given."
-        raise ValueError(msg)
-
-
-def map_basis(run: Callable[[jax.Array], Any], basis: jax.Array, chunk_size: int | None = None) -> Any:
-    """``run`` on every row of ``basis``, all at once or ``chunk_size`` at a time; results stacked in front.
-
-    Raises
-    ------
-    ValueError
-        If ``chunk_size`` is below 1.
-    """
-    if chunk_size is None:
-        return jax.vmap(run)(basis)
-    check_chunk_size(chunk_size)
-    return jax.lax.map(run, basis, batch_size=chunk_size)
 
 
 def check_like(given: Any, like: Any, kind: str, place: str) -> Any:

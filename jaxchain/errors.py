@@ -1,40 +1,26 @@
-"""The errors that have names of their own, so that a caller can catch just these.
+"""The errors that have names of their own, so that a caller can catch just these; and what counts as JAX's refusal.
 
 Everything else that is wrong with an argument is a plain ``ValueError`` or ``TypeError`` whose
 sentence says what was given, what was wanted, and the way out.
 """
 
 import inspect
+import os
+import re
 import warnings
 from pathlib import Path
 
 __all__ = [
     "REFUSALS",
+    "ModeError",
     "ParameterMismatchError",
     "SamplesMixError",
     "StageError",
     "TangentMismatchError",
     "first_line",
+    "refusal",
     "warn",
 ]
-
-REFUSALS = (TypeError, ValueError, NotImplementedError)
-"""What JAX raises where a mode does not exist: forward through a custom VJP, reverse through a while loop."""
-
-HERE = str(Path(__file__).parent)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, without its full stop; its type's name where it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
-
-
-def warn(message: str, category: type[Warning]) -> None:
-    """Warn, pointing at the line outside jaxchain that led here."""
-    frame, level = inspect.currentframe(), 1
-    while frame is not None and frame.f_code.co_filename.startswith(HERE):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
 
 
 class StageError(ValueError):
@@ -51,3 +37,48 @@ class ParameterMismatchError(ValueError):
 
 class SamplesMixError(ValueError):
     """Samples of a batch mix, or cannot be proven not to."""
+
+
+class ModeError(TypeError):
+    """A mode of differentiation does not exist for a function."""
+
+
+REFUSALS = (TypeError, ValueError, NotImplementedError)
+"""The classes of what JAX raises where a mode does not exist; `refusal` tells those errors from a user's bug."""
+
+# In the order of jax/_src: interpreters/ad.py, custom_derivatives.py, lax/control_flow, callback.py, ffi.py, api.py.
+SAYINGS = re.compile(
+    r"(forward|reverse)-mode (autodiff|differentiation)|Linearization failed to produce|do not support JVP"
+    r"|cannot be differentiated|requires (real|numerical|complex|floating)[^.]* (inputs|outputs)",
+    re.IGNORECASE,
+)
+RULES = re.compile(r"\b(rule|JVP|VJP|derivatives?|autodiff)\b|^$")
+
+
+def refusal(error: Exception) -> str:
+    """Why JAX refuses a mode, in its own first line; raises ``error`` again where it is no refusal but a bug.
+
+    The sentences of `jax` that say so: forward mode through a custom VJP, reverse mode through a while loop, a
+    primitive without a rule, an input that has no derivative.
+    """
+    text = first_line(error)
+    told = RULES if isinstance(error, NotImplementedError) else SAYINGS
+    if isinstance(error, ModeError) or (not isinstance(error, StageError) and told.search(str(error))):
+        return text
+    raise error
+
+
+HERE = f"{Path(__file__).parent}{os.sep}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, without its full stop; its type's name where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn, pointing at the line outside jaxchain that led here."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_code.co_filename.startswith(HERE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

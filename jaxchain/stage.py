@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from jaxchain.errors import StageError
 from jaxchain.show.shapes import describe
-
-if TYPE_CHECKING:
-    from jaxchain.chain import Chain
 
 __all__ = ["INPUT", "MergedStage", "Side", "Stage", "StageRow", "State"]
 
@@ -122,9 +120,19 @@ class Stage:
             return None
 
     @property
-    def branches(self) -> tuple[Chain, ...]:
+    def branches(self) -> tuple[Sequence[Stage], ...]:
         """The terms of a stage known to be a sum, as chains ``branch(*side, state)``; else empty."""
         return ()
+
+    @property
+    def carries(self) -> tuple[bool, ...] | None:
+        """Which leaves of its state carry a derivative from the chain input; ``None``: all real or complex ones."""
+        return None
+
+    @property
+    def carries_back(self) -> tuple[bool, ...] | None:
+        """The same of its side inputs and state, from any argument of the chain: what a cotangent is asked for."""
+        return None
 
     @property
     def row(self) -> StageRow:
@@ -150,6 +158,21 @@ class MergedStage(Stage):
             return state
 
         return cls(name, fn, None, parts)
+
+    @property
+    def carries(self) -> tuple[bool, ...] | None:
+        """Of its first part."""
+        return self.parts[0].carries
+
+    @property
+    def carries_back(self) -> tuple[bool, ...] | None:
+        """Side inputs of all parts, then the state of the first; known where every part's are."""
+        known = [(part.carries_back, part.carries) for part in self.parts]
+        if any(back is None or state is None for back, state in known):
+            return None
+        sides = [back[: len(back) - len(state)] for back, state in known if back is not None and state is not None]
+        first = self.parts[0].carries_back or ()
+        return (*itertools.chain(*sides), *first[len(sides[0]) :])
 
     @property
     def row(self) -> StageRow:

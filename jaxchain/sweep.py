@@ -9,19 +9,20 @@ References: Griewank and Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, ch
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from jaxchain.chain import Chain
-from jaxchain.coordinates import Coordinates, check_like, is_float0, is_inexact, map_basis, require_inexact
+from jaxchain.chain import Chain, check_args, looked_along
+from jaxchain.coordinates import check_like, is_float0, is_inexact, require_inexact
+from jaxchain.derivative import Linear, Pass, jvp, vjp
 from jaxchain.discovery import discover
-from jaxchain.errors import REFUSALS
 from jaxchain.show.html import array_html
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import Table, Tabular
@@ -33,7 +34,6 @@ __all__ = [
     "ForwardSweep",
     "LocalJacobian",
     "ReverseSweep",
-    "accumulate",
     "forward_sweep",
     "local_jacobians",
     "prefix_jacobians",
@@ -128,24 +128,28 @@ class LocalJacobian:
         return array_html(self.matrix, f"Jacobian of {self.name}, {m} × {n}: {self.structure}")
 
 
-def start(chain: Chain | Callable[..., Any], args: Args) -> tuple[Chain, State, tuple[Side, ...]]:
+def start(
+    chain: Chain | Callable[..., Any], args: Args, argnum: int | None = None
+) -> tuple[Chain, State, tuple[Side, ...]]:
     """The chain (discovered, where a plain function was given), its input, and the side inputs.
 
     Raises
     ------
     TypeError
         If ``args`` is not a tuple, or the chain input is not floating point.
+    ValueError
+        If ``argnum`` contradicts the chain.
     """
-    if not isinstance(args, tuple):  # pyright: ignore[reportUnnecessaryIsInstance]
-        msg = f"args is the tuple of the chain's positional arguments, as in jax.jvp: (x,) or (params, x), not {type(args).__name__}."
-        raise TypeError(msg)
-    if not isinstance(chain, Chain):
-        chain = discover(chain, *args)
+    check_args(args)
+    at = looked_along(chain, argnum, args)
+    chain = chain if isinstance(chain, Chain) else discover(chain, *args, argnum=at)
     state, sides = chain.split(*args)
     return chain, require_inexact(state, "chain input"), sides
 
 
-def forward_sweep(chain: Chain | Callable[..., Any], args: Args, tangent: State) -> ForwardSweep:
+def forward_sweep(
+    chain: Chain | Callable[..., Any], args: Args, tangent: State, *, argnum: int | None = None
+) -> ForwardSweep:
     """Push one tangent through every stage: ẋ_k = J_k ẋ_{k-1}.
 
     Parameters
@@ -154,6 +158,8 @@ def forward_sweep(chain: Chain | Callable[..., Any], args: Args, tangent: State)
         The composition h = f_q ∘ … ∘ f_1, or a plain function, whose chain is then discovered.
     args
         Positional arguments of ``chain``, as for a call.
+    argnum
+        Of a plain function, which argument is the chain input; default: the last.
     tangent
         ẋ_0, with the structure, shapes and dtypes of the chain input.
 
@@ -173,17 +179,19 @@ def forward_sweep(chain: Chain | Callable[..., Any], args: Args, tangent: State)
     ----------
     Griewank and Walther, Evaluating Derivatives, 2nd ed., sec. 3.1.
     """
-    chain, state, sides = start(chain, args)
+    chain, state, sides = start(chain, args, argnum)
     tangent = check_like(tangent, state, "tangent", "chain input")
     primals, tangents = [state], [tangent]
     for stage, side in zip(chain, sides, strict=True):
-        state, tangent = jax.jvp(partial(stage, *side), (state,), (tangent,))
+        state, tangent = jvp(partial(stage, *side), state, tangent, stage.carries)
         primals.append(state)
         tangents.append(tangent)
     return ForwardSweep(chain.names_with_input, tuple(primals), tuple(tangents))
 
 
-def reverse_sweep(chain: Chain | Callable[..., Any], args: Args, cotangent: State) -> ReverseSweep:
+def reverse_sweep(
+    chain: Chain | Callable[..., Any], args: Args, cotangent: State, *, argnum: int | None = None
+) -> ReverseSweep:
     """Pull one cotangent back through every stage: x̄_{k-1} = x̄_k J_k.
 
     Parameters
@@ -192,6 +200,8 @@ def reverse_sweep(chain: Chain | Callable[..., Any], args: Args, cotangent: Stat
         The composition h = f_q ∘ … ∘ f_1, or a plain function, whose chain is then discovered.
     args
         Positional arguments of ``chain``, as for a call.
+    argnum
+        Of a plain function, which argument is the chain input; default: the last.
     cotangent
         x̄_q, with the structure, shapes and dtypes of the chain output.
 
@@ -212,13 +222,13 @@ def reverse_sweep(chain: Chain | Callable[..., Any], args: Args, cotangent: Stat
     ----------
     Griewank and Walther, Evaluating Derivatives, 2nd ed., sec. 3.2.
     """
-    chain, *_ = start(chain, args)  # refuses bad arguments in jaxchain's words before jax.vjp does in its own
-    (state, sides), pull_split = jax.vjp(chain.split, *args)
+    chain, *_ = start(chain, args, argnum)  # refuses bad arguments in jaxchain's words before jax.vjp does in its own
+    (state, sides), pull_split = vjp(chain.split, *args)
     state = jax.tree.map(jnp.asarray, state)
     primals: list[State] = [state]
     pulls: list[Callable[[Any], tuple[Any, ...]]] = []
     for stage, side in zip(chain, sides, strict=True):
-        state, pull = jax.vjp(stage, *side, state)
+        state, pull = vjp(stage, *side, state, which=stage.carries_back)
         primals.append(state)
         pulls.append(pull)
     cotangent = check_like(cotangent, state, "cotangent", "chain output")
@@ -231,37 +241,14 @@ def reverse_sweep(chain: Chain | Callable[..., Any], args: Args, cotangent: Stat
     return ReverseSweep(chain.names_with_input, tuple(primals), tuple(reversed(cotangents)), arg_cotangents)
 
 
-def accumulate(fn: Callable[[State], State], state: State, *, chunk_size: int | None = None) -> tuple[State, jax.Array]:
-    """f(x) and its dense Jacobian (m, n), by n tangents or m cotangents, whichever are fewer and exist."""
-    here = Coordinates.of(state)
-    there = Coordinates.of(jax.eval_shape(fn, state))
-
-    def by_tangents() -> tuple[State, jax.Array]:
-        out, push = jax.linearize(fn, state)
-        columns = map_basis(lambda e: there.flatten(push(here.unflatten(e))), here.identity(), chunk_size)
-        return out, columns.T
-
-    def by_cotangents() -> tuple[State, jax.Array]:
-        out, pull = jax.vjp(fn, state)
-        return out, map_basis(
-            lambda e: here.flatten_cotangent(*pull(there.unflatten_cotangent(e))), there.identity(), chunk_size
-        )
-
-    first, second = (by_tangents, by_cotangents) if here.size <= there.size else (by_cotangents, by_tangents)
-    try:
-        return first()
-    except REFUSALS:  # a custom VJP has no forward mode, a while loop no reverse mode
-        return second()
-
-
 def local_jacobians(
-    chain: Chain | Callable[..., Any], args: Args, *, chunk_size: int | None = None
+    chain: Chain | Callable[..., Any], args: Args, *, argnum: int | None = None, chunk_size: int | None = None
 ) -> tuple[LocalJacobian, ...]:
     """Every stage's own Jacobian J_k = ∂x_k/∂x_{k-1}; their product J_q ⋯ J_1 is the whole one.
 
     Parameters
     ----------
-    chain, args
+    chain, args, argnum
         As for `forward_sweep`.
     chunk_size
         How many rows or columns are computed at once; ``None``: all. Bounds the memory.
@@ -278,23 +265,24 @@ def local_jacobians(
     ValueError
         If ``chunk_size`` is below 1.
     """
-    chain, state, sides = start(chain, args)
+    how = Pass(chunk_size)
+    chain, state, sides = start(chain, args, argnum)
     jacobians: list[LocalJacobian] = []
     for stage, side in zip(chain, sides, strict=True):
-        here = Coordinates.of(state)
-        state, matrix = accumulate(partial(stage, *side), state, chunk_size=chunk_size)
-        jacobians.append(LocalJacobian(stage.name, matrix, here.shape, Coordinates.of(state).shape))
+        link = Linear(partial(stage, *side), state, stage.carries)
+        jacobians.append(LocalJacobian(stage.name, link.matrix(how), link.here.shape, link.there.shape))
+        state = link.out
     return tuple(jacobians)
 
 
 def prefix_jacobians(
-    chain: Chain | Callable[..., Any], args: Args, *, chunk_size: int | None = None
+    chain: Chain | Callable[..., Any], args: Args, *, argnum: int | None = None, chunk_size: int | None = None
 ) -> tuple[jax.Array, ...]:
     """∂x_k/∂x_0 for k = 0 … q, by one forward sweep of a basis.
 
     Parameters
     ----------
-    chain, args
+    chain, args, argnum
         As for `forward_sweep`.
     chunk_size
         How many columns are computed at once; ``None``: all n_0. Bounds the memory.
@@ -309,31 +297,23 @@ def prefix_jacobians(
     TypeError, ValueError
         As `local_jacobians`.
     """
-    chain, state, sides = start(chain, args)
-    spaces, pushes = [Coordinates.of(state)], []
-    for stage, side in zip(chain, sides, strict=True):
-        state, push = jax.linearize(partial(stage, *side), state)
-        spaces.append(Coordinates.of(state))
-        pushes.append(push)
+    how = Pass(chunk_size)
+    links = _linearised(chain, args, argnum, "forward")
 
-    def columns(e: jax.Array) -> tuple[jax.Array, ...]:
-        tangent, read = spaces[0].unflatten(e), [e]
-        for push, space in zip(pushes, spaces[1:], strict=True):
-            tangent = push(tangent)
-            read.append(space.flatten(tangent))
-        return tuple(read)
+    def columns(e: jax.Array) -> list[jax.Array]:
+        return list(itertools.accumulate(links, lambda column, link: link.push(column), initial=e))
 
-    return tuple(matrix.T for matrix in map_basis(columns, spaces[0].identity(), chunk_size))
+    return tuple(matrix.T for matrix in how.map(columns, links[0].here.identity()))
 
 
 def suffix_jacobians(
-    chain: Chain | Callable[..., Any], args: Args, *, chunk_size: int | None = None
+    chain: Chain | Callable[..., Any], args: Args, *, argnum: int | None = None, chunk_size: int | None = None
 ) -> tuple[jax.Array, ...]:
     """∂x_q/∂x_k for k = 0 … q, by one reverse sweep of a basis.
 
     Parameters
     ----------
-    chain, args
+    chain, args, argnum
         As for `forward_sweep`.
     chunk_size
         How many rows are computed at once; ``None``: all n_q. Bounds the memory.
@@ -348,18 +328,22 @@ def suffix_jacobians(
     TypeError, ValueError
         As `local_jacobians`.
     """
-    chain, state, sides = start(chain, args)
-    spaces, pulls = [Coordinates.of(state)], []
+    how = Pass(chunk_size)
+    links = _linearised(chain, args, argnum, "reverse")
+
+    def rows(e: jax.Array) -> list[jax.Array]:
+        return list(itertools.accumulate(reversed(links), lambda row, link: link.pull(row), initial=e))[::-1]
+
+    return tuple(how.map(rows, links[-1].there.identity()))
+
+
+def _linearised(
+    chain: Chain | Callable[..., Any], args: Args, argnum: int | None, mode: Literal["forward", "reverse"]
+) -> list[Linear]:
+    """Every stage at its state, evaluated once on the way of one mode."""
+    chain, state, sides = start(chain, args, argnum)
+    links: list[Linear] = []
     for stage, side in zip(chain, sides, strict=True):
-        state, pull = jax.vjp(partial(stage, *side), state)
-        spaces.append(Coordinates.of(state))
-        pulls.append(pull)
-
-    def rows(e: jax.Array) -> tuple[jax.Array, ...]:
-        cotangent, read = spaces[-1].unflatten_cotangent(e), [e]
-        for pull, space in zip(reversed(pulls), reversed(spaces[:-1]), strict=True):
-            (cotangent,) = pull(cotangent)
-            read.append(space.flatten_cotangent(cotangent))
-        return tuple(reversed(read))
-
-    return tuple(map_basis(rows, spaces[-1].identity(), chunk_size))
+        links.append(Linear(partial(stage, *side), state, stage.carries))
+        state = links[-1].value(mode)
+    return links

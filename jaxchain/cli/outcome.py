@@ -149,7 +149,7 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 
 def _is_ours(frame: traceback.FrameSummary) -> bool:
-    return frame.filename.startswith(f"{HERE}{os.sep}")
+    return frame.filename.startswith(HERE)
 
 
 def _relative(file: str) -> str:

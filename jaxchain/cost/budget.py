@@ -11,21 +11,23 @@ from typing import Any
 
 import jax
 
+from jaxchain.program.primitives import function_of
+
 __all__ = ["Candidate", "fit", "temporary_bytes"]
 
-Candidate = Callable[[int | None], Callable[[Any], Any]]
-"""``candidate(chunk_size)`` → the function of the chain input that computes the Jacobian so."""
+Candidate = Callable[[int | None], Callable[..., Any]]
+"""``candidate(chunk_size)`` → the function that computes the Jacobian so."""
 
 
-def fit(candidates: Sequence[Candidate], chosen: Any, widest: int, limit: int) -> tuple[int, int | None]:
+def fit(candidates: Sequence[Candidate], args: tuple[Any, ...], widest: int, limit: int) -> tuple[int, int | None]:
     """The first candidate that needs at most ``limit`` bytes of temporary memory, and the largest chunk size for it.
 
     Parameters
     ----------
     candidates
         Cheapest first.
-    chosen
-        The chain input.
+    args
+        What they are called with, as arrays or shapes.
     widest
         The most rows or columns that any step computes at once.
     limit
@@ -38,36 +40,36 @@ def fit(candidates: Sequence[Candidate], chosen: Any, widest: int, limit: int) -
     """
     least: list[int] = []
     for number, candidate in enumerate(candidates):
-        if temporary_bytes(candidate(None), chosen) <= limit:
+        if temporary_bytes(candidate(None), args) <= limit:
             return number, None
-        if (smallest := temporary_bytes(candidate(1), chosen)) > limit:
+        if (smallest := temporary_bytes(candidate(1), args)) > limit:
             least.append(smallest)
             continue
         low, high = 1, max(widest, 2)
         while high > 2 * low:  # within a factor of two of the largest chunk that fits
             middle = int((low * high) ** 0.5)
-            fits = temporary_bytes(candidate(middle), chosen) <= limit
+            fits = temporary_bytes(candidate(middle), args) <= limit
             low, high = (middle, high) if fits else (low, middle)
         return number, low
     msg = f"memory_limit={limit} bytes cannot be met: the least that any mode needs, one row or column at a time, is {min(least)} bytes."
     raise ValueError(msg)
 
 
-def temporary_bytes(fun: Callable[[Any], Any], chosen: Any) -> int:
-    """Temporary memory of ``fun(chosen)`` once compiled, in bytes; values it closed over may be tracers."""
-    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun  # pyright: ignore[reportPrivateImportUsage]
-
-    closed: Any = jax.make_jaxpr(fun)(chosen)
+def temporary_bytes(fun: Callable[..., Any], args: tuple[Any, ...]) -> int:
+    """Temporary memory of ``fun(*args)`` once compiled, in bytes; values it closed over may be tracers."""
+    closed = jax.make_jaxpr(fun)(*args)
     consts = list(closed.consts)
 
     def lifted(consts: list[Any], leaves: list[Any]) -> Any:
-        return jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, consts))(*leaves)
+        return function_of(closed.jaxpr, consts)(*leaves)
 
-    shapes = jax.tree.map(_shape, (consts, jax.tree.leaves(chosen)))
+    shapes = jax.tree.map(_shape, (consts, jax.tree.leaves(args)))
     memory = jax.jit(lifted).lower(*shapes).compile().memory_analysis()
     return 0 if memory is None else int(memory.temp_size_in_bytes)
 
 
 def _shape(value: Any) -> jax.ShapeDtypeStruct:
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return value
     aval = jax.typeof(value)
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)

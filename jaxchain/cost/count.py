@@ -7,39 +7,66 @@ convention, so that counts and compiled programs can be compared. A transcendent
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Iterable
 
-__all__ = ["flops"]
+from jaxchain.program.primitives import (
+    FAMILY,
+    MOVES,
+    Jaxpr,
+    JaxprEqn,
+    bodies,
+    branches_of,
+    convolution_of,
+    dot_of,
+    fft_sizes,
+    opened,
+    size,
+)
 
-FREE = {
-    "bitcast_convert_type", "broadcast_in_dim", "concatenate", "convert_element_type", "copy", "copy_p", "device_put",
-    "dynamic_slice", "dynamic_update_slice", "expand_dims", "gather", "iota", "optimization_barrier", "pad", "real", "imag",
-    "reshape", "rev", "sharding_constraint", "slice", "split", "squeeze", "stop_gradient", "transpose",
-}  # fmt: skip
+__all__ = ["flops", "total_flops"]
 
 
-def flops(eqn: Any) -> float:
+def flops(eqn: JaxprEqn) -> float:
     """Floating-point operations of one equation; a loop's body as often as it runs, where that is known."""
-    name, params = eqn.primitive.name, eqn.params
-    out = sum(math.prod(var.aval.shape) for var in eqn.outvars)
-    if name in FREE:
+    name = eqn.primitive.name
+    if name in MOVES:
         return 0.0
-    if name == "dot_general":
-        (contracted, _), _ = params["dimension_numbers"]
-        return 2.0 * out * math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
-    if name == "conv_general_dilated":
-        kernel = eqn.invars[1].aval.shape
-        return 2.0 * out * math.prod(kernel) / kernel[params["dimension_numbers"].rhs_spec[0]]
-    if name.startswith(("reduce_", "cum", "arg")):
-        return float(math.prod(eqn.invars[0].aval.shape))
-    if name == "fft":
-        size = math.prod(params["fft_lengths"])
-        return 5.0 * out * max(math.log2(size), 1.0)
-    if name == "cond":
-        return max(_body(branch) for branch in params["branches"])
-    inner = [_body(value) for key, value in params.items() if key in ("jaxpr", "call_jaxpr", "body_jaxpr", "fun_jaxpr")]
-    return sum(inner) * params.get("length", 1) if inner else float(out)
+    out = float(sum(map(size, eqn.outvars)))
+    if name in RULES:
+        return RULES[name](eqn, out)
+    if FAMILY.get(name) in ("reduction", "cumulative", "window"):
+        return float(size(eqn.invars[0]))
+    inner = bodies(eqn)
+    return sum(_body(body) * times for body, times in inner) if inner else out
 
 
-def _body(jaxpr: Any) -> float:
-    return sum(flops(eqn) for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns)
+def total_flops(equations: Iterable[JaxprEqn]) -> float:
+    """Floating-point operations of several equations."""
+    return sum(map(flops, equations), 0.0)
+
+
+def _body(jaxpr: Jaxpr) -> float:
+    return total_flops(jaxpr.eqns)
+
+
+def _dot(eqn: JaxprEqn, out: float) -> float:
+    shape = eqn.invars[0].aval.shape
+    return 2.0 * out * math.prod(shape[axis] for axis in dot_of(eqn).contracted[0])
+
+
+def _convolution(eqn: JaxprEqn, out: float) -> float:
+    kernel = eqn.invars[1].aval.shape
+    return 2.0 * out * math.prod(kernel) / kernel[convolution_of(eqn).kernel[0]]
+
+
+def _fft(eqn: JaxprEqn, out: float) -> float:
+    return 5.0 * out * max(math.log2(math.prod(fft_sizes(eqn))), 1.0)
+
+
+RULES: dict[str, Callable[[JaxprEqn, float], float]] = {
+    "cond": lambda eqn, _: max(_body(opened(branch)[0]) for branch in branches_of(eqn)),
+    "conv_general_dilated": _convolution,
+    "dot_general": _dot,
+    "fft": _fft,
+}
+"""Primitive → operations of an equation with so many entries in its results."""

@@ -1,7 +1,7 @@
 """What a function costs once compiled: XLA's own count of operations and memory, and the clock.
 
 XLA counts the body of a loop once, whatever its trip count; here each ``scan`` is counted as often
-as it runs, from the length in the program. Builds on JAX alone.
+as it runs, from the length in the program.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+
+from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn, any_equation, function_of, inner_programs, scan_of
 
 __all__ = ["Measured", "flops", "measure"]
 
@@ -63,7 +65,7 @@ def measure(fun: Callable[..., Any], *args: Any, repeats: int = 5) -> Measured:
         compile_seconds=compile_seconds,
         run_seconds=statistics.median(seconds),
         result=result,
-        open_loops=any(eqn.primitive.name == "while" for eqn in _walk(traced.jaxpr.jaxpr)),
+        open_loops=any_equation(traced.jaxpr.jaxpr, lambda eqn: eqn.primitive.name == "while"),
     )
 
 
@@ -77,26 +79,23 @@ def _once(compiled: Any) -> float:
     return float((compiled.cost_analysis() or {}).get("flops", 0.0))
 
 
-def _again(closed: Any) -> float:
+def _again(closed: ClosedJaxpr) -> float:
     """FLOPs of all iterations of all scans after each one's first, which XLA has counted."""
     return sum(
         _iterations_after_first(eqn) for eqn in _walk(closed.jaxpr, into_scans=False) if eqn.primitive.name == "scan"
     )
 
 
-def _iterations_after_first(eqn: Any) -> float:
-    from jax.extend.core import jaxpr_as_fun  # costs more to import than all of jaxchain
+def _iterations_after_first(eqn: JaxprEqn) -> float:
+    loop = scan_of(eqn)
+    body = function_of(loop.body.jaxpr, loop.body.consts)
+    once = _once(jax.jit(body).lower(*loop.body.in_avals).compile())
+    return max(loop.length - 1, 0) * once + loop.length * _again(loop.body)
 
-    body, length = eqn.params["jaxpr"], eqn.params["length"]
-    once = _once(jax.jit(jaxpr_as_fun(body)).lower(*body.in_avals).compile())
-    return max(length - 1, 0) * once + length * _again(body)
 
-
-def _walk(jaxpr: Any, *, into_scans: bool = True) -> Iterator[Any]:
-    from jax.extend.core import jaxprs_in_params
-
+def _walk(jaxpr: Jaxpr, *, into_scans: bool = True) -> Iterator[JaxprEqn]:
     for eqn in jaxpr.eqns:
         yield eqn
         if into_scans or eqn.primitive.name != "scan":
-            for inner in jaxprs_in_params(eqn.params):
+            for inner in inner_programs(eqn):
                 yield from _walk(inner, into_scans=into_scans)

@@ -7,7 +7,7 @@ VJP, reverse mode through a while loop) is left out, and a note says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -18,14 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.chain import Chain
-from jaxchain.coordinates import Coordinates, check_like, map_basis, require_inexact
-from jaxchain.cost.count import flops
-from jaxchain.errors import REFUSALS, first_line
-from jaxchain.program.flat import flatten
+from jaxchain.coordinates import Coordinates, check_like, require_inexact
+from jaxchain.cost.count import total_flops
+from jaxchain.derivative import Linear, Pass, jvp, vjp
+from jaxchain.errors import REFUSALS, refusal
+from jaxchain.program.flatten import flatten
 from jaxchain.show.extremes import Floats
 from jaxchain.stage import Side, Stage, State
 from jaxchain.structure import Structure
-from jaxchain.sweep import accumulate, state_norm
+from jaxchain.sweep import state_norm
 
 __all__ = ["Link", "Survey", "survey"]
 
@@ -158,18 +159,18 @@ def _pushed(stage: Stage, side: Side, state: State, tangent: State | None, notes
     if tangent is None:
         return None
     try:
-        return jax.jvp(partial(stage, *side), (state,), (tangent,))[1]
+        return jvp(partial(stage, *side), state, tangent, stage.carries)[1]
     except REFUSALS as error:
-        notes.append(f"No tangent passes {stage.name}: {first_line(error)}.")
+        notes.append(f"No tangent passes {stage.name}: {refusal(error)}.")
         return None
 
 
 def _linear(stage: Stage, side: Side, state: State, notes: list[str]) -> tuple[State, Any]:
     try:
-        return jax.vjp(stage, *side, state)
+        return vjp(stage, *side, state, which=stage.carries_back)
     except REFUSALS as error:
         out = stage(*side, state)  # whatever is wrong with the stage itself is raised here
-        notes.append(f"No cotangent passes {stage.name}: {first_line(error)}.")
+        notes.append(f"No cotangent passes {stage.name}: {refusal(error)}.")
         return out, None
 
 
@@ -186,15 +187,14 @@ def _pulled(
                 *side, before = pull(cotangents[-1])
                 gradient = state_norm(side) if jax.tree.leaves(side) else None
             except REFUSALS as error:
-                notes.append(f"No cotangent passes {stage.name}: {first_line(error)}.")
+                notes.append(f"No cotangent passes {stage.name}: {refusal(error)}.")
         cotangents.append(before)
         gradients.append(gradient)
     return cotangents[::-1], gradients[::-1]
 
 
 def _work(stage: Stage, side: Side, state: State) -> float:
-    closed = jax.make_jaxpr(stage)(*side, state)
-    return sum(flops(equation.eqn) for equation in flatten(closed, lambda _: [], 0).equations)
+    return total_flops(flatten(jax.make_jaxpr(stage)(*side, state)).eqns)
 
 
 def _affordable(work: Sequence[float], spaces: Sequence[Coordinates]) -> list[int | None]:
@@ -219,16 +219,14 @@ def _link(
 ) -> Link:
     here, there = spaces
     link = Link(stage, (there.size, here.size), work)
-    function = partial(stage, *side)
+    linear = Linear(partial(stage, *side), state, stage.carries)
     try:
         if count is not None:
             columns = tuple(np.unique(np.linspace(0, here.size - 1, count).astype(int)).tolist())
-            return replace(
-                link, matrix=np.asarray(_some_columns(function, state, columns), np.float64), columns=columns
-            )
-        matrix = np.zeros(link.shape) if 0 in link.shape else np.asarray(accumulate(function, state)[1])
+            return replace(link, matrix=np.asarray(_some_columns(linear, columns), np.float64), columns=columns)
+        matrix = np.zeros(link.shape) if 0 in link.shape else np.asarray(linear.matrix())
     except REFUSALS as error:
-        return replace(link, refusal=f"{first_line(error)}.")
+        return replace(link, refusal=f"{refusal(error)}.")
     wide = matrix.astype(np.float64)
     if wide.size * min(wide.shape) > most:
         return replace(link, matrix=wide)
@@ -236,8 +234,6 @@ def _link(
     return replace(link, matrix=wide, structure=Structure.of(matrix, here.shape, there.shape), sigma=sigma)
 
 
-def _some_columns(function: Callable[[State], State], state: State, columns: Sequence[int]) -> jax.Array:
-    out, push = jax.linearize(function, state)
-    here, there = Coordinates.of(state), Coordinates.of(out)
-    basis = jax.nn.one_hot(jnp.asarray(columns), here.size, dtype=here.dtype)
-    return map_basis(lambda e: there.flatten(push(here.unflatten(e))), basis, CHUNK).T
+def _some_columns(linear: Linear, columns: Sequence[int]) -> jax.Array:
+    basis = jax.nn.one_hot(jnp.asarray(columns), linear.here.size, dtype=linear.here.dtype)
+    return linear.columns(basis.T, Pass(CHUNK))

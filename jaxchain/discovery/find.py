@@ -12,14 +12,17 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.chain import Chain
+from jaxchain.chain import Chain, position_among
 from jaxchain.collector import uncollected
 from jaxchain.discovery.group import Granularity, group
 from jaxchain.discovery.stage import chain_stages, split_at_cuts
 from jaxchain.errors import warn
-from jaxchain.program.flat import Program, active, flatten, is_var, reach
+from jaxchain.program.flat import Program, needed
+from jaxchain.program.flatten import flatten
+from jaxchain.program.flow import active, reach
+from jaxchain.program.primitives import ClosedJaxpr, Var, is_var, like, pruned
+from jaxchain.program.reading import check_function, trace_program
 from jaxchain.program.segment import Segment, fits, run
-from jaxchain.program.source import Site
 from jaxchain.show.shapes import describe
 from jaxchain.stage import Side
 
@@ -31,7 +34,7 @@ UNROLL_LIMIT = 64
 def discover(
     fun: Callable[..., Any],
     *args: Any,
-    argnum: int = -1,
+    argnum: int | None = None,
     granularity: Granularity = "default",
     unroll_limit: int = UNROLL_LIMIT,
 ) -> Chain:
@@ -52,7 +55,7 @@ def discover(
         Its positional arguments, as arrays or ``jax.ShapeDtypeStruct``; the chain is for their
         shapes.
     argnum
-        Which argument is the chain input; the default is the last. A pytree is one state.
+        Which argument is the chain input; default: the last, or of a chain its own. A pytree is one state.
     granularity
         ``"finest"``: one stage a cut. ``"default"``: a bias joins its product, a reshape what reads
         it, the parts of one library call or loop step each other. ``"module"``: neighbours of the
@@ -88,19 +91,22 @@ def discover(
     if granularity not in get_args(Granularity):
         msg = f"Unknown granularity {granularity!r}. Known: {', '.join(get_args(Granularity))}."
         raise ValueError(msg)
-    found = find(fun, args, argnum, unroll_limit)
+    default = fun.argnum if isinstance(fun, Chain) else -1
+    found = find(fun, args, default if argnum is None else argnum, unroll_limit)
     _warn_if_zero(found)
     return found.chain(group(found.segments, granularity))
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A traced function, cut into its finest segments.
+    """A function, traced once and cut into its finest segments: what everything else here is made from.
 
     Attributes
     ----------
+    closed
+        What JAX traced.
     program
-        All of it, flat.
+        All of it, flat; its results are the function's, without ``aux``.
     segments
         What lies between neighbouring cuts.
     in_tree, out_tree
@@ -109,42 +115,94 @@ class Found:
         Variables of the other arguments, and ``other_tree`` their structure.
     argnum
         Position of the chain input, counted from the last argument.
+    aux_tree
+        Structure of what the function returns beside its result; ``None`` where that is nothing.
     """
 
+    closed: ClosedJaxpr
     program: Program
     segments: tuple[Segment, ...]
     in_tree: Any
     out_tree: Any
-    others: tuple[Any, ...]
+    others: tuple[Var, ...]
     other_tree: Any
     argnum: int
+    aux_tree: Any = None
+
+    @cached_property
+    def active(self) -> frozenset[Var]:
+        """The variables that carry a derivative from the chain input."""
+        return frozenset(active(self.program.eqns, self.segments[0].inputs))
+
+    @property
+    def input(self) -> Any:
+        """The chain input, as shapes."""
+        return self.in_tree.unflatten(map(like, self.segments[0].inputs))
+
+    @property
+    def shapes(self) -> tuple[Any, ...]:
+        """All arguments, as shapes."""
+        others = self.other_tree.unflatten(map(like, self.others))
+        position = self.argnum % (len(others) + 1)
+        return *others[:position], self.input, *others[position:]
+
+    @property
+    def out(self) -> Any:
+        """The result, as shapes."""
+        return self.out_tree.unflatten(map(like, self.program.outs))
+
+    def call(self, *args: Any) -> Any:
+        """The function itself, its result alone: the program that was traced, without what only ``aux`` needs."""
+        return self.out_tree.unflatten(self._parts[0](*jax.tree.leaves(args)))
+
+    def aux(self, *args: Any) -> Any:
+        """What the function returns beside its result."""
+        return self.aux_tree.unflatten(self._parts[1](*jax.tree.leaves(args)))
+
+    @cached_property
+    def _parts(self) -> tuple[Callable[..., list[Any]], Callable[..., list[Any]]]:
+        count = self.out_tree.num_leaves
+        return pruned(self.closed, slice(count)), pruned(self.closed, slice(count, None))
 
     def chain(self, groups: Sequence[Sequence[Segment]]) -> Chain:
         """The chain with one stage a group of neighbouring segments."""
-        stages = chain_stages(groups, self.in_tree, self.out_tree)
+        stages = chain_stages(groups, self.in_tree, self.out_tree, self.active)
         wanted = tuple(stage.segment.sides for stage in stages)
         return Chain(stages, sides=self.sides(wanted), argnum=self.argnum)
 
-    def sides(self, wanted: tuple[tuple[Any, ...], ...]) -> Others:
+    def sides(self, wanted: tuple[tuple[Var, ...], ...]) -> Others:
         """What computes the side values that each stage wants."""
         return Others(self.program, self.others, self.other_tree, wanted)
 
 
-def find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int = UNROLL_LIMIT) -> Found:
-    """Trace a function and cut it wherever it can be; arguments and errors as in `discover`."""
+def find(
+    fun: Callable[..., Any],
+    args: tuple[Any, ...],
+    argnum: int,
+    unroll_limit: int = UNROLL_LIMIT,
+    *,
+    has_aux: bool = False,
+) -> Found:
+    """Trace a function and cut it wherever it can be; arguments and errors as in `discover`.
+
+    With ``has_aux`` the function returns ``(result, aux)``, of which the chain leads to the result alone.
+    """
     _check(fun, args, argnum, unroll_limit)
     with uncollected():
-        return _find(fun, args, argnum % len(args), unroll_limit)
+        return _find(fun, args, argnum % len(args), unroll_limit, has_aux)
 
 
-def _find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int) -> Found:
+def _find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int, has_aux: bool) -> Found:
     closed, out = trace_program(fun, args)
+    out, aux = out if has_aux else (out, None)
     leaves = [jax.tree.leaves(arg) for arg in args]
     start = sum(map(len, leaves[:argnum]))
     stop = start + len(leaves[argnum])
     program = flatten(closed, lambda invars: invars[start:stop], unroll_limit)
+    program.outs = program.outs[: len(jax.tree.leaves(out))]
     whole, carries = _chain_part(program, program.invars[start:stop])
     return Found(
+        closed,
         program,
         tuple(split_at_cuts(whole, carries)),
         jax.tree.structure(args[argnum]),
@@ -152,15 +210,16 @@ def _find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_li
         tuple(program.invars[:start] + program.invars[stop:]),
         jax.tree.structure(args[:argnum] + args[argnum + 1 :]),
         argnum - len(args),
+        jax.tree.structure(aux) if has_aux else None,
     )
 
 
-def _chain_part(program: Program, inputs: list[Any]) -> tuple[Segment, dict[int, list[Any]]]:
+def _chain_part(program: Program, inputs: list[Var]) -> tuple[Segment, dict[int, list[Var]]]:
     """The equations on a path from the chain input to the output, and the loop carries among them."""
-    dependent = program.dependent(inputs)
-    needed = {id(equation) for equation in program.needed()}
-    kept = [id(e) in needed and any(var in dependent for var in e.reads) for e in program.equations]
-    carries: dict[int, list[Any]] = {}
+    dependent = reach(program.eqns, inputs)
+    on_the_way = {id(equation) for equation in program.needed()}
+    kept = [id(e) in on_the_way and any(var in dependent for var in e.reads) for e in program.equations]
+    carries: dict[int, list[Var]] = {}
     count = 0
     for position, keep in enumerate(kept, start=1):
         count += keep
@@ -171,12 +230,10 @@ def _chain_part(program: Program, inputs: list[Any]) -> tuple[Segment, dict[int,
 
 
 def _warn_if_zero(found: Found) -> None:
-    equations, inputs = [e for segment in found.segments for e in segment.equations], found.segments[0].inputs
     outs = [out for out in found.program.outs if is_var(out)]
-    carrying = active(equations, inputs)
-    if any(out in carrying for out in outs):
+    if any(out in found.active for out in outs):
         return
-    reached = reach(equations, inputs)
+    reached = reach(found.program.eqns, found.segments[0].inputs)
     if any(out in reached for out in outs):
         msg = "The result depends on the chain input only through integers, booleans or stop_gradient, so every derivative along this chain is zero."
     else:
@@ -189,9 +246,9 @@ class Others:
     """Side inputs of a discovered chain: computed once from the arguments that are not the chain's."""
 
     program: Program
-    invars: tuple[Any, ...]
+    invars: tuple[Var, ...]
     in_tree: Any
-    wanted: tuple[tuple[Any, ...], ...]
+    wanted: tuple[tuple[Var, ...], ...]
 
     def __getitem__(self, index: slice, /) -> Others:
         return Others(self.program, self.invars, self.in_tree, self.wanted[index])
@@ -212,30 +269,27 @@ class Others:
         values = self.values(leaves)
         return tuple(tuple(values[var] for var in side) for side in self.wanted)
 
-    def values(self, leaves: Sequence[Any]) -> dict[Any, Any]:
+    def values(self, leaves: Sequence[Any]) -> dict[Var, Any]:
         """Every side value that is wanted, by its variable."""
         distinct, call = self._computed
         return dict(zip(distinct, call(*leaves), strict=True))
 
     @cached_property
-    def _computed(self) -> tuple[list[Any], Callable[..., list[Any]]]:
+    def _computed(self) -> tuple[list[Var], Callable[..., list[Any]]]:
         distinct = list(dict.fromkeys(var for side in self.wanted for var in side))
-        part = Program(list(self.invars), distinct, self.program.equations).needed()
+        part = needed(self.program.equations, distinct)
         constants = Segment(tuple(part), self.invars, tuple(distinct), self.program).constants
         return distinct, run(self.program, part, self.invars, distinct, constants)
 
 
 def _check(fun: Any, args: tuple[Any, ...], argnum: int, unroll_limit: int) -> None:
     check_function(fun, args, "discover")
-    for name, value in (("argnum", argnum), ("unroll_limit", unroll_limit)):
-        try:
-            operator.index(value)
-        except TypeError as error:
-            msg = f"{name} must be an integer, but {value!r} was given."
-            raise TypeError(msg) from error
-    if not -len(args) <= argnum < len(args):
-        msg = f"argnum={argnum} names no argument: {len(args)} were given."
-        raise ValueError(msg)
+    position_among(args, argnum)
+    try:
+        operator.index(unroll_limit)
+    except TypeError as error:
+        msg = f"unroll_limit must be an integer, but {unroll_limit!r} was given."
+        raise TypeError(msg) from error
     if unroll_limit < 0:
         msg = f"unroll_limit is a number of loop steps, so at least 0; {unroll_limit} was given."
         raise ValueError(msg)
@@ -251,59 +305,3 @@ def _check(fun: Any, args: tuple[Any, ...], argnum: int, unroll_limit: int) -> N
     if not chain_leaves:
         msg = f"Argument {argnum % len(args)}, the chain input, holds no array."
         raise TypeError(msg)
-
-
-def check_function(fun: Any, args: tuple[Any, ...], caller: str) -> None:
-    """Refuse what is not callable, and arguments that are not made of arrays."""
-    if not callable(fun):
-        msg = f"{caller} needs a function, but {fun!r} is not callable."
-        raise TypeError(msg)
-    for number, arg in enumerate(args):
-        for path, leaf in tree_flatten_with_path(arg)[0]:
-            if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")) and not isinstance(
-                leaf, (bool, int, float, complex)
-            ):
-                msg = (
-                    f"Argument {number}{keystr(path)} is {leaf!r}, which is not an array. Close over it, "
-                    "or split it off (eqx.partition, nnx.split), and pass the arrays alone."
-                )
-                raise TypeError(msg)
-
-
-def trace_program(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Any]:
-    """The program of a pure function at ``args``, and its result as shapes.
-
-    Raises
-    ------
-    TypeError
-        If JAX cannot trace it, or it has side effects.
-    """
-    try:
-        closed, out = jax.make_jaxpr(fun, return_shape=True)(*args)
-    except (jax.errors.JAXTypeError, TypeError) as error:
-        error.add_note(
-            "jaxchain traces the function with abstract values, as jax.jit does; it must be a pure JAX function that returns arrays."
-        )
-        raise
-    if (guilty := _side_effect(closed.jaxpr)) is not None:
-        msg = (
-            "The function has side effects, and a chain of pure stages would lose them: "
-            f"{guilty.primitive.name} at {Site.of(guilty)}. Take them out before discovering."
-        )
-        raise TypeError(msg)
-    for value in (*closed.in_avals, *closed.out_avals):
-        if not all(isinstance(size, int) for size in getattr(value, "shape", ())):
-            msg = f"A chain has fixed shapes, but an argument or result is {value.str_short()}, a symbolic shape. Discover it for numbers."
-            raise TypeError(msg)
-    return closed, out
-
-
-def _side_effect(jaxpr: Any) -> Any:
-    """The innermost equation that has a side effect, or ``None``; naming a mapped axis is none."""
-    from jax.extend.core import jaxprs_in_params
-
-    for eqn in jaxpr.eqns:
-        if any(type(effect).__name__ != "NamedAxisEffect" for effect in eqn.effects):
-            inner = (_side_effect(getattr(body, "jaxpr", body)) for body in jaxprs_in_params(eqn.params))
-            return next((found for found in inner if found is not None), eqn)
-    return None

@@ -12,24 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from jaxchain.program.flat import Equation
+from jaxchain.program.primitives import AFFINE, RESHAPING
 from jaxchain.program.segment import Segment
 
 __all__ = ["Granularity", "group", "scope"]
 
 Granularity = Literal["default", "finest", "module"]
-
-RESHAPING = {
-    "broadcast_in_dim",
-    "convert_element_type",
-    "copy",
-    "expand_dims",
-    "reshape",
-    "rev",
-    "squeeze",
-    "stop_gradient",
-    "transpose",
-}
-AFFINE = {"add", "add_any", "div", "mul", "neg", "sub"}
 
 
 def group(segments: Sequence[Segment], granularity: Granularity) -> list[list[Segment]]:
@@ -68,10 +56,8 @@ def scope(segments: Sequence[Segment]) -> tuple[str, ...]:
 
 def shared_prefix(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """The longest beginning that all paths share."""
-    first, last = (min(paths), max(paths)) if paths else ((), ())
-    return first[
-        : next((k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    ]
+    shared = itertools.takewhile(lambda step: len(set(step)) == 1, zip(*paths, strict=False))
+    return tuple(step[0] for step in shared)
 
 
 def _join_alike(groups: list[list[Segment]], key: Callable[[list[Segment]], object | None]) -> list[list[Segment]]:

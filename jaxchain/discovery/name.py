@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from jaxchain.cost.count import flops
 from jaxchain.discovery.group import scope, shared_prefix
-from jaxchain.program.flat import Equation, is_var
+from jaxchain.program.flat import Equation
+from jaxchain.program.primitives import HEAVY, callee, custom_rule, is_var, source_of
 from jaxchain.program.segment import Segment
 from jaxchain.stage import INPUT
 
@@ -22,7 +23,6 @@ WORDS = {
     "logistic": "sigmoid",
     "select_n": "select",
 }
-HEAVY = {"cond", "conv_general_dilated", "dot_general", "fft", "scan", "while"}
 
 
 def names(groups: Sequence[Sequence[Segment]]) -> list[str]:
@@ -83,12 +83,12 @@ def operation(segments: Sequence[Segment]) -> str:
 
 def word(equation: Equation) -> str:
     """One equation's operation in the words of the person who wrote it."""
-    if equation.name in ("custom_jvp_call", "custom_vjp_call", "jit"):
-        for value in equation.eqn.params.values():
-            info = getattr(getattr(value, "jaxpr", value), "debug_info", None)
-            if info is not None:
-                name = str(info.func_src_info).split(" at ")[0].split(".")[-1].strip("_<>")
-                return name if name.isidentifier() and name != "lambda" else WORDS.get(equation.name, equation.name)
+    rule = custom_rule(equation.eqn)
+    body = callee(equation.eqn) if rule is None else rule.body
+    if body is not None:
+        name = source_of(body).split(" at ")[0].split(".")[-1].strip("_<>")
+        if name.isidentifier() and name != "lambda":
+            return name
     return WORDS.get(equation.name, equation.name)
 
 

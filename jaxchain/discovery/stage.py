@@ -13,9 +13,10 @@ import jax
 from jaxchain.chain import Chain
 from jaxchain.cost.count import flops
 from jaxchain.discovery.cuts import cuts, live_sets
-from jaxchain.discovery.group import RESHAPING
 from jaxchain.discovery.name import names, word
-from jaxchain.program.flat import Program, is_inexact, is_var, reach
+from jaxchain.program.flat import Program, needed
+from jaxchain.program.flow import reach
+from jaxchain.program.primitives import RESHAPING, Var, is_inexact, is_var
 from jaxchain.program.segment import Segment, fits
 from jaxchain.show.shapes import describe
 from jaxchain.stage import Side, Stage, StageRow, State
@@ -33,14 +34,19 @@ class DiscoveredStage(Stage):
         The segments between cuts that it is made of; more than one where trivial ones were joined.
     in_tree, out_tree
         Structure of the state before and after.
+    active
+        The program's variables that carry a derivative from the chain input.
     """
 
     parts: tuple[Segment, ...] = field(default=(), repr=False)
     in_tree: Any = field(default=None, repr=False)
     out_tree: Any = field(default=None, repr=False)
+    active: frozenset[Var] = field(default=frozenset(), repr=False)
 
     @classmethod
-    def of(cls, name: str, parts: Sequence[Segment], in_tree: Any, out_tree: Any) -> DiscoveredStage:
+    def of(
+        cls, name: str, parts: Sequence[Segment], in_tree: Any, out_tree: Any, active: frozenset[Var]
+    ) -> DiscoveredStage:
         """The stage that some consecutive segments are."""
         whole = Segment.join(parts)
 
@@ -53,7 +59,18 @@ class DiscoveredStage(Stage):
                 raise ValueError(msg)
             return out_tree.unflatten(whole.call(*given))
 
-        return cls(name, fn, None, tuple(parts), in_tree, out_tree)
+        return cls(name, fn, None, tuple(parts), in_tree, out_tree, active)
+
+    @property
+    def carries(self) -> tuple[bool, ...]:
+        """Which variables of its state carry a derivative from the chain input."""
+        return tuple(var in self.active for var in self.segment.inputs)
+
+    @property
+    def carries_back(self) -> tuple[bool, ...]:
+        """Which side values and variables of its state carry a derivative from any argument."""
+        carrying = self.segment.program.carrying
+        return tuple(var in carrying for var in (*self.segment.sides, *self.segment.inputs))
 
     @cached_property
     def segment(self) -> Segment:
@@ -139,7 +156,7 @@ def _in_order(values: Collection[Any], carry: Sequence[Any]) -> tuple[Any, ...]:
 
 def _edges(segment: Segment) -> tuple[list[list[Any]], list[list[Any]], set[Any]]:
     """What each equation reads and writes among the values that depend on the segment's input; those values."""
-    dependent = reach(segment.equations, segment.inputs)
+    dependent = reach((e.eqn for e in segment.equations), segment.inputs)
     reads = [[var for var in e.reads if var in dependent] for e in segment.equations]
     return reads, [e.writes for e in segment.equations], dependent
 
@@ -174,23 +191,21 @@ def _terms(segment: Segment) -> list[Any]:
 def _branch(stage: DiscoveredStage, term: Any) -> Chain:
     """The chain from a stage's state to one summand of its output; it takes the stage's own arguments."""
     whole = stage.segment
-    wanted, kept = {term}, []
-    for equation in reversed(whole.equations):
-        if not wanted.isdisjoint(equation.writes):
-            wanted.update(equation.reads)
-            kept.append(equation)
-    dependent = reach(kept[::-1], whole.inputs)
-    inner = tuple(e for e in kept[::-1] if any(v in dependent for v in e.reads))
+    kept = needed(whole.equations, [term])
+    dependent = reach((e.eqn for e in kept), whole.inputs)
+    inner = tuple(e for e in kept if any(v in dependent for v in e.reads))
     segments = split_at_cuts(Segment(inner, whole.inputs, (term,), whole.program))
-    stages = chain_stages([[s] for s in segments], stage.in_tree, stage.out_tree)
+    stages = chain_stages([[s] for s in segments], stage.in_tree, stage.out_tree, stage.active)
     return Chain(stages, sides=BranchSides(whole.sides, tuple(s.segment.sides for s in stages)))
 
 
-def chain_stages(groups: Sequence[Sequence[Segment]], in_tree: Any, out_tree: Any) -> list[DiscoveredStage]:
+def chain_stages(
+    groups: Sequence[Sequence[Segment]], in_tree: Any, out_tree: Any, active: frozenset[Var]
+) -> list[DiscoveredStage]:
     """One stage a group; states inside are arrays, or tuples of a loop's carry."""
     trees = [in_tree, *(_tree(g[-1].outputs) for g in groups[:-1]), out_tree]
     return [
-        DiscoveredStage.of(n, g, trees[k], trees[k + 1])
+        DiscoveredStage.of(n, g, trees[k], trees[k + 1], active)
         for k, (n, g) in enumerate(zip(names(groups), groups, strict=True))
     ]
 

@@ -16,15 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxchain.derivative import jvp, vjp
 from jaxchain.discovery.name import word
-from jaxchain.errors import REFUSALS, first_line
-from jaxchain.program.flat import Equation, Program, active, is_inexact, is_var
-from jaxchain.program.segment import new_jaxpr
+from jaxchain.errors import REFUSALS, refusal
+from jaxchain.program.flat import Equation, Program
+from jaxchain.program.primitives import Var, function_of_equation, is_inexact, is_var
 
 __all__ = ["Values", "check_numbers", "constant_direction", "evaluate"]
 
-Run = tuple[Equation, Callable[..., list[Any]]]
-"""An equation, and the function that it is of the variables that it reads."""
+Run = tuple[Equation, list[Var], Callable[..., list[Any]]]
+"""An equation, the variables that it reads, and the function that it is of them."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ def evaluate(program: Program, inputs: Sequence[Any], tangents: Sequence[Any], c
 
     notes: list[str] = []
     try:
-        primals, moved = jax.jvp(forward, tuple(inputs), tuple(tangents))
+        primals, moved = jvp(lambda given: forward(*given), tuple(inputs), tuple(tangents))
     except REFUSALS as error:
+        refusal(error)
         primals, moved = forward(*inputs), None  # whatever is wrong with the function itself is raised here
         notes.append(f"No tangents: {_reason(error, runs, dict(zip(variables, primals, strict=True)), _push)}")
     values = dict(zip(variables, primals, strict=True))
@@ -75,12 +77,11 @@ def evaluate(program: Program, inputs: Sequence[Any], tangents: Sequence[Any], c
     except REFUSALS as error:
         reason = _reason(error, runs, values, _pull)
         try:
-            carrying = active(
-                program.equations, program.invars
-            )  # all that `jax.vjp` of the function itself goes through
-            pulled = pull([var for var in variables if var in carrying])
+            # All that `jax.vjp` of the function itself goes through.
+            pulled = pull([var for var in variables if var in program.carrying])
             notes.append(f"No cotangents of what does not depend on the arguments: {reason}")
-        except REFUSALS:
+        except REFUSALS as again:
+            refusal(again)
             pulled = {}
             notes.append(f"No cotangents: {reason}")
     pushed = {} if moved is None else {v: t for v, t in zip(variables, moved, strict=True) if is_inexact(v)}
@@ -103,7 +104,7 @@ def _pull_back(
         env = _interpret(runs, {var: through(var, value) for var, value in begun.items()}, through)
         return [env[atom] if is_var(atom) else jnp.asarray(atom.val, atom.aval.dtype) for atom in program.outs]
 
-    _, pull = jax.vjp(backward, *(jnp.zeros_like(values[var]) for var in tapped))
+    _, pull = vjp(backward, *(jnp.zeros_like(values[var]) for var in tapped))
     return dict(zip(tapped, pull(list(cotangents)), strict=True))
 
 
@@ -112,20 +113,15 @@ def _begin(program: Program, given: Sequence[Any]) -> dict[Any, Any]:
 
 
 def _runs(equations: Sequence[Equation]) -> Iterator[Run]:
-    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun  # pyright: ignore[reportPrivateImportUsage]
-
     for equation in equations:
-        yield equation, jaxpr_as_fun(ClosedJaxpr(new_jaxpr([], _read(equation), equation.writes, [equation.eqn]), []))
-
-
-def _read(equation: Equation) -> list[Any]:
-    return list(dict.fromkeys(equation.reads))
+        reads, _, call = function_of_equation(equation.eqn)
+        yield equation, reads, call
 
 
 def _interpret(runs: Sequence[Run], env: dict[Any, Any], pass_on: Callable[[Any, Any], Any]) -> dict[Any, Any]:
     """Every variable's value, each passed on as it is written."""
-    for equation, call in runs:
-        written = call(*(env[var] for var in _read(equation)))
+    for equation, reads, call in runs:
+        written = call(*(env[var] for var in reads))
         env.update({var: pass_on(var, value) for var, value in zip(equation.writes, written, strict=True)})
     return env
 
@@ -144,21 +140,21 @@ def _reason(
     error: Exception, runs: Sequence[Run], values: dict[Any, Any], mode: Callable[[Any, Sequence[Any]], Any]
 ) -> str:
     """Why a mode does not exist, in JAX's words, and the first equation alone that refuses it."""
-    text = first_line(error)
-    for equation, call in runs:
+    text = refusal(error)
+    for equation, reads, call in runs:
         try:
-            mode(call, [values[var] for var in _read(equation)])
+            mode(call, [values[var] for var in reads])
         except REFUSALS:
             return f"{text} ({word(equation)}, {equation.site})."
     return f"{text}."
 
 
 def _push(call: Callable[..., Any], read: Sequence[Any]) -> Any:
-    return jax.jvp(call, tuple(read), tuple(constant_direction(read, 1)))
+    return jvp(lambda given: call(*given), tuple(read), tuple(constant_direction(read, 1)))
 
 
 def _pull(call: Callable[..., Any], read: Sequence[Any]) -> Any:
-    out, pull = jax.vjp(call, *read)
+    out, pull = vjp(call, *read)
     return pull(constant_direction(out, 1))
 
 

@@ -11,7 +11,22 @@ from typing import Any
 import numpy as np
 
 from jaxchain.discovery.name import word
-from jaxchain.program.flat import Equation, is_inexact, is_var
+from jaxchain.program.flat import Equation
+from jaxchain.program.primitives import (
+    FAMILY,
+    JaxprEqn,
+    Literal,
+    axes_of,
+    broadcast_axes,
+    dot_of,
+    exponent_of,
+    is_inexact,
+    is_var,
+    permutation_of,
+    runs_backwards,
+    scan_of,
+    slice_of,
+)
 from jaxchain.show.values import scalar
 
 __all__ = ["called", "formula", "literal"]
@@ -46,10 +61,10 @@ def formula(equation: Equation, names: Callable[[Any], str]) -> str:
         return f"{left} {BINARY[name]} {right}"
     if name in FORMULAE:
         return FORMULAE[name](eqn, *read)
-    if "axes" in eqn.params and len(read) == 1:
+    if FAMILY.get(name) == "reduction" and len(read) == 1:
         return _reduction(eqn, read[0])
-    if name.startswith("cum"):
-        return called(name, [*read, *_axis(eqn), *(["reverse"] if eqn.params["reverse"] else [])])
+    if FAMILY.get(name) == "cumulative":
+        return called(name, [*read, *_axis(eqn), *(["reverse"] if runs_backwards(eqn) else [])])
     return called(word(equation).replace("-", "_"), read)
 
 
@@ -59,7 +74,7 @@ def called(name: str, read: Sequence[str], most: int = TOLD) -> str:
     return f"{name}({', '.join(told)})"
 
 
-def literal(atom: Any) -> str:
+def literal(atom: Literal) -> str:
     """A literal's value in short."""
     value = np.asarray(atom.val)
     if value.shape:
@@ -71,38 +86,38 @@ def _list(numbers: Sequence[Any]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _shape(eqn: Any) -> str:
+def _shape(eqn: JaxprEqn) -> str:
     return "×".join(map(str, eqn.outvars[0].aval.shape)) or "scalar"
 
 
-def _rank(eqn: Any) -> int:
+def _rank(eqn: JaxprEqn) -> int:
     return len(eqn.invars[0].aval.shape)
 
 
-def _reduction(eqn: Any, x: str) -> str:
-    name, axes = str(eqn.primitive.name), eqn.params["axes"]
+def _reduction(eqn: JaxprEqn, x: str) -> str:
+    name, axes = str(eqn.primitive.name), axes_of(eqn)
     along = [] if len(axes) == _rank(eqn) else [f"axis {_list(axes)}"]
     return called(REDUCTIONS.get(name, name.removeprefix("reduce_")), [x, *along])
 
 
-def _axis(eqn: Any) -> list[str]:
+def _axis(eqn: JaxprEqn) -> list[str]:
     """The axis along which something is done, where there are several."""
-    return [f"axis {eqn.params['axis']}"] if _rank(eqn) > 1 else []
+    return [f"axis {_list(axes_of(eqn))}"] if _rank(eqn) > 1 else []
 
 
-def _broadcast(eqn: Any, x: str, *_: str) -> str:
+def _broadcast(eqn: JaxprEqn, x: str, *_: str) -> str:
     """Axes align from the last one, as NumPy's do, where nothing else is said."""
     before, after = (atom.aval for atom in (eqn.invars[0], eqn.outvars[0]))
     if before.size == after.size:
         return called("reshape", [x, _shape(eqn)])
-    axes = eqn.params["broadcast_dimensions"]
+    axes = broadcast_axes(eqn)
     trailing = tuple(axes) == tuple(range(after.ndim - len(axes), after.ndim))
     return called("broadcast", [x, _shape(eqn), *([] if trailing else [f"axis {_list(axes)}"])])
 
 
-def _dot(eqn: Any, left: str, right: str) -> str:
+def _dot(eqn: JaxprEqn, left: str, right: str) -> str:
     """``@`` where NumPy's product of vectors and matrices means the same."""
-    (contracted, with_), (batch, _) = eqn.params["dimension_numbers"]
+    (contracted, with_), (batch, _) = dot_of(eqn)
     ranks = [len(atom.aval.shape) for atom in eqn.invars[:2]]
     plain = not batch and tuple(contracted) == (ranks[0] - 1,) and tuple(with_) == (max(ranks[1] - 2, 0),)
     if plain and max(ranks) <= 2:
@@ -116,11 +131,9 @@ def _select(_: Any, which: str, *cases: str) -> str:
     return called("where", [which, *reversed(cases)]) if len(cases) == 2 else called("select", [which, *cases])
 
 
-def _slice(eqn: Any, x: str) -> str:
-    sizes = eqn.invars[0].aval.shape
-    strides = eqn.params["strides"] or (1,) * len(sizes)
-    parts = zip(eqn.params["start_indices"], eqn.params["limit_indices"], strides, sizes, strict=True)
-    return f"{x}[{', '.join(_part(*part) for part in parts)}]"
+def _slice(eqn: JaxprEqn, x: str) -> str:
+    parts = zip(slice_of(eqn), eqn.invars[0].aval.shape, strict=True)
+    return f"{x}[{', '.join(_part(*along, size) for along, size in parts)}]"
 
 
 def _part(start: int, stop: int, step: int, size: int) -> str:
@@ -130,22 +143,20 @@ def _part(start: int, stop: int, step: int, size: int) -> str:
 
 FORMULAE: dict[str, Callable[..., str]] = {
     "broadcast_in_dim": _broadcast,
-    "concatenate": lambda eqn, *read: called(
-        "concatenate", [*read, *([f"axis {eqn.params['dimension']}"] if _rank(eqn) > 1 else [])]
-    ),
-    "convert_element_type": lambda eqn, x: f"{eqn.params['new_dtype']}({x})",
+    "concatenate": lambda eqn, *read: called("concatenate", [*read, *_axis(eqn)]),
+    "convert_element_type": lambda eqn, x: f"{eqn.outvars[0].aval.dtype}({x})",
     "copy": lambda _, x: x,
     "dot_general": _dot,
-    "integer_pow": lambda eqn, x: f"{x} ** {eqn.params['y']}",
+    "integer_pow": lambda eqn, x: f"{x} ** {exponent_of(eqn)}",
     "iota": lambda eqn, *_: f"iota({_shape(eqn)})",
     "neg": lambda _, x: f"-{x}",
     "not": lambda _, x: f"~{x}",
     "reshape": lambda eqn, x, *_: f"reshape({x}, {_shape(eqn)})",
-    "scan": lambda eqn, *read: f"{called('scan', read)[:-1]}; {eqn.params['length']} steps)",
+    "scan": lambda eqn, *read: f"{called('scan', read)[:-1]}; {scan_of(eqn).length} steps)",
     "select_n": _select,
     "slice": _slice,
     "split": lambda eqn, x: called("split", [x, *_axis(eqn)]),
     "square": lambda _, x: f"{x} ** 2",
     "squeeze": lambda eqn, x: f"reshape({x}, {_shape(eqn)})",
-    "transpose": lambda eqn, x: f"transpose({x}, {_list(eqn.params['permutation'])})",
+    "transpose": lambda eqn, x: f"transpose({x}, {_list(permutation_of(eqn))})",
 }

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from jaxchain.explore.evaluate import Values
 from jaxchain.explore.formula import called, formula, literal
-from jaxchain.program.flat import Call, Equation, Program, is_inexact, is_var
+from jaxchain.program.flat import Call, Equation, Program
+from jaxchain.program.primitives import is_inexact, is_var
 
 __all__ = ["TraceRow", "rows_of"]
 

@@ -16,13 +16,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.chain import Chain
-from jaxchain.cost.count import flops
-from jaxchain.errors import REFUSALS, first_line
+from jaxchain.cost.count import total_flops
+from jaxchain.errors import REFUSALS, refusal
 from jaxchain.explore.listing import compiled_lines, equation_stage, program_lines
 from jaxchain.explore.mark import marked
 from jaxchain.explore.rows import TransformRow
-from jaxchain.program.flat import Equation, Program, flatten, is_var
-from jaxchain.program.segment import new_jaxpr
+from jaxchain.program.flat import Equation, Program
+from jaxchain.program.flatten import flatten
+from jaxchain.program.primitives import ClosedJaxpr, any_equation_of, is_forward_of_custom_vjp, is_var, new_jaxpr, size
 
 __all__ = ["make_rows"]
 
@@ -52,7 +53,7 @@ def jax_may_refuse() -> Generator[None]:
     try:
         yield
     except REFUSALS as error:
-        msg = f"{first_line(error)}."
+        msg = f"{refusal(error)}."
         raise RefusedError(msg) from error
 
 
@@ -204,7 +205,7 @@ def _linear(row: TransformRow, make: Callable[..., Any], args: tuple[Any, ...], 
         return value, held[-1].consts  # as results, so that one can see which of them are computed
 
     primal = _flat(primal_pass, args)
-    program = flatten(held[-1], lambda _: [], unroll_limit=0)
+    program = flatten(held[-1])
     equations, constants = _needed(program)
     start = len(primal.outs) - len(held[-1].consts)
     made = dict(zip(map(id, held[-1].consts), primal.outs[start:], strict=True))
@@ -215,7 +216,7 @@ def _linear(row: TransformRow, make: Callable[..., Any], args: tuple[Any, ...], 
     known = [var for var in constants if var not in kept]
     return replace(
         _listed(row, program, equations, constants),
-        residual_bytes=sum(atom.aval.size * atom.aval.dtype.itemsize for atom in computed),
+        residual_bytes=sum(size(atom) * atom.aval.dtype.itemsize for atom in computed),
         jaxpr=_closed(replace(program, invars=[*kept, *program.invars]), equations, known),
         primal=_closed(primal, *_needed(primal)),
     )
@@ -224,7 +225,7 @@ def _linear(row: TransformRow, make: Callable[..., Any], args: tuple[Any, ...], 
 def _flat(fun: Callable[..., Any], args: tuple[Any, ...]) -> Program:
     with jax_may_refuse():
         closed = jax.make_jaxpr(fun)(*args)
-    return flatten(closed, lambda _: [], unroll_limit=0)
+    return flatten(closed)
 
 
 def _needed(program: Program) -> tuple[list[Equation], list[Any]]:
@@ -238,27 +239,14 @@ def _listed(
     row: TransformRow, program: Program, equations: Sequence[Equation], constants: Sequence[Any]
 ) -> TransformRow:
     eqns = [equation.eqn for equation in equations]
-    if any(map(_is_forward_of_custom_vjp, eqns)):
+    if any(any_equation_of(eqn, is_forward_of_custom_vjp) for eqn in eqns):
         msg = "A part of the function has a custom VJP and no JVP, so forward mode cannot pass."
         raise RefusedError(msg)
     jaxpr = new_jaxpr(constants, program.invars, program.outs, eqns)
     lines = program_lines(jaxpr, [equation_stage(equation) for equation in equations])
-    return replace(row, lines=lines, equations=len(eqns), flops=sum(map(flops, eqns), 0.0))
+    return replace(row, lines=lines, equations=len(eqns), flops=total_flops(eqns))
 
 
-def _is_forward_of_custom_vjp(eqn: Any) -> bool:
-    """Whether JAX put a placeholder there: forward mode through a custom VJP fails only once it runs."""
-    from jax.extend.core import jaxprs_in_params
-
-    return eqn.primitive.name == "custom_lin" or any(
-        _is_forward_of_custom_vjp(inner)
-        for body in jaxprs_in_params(eqn.params)
-        for inner in getattr(body, "jaxpr", body).eqns
-    )
-
-
-def _closed(program: Program, equations: Sequence[Equation], constants: Sequence[Any]) -> Any:
-    from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
-
+def _closed(program: Program, equations: Sequence[Equation], constants: Sequence[Any]) -> ClosedJaxpr:
     jaxpr = new_jaxpr(constants, program.invars, program.outs, [equation.eqn for equation in equations])
     return ClosedJaxpr(jaxpr, [program.constants[var] for var in constants])

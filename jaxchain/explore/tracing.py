@@ -20,11 +20,12 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.coordinates import check_like, is_float0, is_inexact
-from jaxchain.discovery.find import UNROLL_LIMIT, check_function, trace_program
+from jaxchain.discovery.find import UNROLL_LIMIT
 from jaxchain.explore.evaluate import check_numbers, constant_direction, evaluate
 from jaxchain.explore.nest import TraceRow, rows_of
 from jaxchain.explore.terminal import trace_text
-from jaxchain.program.flat import flatten
+from jaxchain.program.flatten import flatten
+from jaxchain.program.reading import check_function, trace_program
 from jaxchain.show.html import render
 from jaxchain.show.values import summary
 

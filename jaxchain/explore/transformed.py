@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from jaxchain.chain import Chain
+from jaxchain.chain import Chain, looked_along
 from jaxchain.collector import uncollected
 from jaxchain.discovery import discover
 from jaxchain.discovery.find import find
@@ -102,7 +102,7 @@ class Transforms:
         return render("transforms.html", programs=programs, stages=stages)
 
 
-def transforms(fun: Callable[..., Any], *args: Any, argnum: int = -1) -> Transforms:
+def transforms(fun: Callable[..., Any], *args: Any, argnum: int | None = None) -> Transforms:
     """What jvp, linearize, transpose, vjp, grad, vmap and jit make of a function, side by side.
 
     The function is traced with abstract values and never run. Calls are looked through, and equations
@@ -117,7 +117,7 @@ def transforms(fun: Callable[..., Any], *args: Any, argnum: int = -1) -> Transfo
     args
         Its arguments, as arrays or ``jax.ShapeDtypeStruct``.
     argnum
-        Which one to differentiate with respect to, and to vmap over; default: the last.
+        Of a plain function, which one to differentiate with respect to, and to vmap over; default: the last.
 
     Returns
     -------
@@ -139,11 +139,15 @@ def transforms(fun: Callable[..., Any], *args: Any, argnum: int = -1) -> Transfo
     Radul, Paszke, Frostig, Johnson and Maclaurin, You only linearize once: tangents transpose to
     gradients, POPL 2023, arXiv 2204.10923.
     """
-    if isinstance(fun, Chain):
-        find(fun, args, argnum)  # refuses what discover refuses, in the stages' own names
-        chain = fun
-    else:
-        chain = discover(fun, *args, argnum=argnum)
+    at = looked_along(fun, argnum, args)
+    if not isinstance(fun, Chain):
+        return transforms_of(discover(fun, *args, argnum=at), args)
+    find(fun, args, at)  # refuses what discover refuses, in the stages' own names
+    return transforms_of(fun, args)
+
+
+def transforms_of(chain: Chain, args: tuple[Any, ...]) -> Transforms:
+    """The same of a chain that was found already."""
     like = jax.eval_shape(lambda *given: given, *args)
     with uncollected():
-        return Transforms(make_rows(chain, like, argnum % len(args)), chain)
+        return Transforms(make_rows(chain, like, chain.argnum % len(args)), chain)

@@ -1,7 +1,7 @@
 """`batch_jacobian`: the Jacobian of a function over a batch whose samples do not mix, one block a sample.
 
 Every sample's cotangent (or tangent) goes through in the same pass, so the whole costs what one
-sample's Jacobian costs, batched: 1/B of ``jax.jacrev``, whose other blocks are zeros. `batch_axis` proves that they are.
+sample's Jacobian costs, batched: 1/B of ``jax.jacrev``, whose other blocks are zeros. `jaxchain.samples` proves that they are.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.coordinates import Coordinates, check_chunk_size, map_basis
-from jaxchain.errors import REFUSALS, SamplesMixError
-from jaxchain.jacobians.blocks import as_blocks, function_of_chosen
+from jaxchain.chain import default_argnum
+from jaxchain.coordinates import Coordinates
+from jaxchain.derivative import Pass, linearize, vjp
+from jaxchain.errors import REFUSALS, SamplesMixError, refusal
+from jaxchain.jacobians.blocks import Call, as_blocks
+from jaxchain.samples.place import Place, Step
 from jaxchain.samples.proof import prove
-from jaxchain.samples.rules import Place
 from jaxchain.show.shapes import describe
 
 __all__ = ["batch_jacobian"]
@@ -29,7 +31,7 @@ BatchMode = Literal["auto", "forward", "reverse"]
 
 def batch_jacobian(
     fun: Callable[..., Any],
-    argnums: int | Sequence[int] = 0,
+    argnums: int | Sequence[int] | None = None,
     *,
     in_axis: int = 0,
     out_axis: int = 0,
@@ -45,7 +47,8 @@ def batch_jacobian(
         Maps a batch to a batch, arrays or pytrees of real floating-point numbers: sample b of the
         output depends on sample b of the chosen arguments alone. The other arguments are shared.
     argnums
-        Which positional arguments hold the batch and are differentiated with respect to.
+        Which positional arguments hold the batch and are differentiated with respect to; default: of a chain
+        its input, else the first.
     in_axis, out_axis
         The batch axis of every leaf of those arguments, and of the output; negative: from the end.
     check
@@ -84,16 +87,12 @@ def batch_jacobian(
     if mode not in get_args(BatchMode):
         msg = f"Unknown mode {mode!r}. Known: {', '.join(get_args(BatchMode))}."
         raise ValueError(msg)
-    check_chunk_size(chunk_size)
+    how = Pass(chunk_size)
+    argnums = default_argnum(fun) if argnums is None else argnums
 
-    @wraps(fun, updated=())
     def jac(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = function_of_chosen(fun, argnums, False, args, kwargs)
-        chosen = jax.tree.map(jnp.asarray, chosen)
-
-        def whole(batch: Any) -> Any:
-            return of_chosen(batch)[0]
-
+        call = Call.of(fun, argnums, False, args, kwargs)
+        chosen, whole = jax.tree.map(jnp.asarray, call.chosen), call.output
         here = Samples.of(chosen, in_axis, "input", "in_axis")
         held = prove(whole, chosen, here.count, here.axes) if check and here.count > 1 else None
         there = Samples.of(jax.eval_shape(whole, chosen), out_axis, "output", "out_axis", here.count)
@@ -101,13 +100,16 @@ def batch_jacobian(
             _check_places(held, there)
         first, second = (_forward, _reverse) if here.one.size < there.one.size else (_reverse, _forward)
         if mode != "auto":
-            return {"forward": _forward, "reverse": _reverse}[mode](whole, chosen, here, there, chunk_size)
+            return {"forward": _forward, "reverse": _reverse}[mode](whole, chosen, here, there, how)
         try:
-            return first(whole, chosen, here, there, chunk_size)
-        except REFUSALS:  # a custom VJP has no JVP, a while loop no VJP
-            return second(whole, chosen, here, there, chunk_size)
+            return first(whole, chosen, here, there, how)
+        except REFUSALS as error:  # a custom VJP has no JVP, a while loop no VJP
+            refusal(error)
+            return second(whole, chosen, here, there, how)
 
-    return jac
+    named: Any = wraps(fun, assigned=("__name__", "__qualname__", "__module__"), updated=())(jac)
+    named.__doc__ = f"The Jacobian of {getattr(fun, '__name__', type(fun).__name__)} for each sample of a batch."
+    return named
 
 
 @dataclass(frozen=True)
@@ -156,25 +158,25 @@ class Samples:
         return jax.vmap(self.one.flatten, in_axes=self.axis)(batch)
 
 
-def _reverse(whole: Callable[[Any], Any], batch: Any, here: Samples, there: Samples, chunk_size: int | None) -> Any:
+def _reverse(whole: Callable[[Any], Any], batch: Any, here: Samples, there: Samples, how: Pass) -> Any:
     """Row i of all blocks: the VJP of the batch whose every cotangent is e_i."""
-    pull = jax.vjp(whole, batch)[1]
-    rows = map_basis(lambda e: here.flatten(*pull(there.spread(e))), there.one.identity(), chunk_size)
+    pull = vjp(whole, batch)[1]
+    rows = how.map(lambda e: here.flatten(*pull(there.spread(e))), there.one.identity())
     return jax.vmap(partial(as_blocks, here=here.one, there=there.one, like="input"))(jnp.moveaxis(rows, 0, 1))
 
 
-def _forward(whole: Callable[[Any], Any], batch: Any, here: Samples, there: Samples, chunk_size: int | None) -> Any:
+def _forward(whole: Callable[[Any], Any], batch: Any, here: Samples, there: Samples, how: Pass) -> Any:
     """Column j of all blocks: the JVP of the batch whose every tangent is e_j."""
-    push = jax.linearize(whole, batch)[1]
-    columns = map_basis(lambda e: there.flatten(push(here.spread(e))), here.one.identity(), chunk_size)
+    push = linearize(whole, batch)[1]
+    columns = how.map(lambda e: there.flatten(push(here.spread(e))), here.one.identity())
     return jax.vmap(partial(as_blocks, here=here.one, there=there.one, like="output"))(jnp.moveaxis(columns, 0, 2))
 
 
-def _check_places(held: Sequence[Place | None], there: Samples) -> None:
+def _check_places(held: Sequence[Place | Step | None], there: Samples) -> None:
     """Raise unless every output leaf holds the batch along its batch axis, or depends on no sample."""
     paths = [path for path, _ in tree_flatten_with_path(there.one.treedef.unflatten(range(len(held))))[0]]
     for path, place, axis in zip(paths, held, there.axes, strict=True):
         if place is not None and place != Place(axis):
-            on = f"axis {place.axis}" + (", joined with others" if place.inner > 1 else "")
+            on = str(place) + (", joined with others" if isinstance(place, Place) and place.inner > 1 else "")
             msg = f"The output{keystr(path)} holds the batch on {on}, not on out_axis={there.axis}. Transpose it, or change out_axis."
             raise SamplesMixError(msg)

@@ -1,62 +1,131 @@
-"""Between JAX's Jacobians and matrices: the function of the chosen arguments alone, and a matrix as pytree blocks."""
+"""Between JAX's Jacobians and matrices: a call as a function of the chosen arguments alone, a matrix as pytree blocks."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from jaxchain.chain import Chain, position_among
 from jaxchain.coordinates import Coordinates
+from jaxchain.discovery.find import Found, find
+from jaxchain.errors import ModeError
 
-__all__ = ["as_blocks", "function_of_chosen", "real_spaces"]
+__all__ = ["Call", "as_blocks", "require_real"]
 
 
-def function_of_chosen(
-    fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, args: Any, kwargs: Any
-) -> tuple[Any, Any]:
-    """``fun`` of the differentiated arguments alone, returning ``(output, aux)``, and those arguments."""
-    try:
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a function, seen as a function of the arguments that it is differentiated with respect to.
+
+    Attributes
+    ----------
+    fun, args, kwargs
+        What is called, and how.
+    positions
+        Of the chosen arguments, counted from the first.
+    single
+        Whether one argument was named, not a tuple of them: that one alone is then what is chosen.
+    has_aux
+        Whether ``fun`` returns ``(output, aux)``.
+    argument
+        What is differentiated with respect to, in words.
+    """
+
+    fun: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    positions: tuple[int, ...]
+    single: bool
+    has_aux: bool
+    argument: str
+
+    @classmethod
+    def of(cls, fun: Callable[..., Any], argnums: int | Sequence[int], has_aux: bool, args: Any, kwargs: Any) -> Call:
+        """The call, once the arguments that ``argnums`` names are there.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``argnums`` is no integer or tuple of some, or names an argument that is not there, or one twice.
+        """
         single = not isinstance(argnums, Sequence)
-        positions = tuple(operator.index(number) for number in ((argnums,) if single else argnums))
-    except TypeError as error:
-        msg = f"argnums must be an integer or a tuple of integers, but {argnums!r} was given."
-        raise TypeError(msg) from error
-    for position in positions:
-        if not -len(args) <= position < len(args):
-            msg = f"argnums={argnums} names argument {position}, but {len(args)} positional arguments were given."
+        try:
+            numbers = tuple(operator.index(number) for number in ((argnums,) if single else argnums))
+        except TypeError as error:
+            msg = f"argnums must be an integer or a tuple of integers, but {argnums!r} was given."
+            raise TypeError(msg) from error
+        if not numbers:
+            msg = (
+                "argnums names no argument, so there is nothing to differentiate with respect to. Name one: argnums=0."
+            )
             raise ValueError(msg)
-    if len({position % len(args) for position in positions}) < len(positions):
-        msg = f"argnums={argnums} names an argument twice."
-        raise ValueError(msg)
+        positions = tuple(position_among(args, number) for number in numbers)
+        if len(set(positions)) < len(positions):
+            msg = f"argnums={argnums} names an argument twice."
+            raise ValueError(msg)
+        words = f"argument {positions[0]}" if single else f"arguments {', '.join(map(str, positions))}"
+        if isinstance(fun, Chain) and positions == (position_among(args, fun.argnum),):
+            words = f"the chain input, argument {positions[0]}"
+        return cls(fun, args, kwargs, positions, single, has_aux, words)
 
-    def of_chosen(chosen: Any) -> Any:
-        full = list(args)
-        for position, value in zip(positions, (chosen,) if single else chosen, strict=True):
+    @property
+    def chosen(self) -> Any:
+        """The argument, or the tuple of arguments, to differentiate with respect to."""
+        return self.args[self.positions[0]] if self.single else tuple(self.args[p] for p in self.positions)
+
+    def __call__(self, chosen: Any, given: dict[int, Any] | None = None) -> tuple[Any, Any]:
+        """``(output, aux)`` with other values for the chosen arguments, and for those at the positions in ``given``."""
+        full = list(self.args)
+        for position, value in (given or {}).items():
             full[position] = value
-        out = fun(*full, **kwargs)
-        if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+        for position, value in zip(self.positions, (chosen,) if self.single else chosen, strict=True):
+            full[position] = value
+        out = self.fun(*full, **self.kwargs)
+        if self.has_aux and not (isinstance(out, tuple) and len(out) == 2):
             msg = f"has_aux=True wants a function that returns (output, aux), but it returned a {type(out).__name__}."
             raise TypeError(msg)
-        return out if has_aux else (out, None)
+        return out if self.has_aux else (out, None)
 
-    return of_chosen, args[argnums] if single else tuple(args[p] for p in positions)
+    def output(self, chosen: Any) -> Any:
+        """The output alone."""
+        return self(chosen)[0]
+
+    def find(self) -> Found:
+        """The chain from the chosen arguments to the output, traced once.
+
+        Other arguments are constants of it, as they are for `jax.jacrev`: Python values that a function branches on,
+        arrays of any kind. Those that are mere shapes are traced.
+        """
+        abstract = {
+            position: arg
+            for position, arg in enumerate(self.args)
+            if position not in self.positions
+            and any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arg))
+        }
+        return find(self, (self.chosen, abstract), 0, has_aux=True)
 
 
-def real_spaces(of_chosen: Callable[[Any], Any], chosen: Any) -> tuple[Coordinates, Coordinates]:
-    """Coordinates of input and output, once both are known to be real."""
-    here, there = Coordinates.of(chosen), Coordinates.of(jax.eval_shape(of_chosen, chosen)[0])
-    for place, space in (("input", here), ("output", there)):
-        for leaf in space.leaves:
+def require_real(found: Found) -> None:
+    """Refuse to plan or chunk what is not real.
+
+    Raises
+    ------
+    ModeError
+        Names the dtype.
+    """
+    for place, leaves in (("input", found.input), ("output", found.out)):
+        for leaf in jax.tree.leaves(leaves):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 msg = (
                     f"A planned or chunked Jacobian needs real floating-point values, but an {place} is {leaf.dtype}{list(leaf.shape)}. "
                     'Cast it, or use mode="forward" or "reverse" without chunk_size and memory_limit.'
                 )
-                raise TypeError(msg)
-    return here, there
+                raise ModeError(msg)
 
 
 def as_blocks(matrix: jax.Array, here: Coordinates, there: Coordinates, *, like: Literal["input", "output"]) -> Any:

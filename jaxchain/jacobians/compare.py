@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxchain.chain import differentiated
 from jaxchain.cost.measure import Measured, measure
-from jaxchain.discovery.find import find
-from jaxchain.errors import REFUSALS, first_line
-from jaxchain.jacobians.modes import Mode, jacobian
-from jaxchain.jacobians.planner import make_plan
+from jaxchain.derivative import ALL_AT_ONCE, Pass
+from jaxchain.discovery.find import Found, find
+from jaxchain.errors import REFUSALS, ModeError, first_line, refusal
+from jaxchain.jacobians.blocks import require_real
+from jaxchain.jacobians.modes import compute, jacobian
+from jaxchain.jacobians.planner import Decision, Way, decide
 from jaxchain.show.table import Table, Tabular, si
 
 __all__ = ["Comparison", "ModeRow", "compare_modes"]
-
-MODES: tuple[Mode, ...] = ("forward", "reverse", "mixed", "auto")
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Comparison(Tabular):
     """What `compare_modes` found: ``.rows``, and a table for terminals and notebooks."""
 
     rows: tuple[ModeRow, ...]
+    argument: str = "argument 0"
     notes: tuple[str, ...] = ()
 
     def __getitem__(self, mode: str) -> ModeRow:
@@ -77,11 +78,11 @@ class Comparison(Tabular):
             )
             for r in self.rows
         ]
-        return Table("Jacobian by mode", header, rows, self.notes)
+        return Table(f"Jacobian by {self.argument}, in every mode", header, rows, self.notes)
 
 
 def compare_modes(
-    fun: Callable[..., Any], *args: Any, argnum: int = -1, chunk_size: int | None = None, repeats: int = 5
+    fun: Callable[..., Any], *args: Any, argnum: int | None = None, chunk_size: int | None = None, repeats: int = 5
 ) -> Comparison:
     """Compute the Jacobian of ``fun`` at ``args`` in every mode; compare work, memory, time, result.
 
@@ -92,7 +93,7 @@ def compare_modes(
     args
         Its arguments.
     argnum
-        Which one to differentiate with respect to; default: the last.
+        Which one to differentiate with respect to; default: of a chain its input, else the first.
     chunk_size
         As in `jacobian`.
     repeats
@@ -113,30 +114,79 @@ def compare_modes(
 
     Notes
     -----
-    A mode that does not exist for a function (forward mode through a custom VJP, reverse mode
-    through a while loop) has no row, and a note says why.
+    ``auto`` runs what `jacobian` decides. A mode that does not exist for a function (forward mode through a custom
+    VJP, reverse mode through a while loop) has no row, and a note says why.
+
+    Examples
+    --------
+    >>> modes = jc.compare_modes(lambda x: jnp.tanh(x), jnp.ones(64), repeats=1)
+    >>> [row.mode for row in modes.rows]
+    ['forward', 'reverse', 'mixed', 'auto']
     """
-    if not -len(args) <= argnum < len(args):
-        msg = f"argnum={argnum} names no argument: {len(args)} were given."
+    if repeats < 1:
+        msg = f"repeats must be at least 1, but {repeats} was given."
         raise ValueError(msg)
-    for name, value in (("repeats", repeats), ("chunk_size", chunk_size)):
-        if value is not None and value < 1:
-            msg = f"{name} must be at least 1, but {value} was given."
-            raise ValueError(msg)
-    argnum %= len(args)
-    predicted = _predictions(fun, args, argnum)
-    found: dict[Mode, Measured] = {}
-    notes: list[str] = []
-    refused: Exception | None = None
-    for mode in MODES if "sparse" not in predicted else (*MODES, "sparse"):
+    at, how = differentiated(fun, argnum, args), Pass(chunk_size)
+    found = find(fun, args, at)
+    words = f"argument {at}"
+    try:
+        require_real(found)
+    except ModeError as error:  # JAX may still have its own
+        refused = dict.fromkeys(("mixed", "auto"), error)
+        return compare(simple_modes(fun, at, how), args, None, words, refused, repeats)
+    return compare_decided(fun, found, decide(found, "auto", words), args, how, repeats)
+
+
+def compare_decided(
+    fun: Callable[..., Any],
+    found: Found,
+    decision: Decision,
+    args: tuple[Any, ...],
+    how: Pass = ALL_AT_ONCE,
+    repeats: int = 5,
+) -> Comparison:
+    """The same, of a real function that was traced already, and of the decision about it."""
+    require_real(found)
+    assert decision.plan is not None
+    ways = {"mixed": replace(decision, mode="mixed"), "auto": decision}
+    if decision.plan.whole is not None:
+        ways["sparse"] = replace(decision, mode="sparse")
+
+    def computing(way: Decision) -> Callable[..., Any]:
+        return lambda *given: compute(found, way, given, how)
+
+    runs = {**simple_modes(fun, found.argnum, how), **{name: computing(way) for name, way in ways.items()}}
+    return compare(runs, args, decision, decision.argument, {}, repeats)
+
+
+def simple_modes(fun: Callable[..., Any], argnum: int, how: Pass) -> dict[str, Callable[..., Any]]:
+    """JAX's own two modes."""
+    modes: tuple[Way, Way] = ("forward", "reverse")
+    return {mode: jacobian(fun, argnum, mode=mode, chunk_size=how.chunk_size) for mode in modes}
+
+
+def compare(
+    runs: Mapping[str, Callable[..., Any]],
+    args: tuple[Any, ...],
+    decision: Decision | None,
+    argument: str,
+    refused: Mapping[str, ModeError],
+    repeats: int,
+) -> Comparison:
+    """Measure every run; ``refused`` are those that do not exist, and why."""
+    notes = [f"{mode} mode does not exist here: {first_line(error)}." for mode, error in refused.items()]
+    found: dict[str, Measured] = {}
+    last: Exception | None = None
+    for mode, run in runs.items():
         try:
-            found[mode] = measure(jacobian(fun, argnum, mode=mode, chunk_size=chunk_size), *args, repeats=repeats)
+            found[mode] = measure(run, *args, repeats=repeats)
         except REFUSALS as error:
-            notes.append(f"{mode} mode does not exist here: {first_line(error)}.")
-            refused = error
-    if not found and refused is not None:
-        raise refused
+            notes.append(f"{mode} mode does not exist here: {refusal(error)}.")
+            last = error
+    if not found and last is not None:
+        raise last
     reference = found.get("reverse", next(iter(found.values()))).result
+    predicted = predictions(decision)
     rows = tuple(
         ModeRow(
             mode,
@@ -149,25 +199,20 @@ def compare_modes(
         )
         for mode, m in found.items()
     )
+    if decision is not None:
+        notes.append(f"auto runs {decision.mode} mode. {decision.why}")
     if any(m.open_loops for m in found.values()):
         notes.append("The body of a while loop is counted once: work is a lower bound.")
-    return Comparison(rows, tuple(notes))
+    return Comparison(rows, argument, tuple(notes))
 
 
-def _predictions(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int) -> dict[str, float]:
-    """Floating-point operations of each mode by the plan; ``sparse`` only where its pattern was worth colouring."""
-    leaves = jax.tree.leaves((args[argnum], jax.eval_shape(fun, *args)))
-    if not all(
-        jnp.issubdtype(jax.typeof(leaf).dtype if not hasattr(leaf, "dtype") else leaf.dtype, jnp.floating)
-        for leaf in leaves
-    ):
+def predictions(decision: Decision | None) -> dict[str, float]:
+    """Floating-point operations of each mode that exists, as the decision's plan counts them before anything runs."""
+    if decision is None or decision.plan is None:
         return {}
-    found = find(fun, args, argnum)
-    plan, mixed = make_plan(found), make_plan(found, structured=False)
-    costs = {"forward": plan.forward_cost, "reverse": plan.reverse_cost, "mixed": mixed.cost}
-    costs["auto"] = min(plan.cost, plan.forward_cost, plan.reverse_cost)
-    if plan.whole is not None:
-        costs["sparse"] = plan.cost
+    plan = decision.plan
+    costs = {"forward": plan.forward_cost, "reverse": plan.reverse_cost, "auto": decision.cost}
+    costs |= {"mixed": plan.cost, "sparse": plan.whole_cost}
     return {mode: 2 * cost for mode, cost in costs.items() if math.isfinite(cost)}
 
 

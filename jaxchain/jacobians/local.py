@@ -15,24 +15,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxchain.derivative import rule_program
 from jaxchain.jacobians.matrix import scattered
-from jaxchain.program.flat import Equation, is_var
+from jaxchain.program.flat import Equation
+from jaxchain.program.primitives import (
+    ELEMENTWISE,
+    KEEPS_ORDER,
+    SHIFTS,
+    Atom,
+    ClosedJaxpr,
+    Jaxpr,
+    JaxprEqn,
+    callee,
+    convolution_of,
+    custom_rule,
+    dot_of,
+    is_var,
+    opened,
+)
 from jaxchain.program.segment import Segment
-from jaxchain.program.source import is_library
 
 __all__ = ["Local", "read_off"]
 
 Kind = Literal["identity", "diagonal", "linear", "dense"]
-
-ELEMENTWISE = {
-    "abs", "acos", "acosh", "add", "add_any", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "clamp", "copy", "cos", "cosh",
-    "convert_element_type", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "ge", "gt", "integer_pow",
-    "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "or", "and",
-    "pow", "rsqrt", "select_n", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
-}  # fmt: skip
-CALLS = {"custom_jvp_call": "call_jaxpr", "jit": "jaxpr", "pjit": "jaxpr"}
-SHIFTS = {"add", "add_any", "sub"}
-RESHAPES = {"reshape", "squeeze", "expand_dims", "copy"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def read_off(segment: Segment) -> Local:
 def _keeps(equation: Equation, segment: Segment) -> bool:
     """Whether an equation passes its input on, shifted or reshaped at most."""
     own = [atom for atom in equation.reads if atom not in segment.sides and atom not in segment.constants]
-    if equation.name in RESHAPES or (
+    if equation.name in KEEPS_ORDER or (
         equation.name == "broadcast_in_dim" and own and own[0].aval.size == equation.eqn.outvars[0].aval.size
     ):
         return True
@@ -85,18 +90,22 @@ def _keeps(equation: Equation, segment: Segment) -> bool:
     return shifted and not (equation.name == "sub" and equation.eqn.invars[0] is not own[0])
 
 
-def _is_elementwise(eqn: Any, shape: tuple[int, ...]) -> bool:
-    """Whether every output entry depends only on the input entries at the same place."""
-    name = eqn.primitive.name
-    if name in CALLS:
-        body = eqn.params[CALLS[name]]
-        # A user's own derivative rule may mix entries that the function does not; JAX's do not.
-        return (name != "custom_jvp_call" or is_library(body)) and all(
-            _is_elementwise(inner, shape) for inner in getattr(body, "jaxpr", body).eqns
-        )
-    if name == "broadcast_in_dim":  # of a scalar: a constant laid out beside the state
+def _is_elementwise(eqn: JaxprEqn, shape: tuple[int, ...]) -> bool:
+    """Whether every output entry, and its derivative, depends only on the input entries at the same place."""
+    if (rule := custom_rule(eqn)) is not None:
+        # What differentiates is the rule, not the function that it belongs to: a user may have written one for tanh.
+        return rule.forward and _all_elementwise(rule_program(eqn, forward=True)[0], shape)
+    if (body := callee(eqn)) is not None:
+        return _all_elementwise(body, shape)
+    if eqn.primitive.name == "broadcast_in_dim":  # of a scalar: a constant laid out beside the state
         return eqn.invars[0].aval.shape == ()
-    return name in ELEMENTWISE and all(atom.aval.shape in (shape, ()) for atom in (*eqn.invars, *eqn.outvars))
+    return eqn.primitive.name in ELEMENTWISE and all(
+        atom.aval.shape in (shape, ()) for atom in (*eqn.invars, *eqn.outvars)
+    )
+
+
+def _all_elementwise(body: Jaxpr | ClosedJaxpr, shape: tuple[int, ...]) -> bool:
+    return all(_is_elementwise(inner, shape) for inner in opened(body)[0].eqns)
 
 
 def _state_and_side(equation: Equation, segment: Segment) -> tuple[int, int] | None:
@@ -106,7 +115,7 @@ def _state_and_side(equation: Equation, segment: Segment) -> tuple[int, int] | N
     return (aside.index(False), aside.index(True)) if aside.count(True) == 1 else None
 
 
-def _side_reader(segment: Segment, atom: Any) -> Callable[..., jax.Array]:
+def _side_reader(segment: Segment, atom: Atom) -> Callable[..., jax.Array]:
     """``read(*sides)``: the value of a side variable, constant or literal."""
     if not is_var(atom):
         return lambda *_: jnp.asarray(atom.val)
@@ -121,34 +130,30 @@ def dot_general(equation: Equation, segment: Segment) -> Local | None:
     if (places := _state_and_side(equation, segment)) is None:
         return None
     eqn, (own, other) = equation.eqn, places
-    contracted, batched = eqn.params["dimension_numbers"]
-    if batched[0] or eqn.invars[own].aval.dtype != eqn.outvars[0].aval.dtype:
+    product = dot_of(eqn)
+    if product.batched[0] or eqn.invars[own].aval.dtype != eqn.outvars[0].aval.dtype:
         return None
     x, w = eqn.invars[own].aval, eqn.invars[other].aval
-    free = [axis for axis in range(x.ndim) if axis not in contracted[own]]
-    kept = [axis for axis in range(w.ndim) if axis not in contracted[other]]
-    positions, outs, ins = (
-        math.prod(a.shape[k] for k in axes) for a, axes in ((x, free), (w, kept), (w, contracted[other]))
-    )
+    free, kept = product.free(own, x.ndim), product.free(other, w.ndim)
+    summed, by = product.contracted[own], product.contracted[other]
+    positions, outs, ins = (math.prod(a.shape[k] for k in axes) for a, axes in ((x, free), (w, kept), (w, by)))
     read = _side_reader(segment, eqn.invars[other])
-    # Rows run over the output's axes, free and kept in the order of the operands; columns over the state's.
-    rows = [x.shape[k] for k in free], [w.shape[k] for k in kept]
-    out_order = [0, 1] if own == 0 else [1, 0]
 
     def matrix(*sides: jax.Array) -> jax.Array:
-        weights = jnp.transpose(read(*sides), (*kept, *contracted[other])).reshape(outs, ins).astype(x.dtype)
+        weights = jnp.transpose(read(*sides), (*kept, *by)).reshape(outs, ins).astype(x.dtype)
         if positions == 1:
             blocks = weights[None, :, None, :]
         else:
             at = np.arange(positions)
             blocks = jnp.zeros((positions, outs, positions, ins), x.dtype).at[at, :, at, :].set(weights)
-        full = blocks.reshape(*rows[0], *rows[1], *(x.shape[k] for k in free), *(x.shape[k] for k in contracted[own]))
-        f, g, c = len(free), len(kept), len(contracted[own])
-        parts = [list(range(f)), list(range(f, f + g))]
-        back = list(np.argsort([*free, *contracted[own]]))
-        axes = [*parts[out_order[0]], *parts[out_order[1]], *(f + g + int(k) for k in back)]
-        assert len(axes) == 2 * f + g + c
-        return full.transpose(axes).reshape(positions * outs, positions * ins)
+        # One axis each: the positions p and the weights' o that the result has, then the state's axes, p and i.
+        full = blocks.reshape([a.shape[k] for a, axes in ((x, free), (w, kept), (x, free), (x, summed)) for k in axes])
+        p, o = list(range(len(free))), list(range(len(free), len(free) + len(kept)))
+        state = np.argsort([*free, *summed]) + len(p) + len(o)
+        # The result's axes follow the operands: positions first where the state is the left one.
+        return full.transpose([*(p + o if own == 0 else o + p), *state.tolist()]).reshape(
+            positions * outs, positions * ins
+        )
 
     return Local("linear", matrix)
 
@@ -158,7 +163,7 @@ def conv_general_dilated(equation: Equation, segment: Segment) -> Local | None:
     if _state_and_side(equation, segment) != (0, 1):
         return None
     eqn = equation.eqn
-    if eqn.params["batch_group_count"] != 1 or eqn.invars[0].aval.dtype != eqn.outvars[0].aval.dtype:
+    if convolution_of(eqn).batch_groups != 1 or eqn.invars[0].aval.dtype != eqn.outvars[0].aval.dtype:
         return None
     rows, columns, weights = conv_entries(eqn)
     shape = eqn.outvars[0].aval.size, eqn.invars[0].aval.size
@@ -173,17 +178,16 @@ def conv_general_dilated(equation: Equation, segment: Segment) -> Local | None:
     return Local("linear", matrix)
 
 
-def conv_entries(eqn: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def conv_entries(eqn: JaxprEqn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Flat (output, input, kernel) indices of every product that a convolution sums."""
     lhs, kernel, out = (v.aval.shape for v in (*eqn.invars[:2], eqn.outvars[0]))
-    p = eqn.params
-    (lhs_spec, rhs_spec, out_spec), groups = p["dimension_numbers"], p["feature_group_count"]
+    layout = convolution_of(eqn)
+    lhs_spec, rhs_spec, out_spec, groups = layout.image, layout.kernel, layout.out, layout.feature_groups
     n_out, n_in = kernel[rhs_spec[0]], kernel[rhs_spec[1]]
     batch, feature, inner = np.arange(lhs[lhs_spec[0]]), np.arange(n_out), np.arange(n_in)
     spatial = []
-    for axis, (stride, (low, _), dilate_in, dilate_kernel) in enumerate(
-        zip(p["window_strides"], p["padding"], p["lhs_dilation"], p["rhs_dilation"], strict=True)
-    ):
+    windows = zip(layout.strides, layout.padding, layout.image_dilation, layout.kernel_dilation, strict=True)
+    for axis, (stride, (low, _), dilate_in, dilate_kernel) in enumerate(windows):
         o, k = np.meshgrid(np.arange(out[out_spec[2 + axis]]), np.arange(kernel[rhs_spec[2 + axis]]), indexing="ij")
         i = o * stride - low + k * dilate_kernel
         real = (i % dilate_in == 0) & (i >= 0) & (i // dilate_in < lhs[lhs_spec[2 + axis]])

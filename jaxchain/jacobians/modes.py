@@ -1,54 +1,56 @@
 """`jacobian`: a drop-in for ``jax.jacfwd`` and ``jax.jacrev`` that plans the cheapest way.
 
 Forward mode costs one tangent a column, reverse mode one cotangent a row; a plan brackets the
-product of the stages' Jacobians in between. Planning happens while the function is traced: call it
-under ``jax.jit``.
+product of the stages' Jacobians in between. The function is traced once, and what is decided is run on
+that trace: call it under ``jax.jit``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial, wraps
-from typing import Any, Literal, get_args
+from typing import Any, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
 
-from jaxchain.coordinates import Coordinates, check_chunk_size, map_basis
+from jaxchain.chain import check_args, default_argnum
+from jaxchain.coordinates import Coordinates
 from jaxchain.cost.budget import fit
-from jaxchain.cost.count import flops
-from jaxchain.discovery.find import find
-from jaxchain.jacobians.blocks import as_blocks, function_of_chosen, real_spaces
-from jaxchain.jacobians.execute import execute
-from jaxchain.jacobians.planner import Plan, make_plan, sparse_plan
-from jaxchain.program.flat import flatten
+from jaxchain.derivative import ALL_AT_ONCE, Linear, Pass, whole
+from jaxchain.discovery.find import Found
+from jaxchain.errors import first_line
+from jaxchain.jacobians.blocks import Call, as_blocks, require_real
+from jaxchain.jacobians.execute import by_colours, execute
+from jaxchain.jacobians.planner import Decision, Mode, decide
 
-__all__ = ["Mode", "jacobian"]
+__all__ = ["JacobianFunction", "compute", "jacobian", "plan"]
 
-Mode = Literal["auto", "forward", "reverse", "mixed", "sparse"]
 
-SIMPLE: tuple[Mode, ...] = ("reverse", "forward")
+class JacobianFunction(Protocol):
+    """What `jacobian` returns: the Jacobian at some arguments, and the decision that this very call takes."""
 
-WORTH_IT = 0.9
-"""A plan is used where it is predicted to cost less than this share of the better simple mode: a smaller
-gain in work is easily lost in time."""
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The Jacobian."""
+        ...
 
-CLOSE = 1.02
-"""Within this ratio, what predictions are good for, forward and reverse mode are counted on their whole programs,
-unless reverse mode from the last layer's weights on is predicted to be no dearer: its rows are the result, where
-forward mode's columns are still to be transposed."""
+    def plan(self, *args: Any, **kwargs: Any) -> Decision:
+        """How the call with these arguments, or with ones of these shapes, would be computed, and why."""
+        ...
 
 
 def jacobian(
     fun: Callable[..., Any],
-    argnums: int | Sequence[int] = 0,
+    argnums: int | Sequence[int] | None = None,
     *,
     mode: Mode = "auto",
     chunk_size: int | None = None,
     memory_limit: int | None = None,
+    sharding: jax.sharding.Sharding | None = None,
     has_aux: bool = False,
     holomorphic: bool = False,
-) -> Callable[..., Any]:
+) -> JacobianFunction:
     """The Jacobian of ``fun`` as a function, with the result and pytree structure of ``jax.jacrev``.
 
     Parameters
@@ -56,29 +58,34 @@ def jacobian(
     fun
         A chain or any JAX function of arrays or pytrees.
     argnums
-        Which positional arguments to differentiate with respect to.
+        Which positional arguments to differentiate with respect to; default: of a chain its input, else the
+        first.
     mode
         ``"forward"``: one tangent a column; ``"reverse"``: one cotangent a row; ``"mixed"``: the
-        cheapest bracketing of the stages' Jacobians; ``"auto"``: the same with every local Jacobian
-        that can be read off the program, or a simple mode where that is no dearer; ``"sparse"``:
-        the whole function's pattern, coloured (needs the extra ``sparse``).
+        cheapest order of multiplying the stages' Jacobians, those that can be read off the program
+        among them; ``"sparse"``: the whole function's pattern, coloured (needs the extra ``sparse``);
+        ``"auto"``: the cheapest of these, a simple mode where the others save little.
     chunk_size
         How many columns or rows are computed at once; ``None``: all. Bounds the memory. Real
         inputs and outputs only.
     memory_limit
         Most temporary memory in bytes, as XLA's ``memory_analysis`` measures it; picks the cheapest
         way and the largest chunks that respect it. Costs a few compilations.
+    sharding
+        How the rows of a basis are spread over devices: a `jax.sharding.NamedSharding` of two axes, the
+        first of them the rows. ``None``: as JAX decides.
     has_aux
         Whether ``fun`` returns ``(output, aux)``; the result is then ``(jacobian, aux)``.
     holomorphic
-        Whether ``fun`` is promised to be holomorphic.
+        Whether ``fun`` is promised to be holomorphic: one of the simple modes is then run.
 
     Returns
     -------
-    callable
-        Takes the arguments of ``fun``; works under ``jit``, ``vmap``, ``grad`` and itself. Dtypes are
-        those of ``jax.jacrev``, in ``mode="forward"`` those of ``jax.jacfwd``. Where a slope is
-        infinite, entries that structure knows to be zero are zero, not NaN.
+    JacobianFunction
+        Takes the arguments of ``fun``; works under ``jit``, ``vmap``, ``grad`` and itself. Its ``plan``,
+        of arguments or of their shapes, is the decision that the call takes. Dtypes are those of
+        ``jax.jacrev``, in ``mode="forward"`` those of ``jax.jacfwd``. Where a slope is infinite, entries
+        that structure knows to be zero are zero, not NaN.
 
     Raises
     ------
@@ -93,112 +100,182 @@ def jacobian(
     References
     ----------
     Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 3.
+
+    Examples
+    --------
+    >>> jac = jc.jacobian(lambda x: jnp.sin(x) * x[0])
+    >>> jac(jnp.zeros(3)).shape
+    (3, 3)
     """
+    _check(fun, mode, chunk_size, memory_limit, sharding, holomorphic)
+    how = Pass(chunk_size, sharding)
+    argnums = default_argnum(fun) if argnums is None else argnums
+    as_it_is = how == ALL_AT_ONCE and memory_limit is None
+
+    def decided(call: Call) -> tuple[Found | None, Decision]:
+        found, decision = _decided(call, "reverse" if holomorphic else mode)
+        if memory_limit is None or found is None:
+            return found, decision
+        return found, _within(memory_limit, found, decision, mode)
+
+    def jac(*args: Any, **kwargs: Any) -> Any:
+        call = Call.of(fun, argnums, has_aux, args, kwargs)
+        if as_it_is and (mode in ("forward", "reverse") or holomorphic):
+            way = "forward" if mode == "forward" else "reverse"
+            transform = jax.jacfwd if way == "forward" else jax.jacrev
+            return transform(fun, argnums, has_aux=has_aux, holomorphic=holomorphic)(*args, **kwargs)
+        found, decision = decided(call)
+        if found is None:
+            result = whole(call.output, call.chosen, "forward" if decision.mode == "forward" else "reverse")
+            return (result, call(call.chosen)[1]) if has_aux else result
+        chosen = jax.tree.map(jnp.asarray, call.chosen)
+        chunked = how if decision.chunk_size is None else replace(how, chunk_size=decision.chunk_size)
+        like_output = mode == "forward"
+        result = compute(found, decision, (chosen, {}), chunked, like_output=like_output)
+        return (result, found.aux(chosen, {})) if has_aux else result
+
+    def plan(*args: Any, **kwargs: Any) -> Decision:
+        return decided(Call.of(fun, argnums, has_aux, args, kwargs))[1]
+
+    named: Any = wraps(fun, assigned=("__name__", "__qualname__", "__module__"), updated=())(jac)
+    named.__doc__ = (
+        f"The Jacobian of {getattr(fun, '__name__', type(fun).__name__)}; its ``plan`` says how it is computed."
+    )
+    named.plan = plan
+    return named
+
+
+def _check(fun: Any, mode: Any, chunk_size: Any, memory_limit: Any, sharding: Any, holomorphic: bool) -> None:
     if not callable(fun):
         msg = f"jacobian needs a function, but {fun!r} is not callable."
         raise TypeError(msg)
     if mode not in get_args(Mode):
         msg = f"Unknown mode {mode!r}. Known: {', '.join(get_args(Mode))}."
         raise ValueError(msg)
-    if chunk_size is not None and holomorphic:
-        msg = "chunk_size computes real Jacobians; leave it out where holomorphic=True."
+    if holomorphic and mode in ("mixed", "sparse"):
+        msg = f'mode="{mode}" multiplies real Jacobians; leave it out where holomorphic=True.'
         raise ValueError(msg)
-    check_chunk_size(chunk_size)
-
+    if holomorphic and (chunk_size is not None or sharding is not None):
+        msg = "chunk_size and sharding are of real Jacobians; leave them out where holomorphic=True."
+        raise ValueError(msg)
     if memory_limit is not None and (memory_limit < 1 or chunk_size is not None or holomorphic):
         msg = "memory_limit is a positive number of bytes, and it chooses the chunks itself: leave chunk_size and holomorphic out."
         raise ValueError(msg)
 
-    @wraps(fun, updated=())
-    def jac(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = function_of_chosen(fun, argnums, has_aux, args, kwargs)
-        way, plan = (mode, None) if mode in ("forward", "reverse") else _choose(of_chosen, chosen, mode)
-        if plan is None and chunk_size is None and memory_limit is None:
-            transform = jax.jacfwd if way == "forward" else jax.jacrev
-            result = transform(fun, argnums, has_aux=has_aux, holomorphic=holomorphic)(*args, **kwargs)
-            return (
-                _like_input(result, chosen, has_aux)
-                if mode == "auto" and way == "forward" and not holomorphic
-                else result
-            )
-        chosen = jax.tree.map(jnp.asarray, chosen)
-        here, there = real_spaces(of_chosen, chosen)
 
-        def candidate(way: Mode, plan: Plan | None, chunk: int | None) -> Callable[[Any], Any]:
-            def blocks(chosen: Any) -> Any:
-                matrix = _by_basis(of_chosen, chosen, way, chunk) if plan is None else execute(plan, (chosen,), chunk)
-                return as_blocks(matrix, here, there, like="output" if mode == "forward" else "input")
+def plan(
+    fun: Callable[..., Any], args: tuple[Any, ...], *, argnum: int | None = None, memory_limit: int | None = None
+) -> Decision:
+    """How `jacobian` would compute the Jacobian of ``fun`` with respect to one argument, and why.
 
-            return blocks
+    Parameters
+    ----------
+    fun
+        A chain or any JAX function.
+    args
+        Its arguments, as arrays or ``jax.ShapeDtypeStruct``.
+    argnum
+        Which one to differentiate with respect to; default: of a chain its input, else the first.
+    memory_limit
+        Most temporary memory in bytes: finds the way and the largest ``chunk_size`` that keep within it,
+        at the price of a few compilations.
 
-        if memory_limit is None:
-            compute = candidate(way, plan, chunk_size)
-        else:
-            ways: list[tuple[Mode, Plan | None]] = [(way, plan)]
-            if mode == "auto":
-                ways.extend((simple, None) for simple in SIMPLE if simple != way)
-            widest = max(here.size, there.size)
-            number, chunk = fit([partial(candidate, *one) for one in ways], chosen, widest, memory_limit)
-            compute = candidate(*ways[number], chunk)
-        return (compute(chosen), of_chosen(chosen)[1]) if has_aux else compute(chosen)
+    Returns
+    -------
+    Decision
+        ``print`` it.
 
-    return jac
+    Raises
+    ------
+    TypeError, ValueError
+        As `jaxchain.discover`; if the limit cannot be met (says the least that can).
+
+    References
+    ----------
+    Naumann, arXiv 2406.11862.
+
+    Examples
+    --------
+    >>> net = jc.nets.autoencoder([784, 32])
+    >>> shapes = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct((784,), jnp.float32)
+    >>> jc.plan(net, shapes).mode
+    'mixed'
+    """
+    check_args(args)
+    argnum = default_argnum(fun) if argnum is None else argnum
+    call = Call.of(fun, argnum, False, args, {})
+    found = call.find()  # what cannot be read is an error here, where jacobian would do without
+    require_real(found)
+    decision = decide(found, "auto", call.argument)
+    return decision if memory_limit is None else _within(memory_limit, found, decision, "auto")
 
 
-def _like_input(result: Any, chosen: Any, has_aux: bool) -> Any:
-    """A Jacobian by forward mode in the dtypes of reverse mode: each block in that of its input, unless complex."""
-    jac, aux = result if has_aux else (result, None)
+def _decided(call: Call, mode: Mode) -> tuple[Found | None, Decision]:
+    """What was traced, and how to go about it; nothing, where JAX alone knows what to do."""
+
+    def by_jax(way: Any, why: str) -> tuple[None, Decision]:
+        return None, Decision(way, None, why, call.argument)
+
+    try:
+        found = call.find()
+    except TypeError as error:
+        # It looks at values, as reverse mode outside jit allows; it has side effects; or it is no function of numbers.
+        if mode != "auto":
+            raise
+        return by_jax("reverse", f"The function could not be read: {first_line(error)}.")
+    leaves = *jax.tree.leaves(found.input), *jax.tree.leaves(found.out)
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves) or not jax.tree.leaves(found.out):
+        if mode != "auto":
+            require_real(found)
+        # Complex values have conventions, and what is no number errors, of JAX's own; a complex output needs forward mode.
+        complex_out = any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(found.out))
+        return by_jax("forward" if complex_out else "reverse", "Complex values are JAX's own business.")
+    return found, decide(found, mode, call.argument)
+
+
+def compute(
+    found: Found, decision: Decision, args: tuple[Any, ...], how: Pass = ALL_AT_ONCE, *, like_output: bool = False
+) -> Any:
+    """Run a decision: the Jacobian at ``args``, as blocks in the dtypes of the input (or of the output)."""
+    position = found.argnum % len(args)
+
+    def of_input(x: Any) -> Any:
+        return found.call(*args[:position], x, *args[position + 1 :])
+
+    chosen, mode = args[position], decision.mode
+    if mode in ("forward", "reverse") and how == ALL_AT_ONCE:
+        blocks = whole(of_input, chosen, mode)
+        return blocks if mode == "reverse" or like_output else _like_input(blocks, chosen)
+    if mode in ("forward", "reverse"):
+        matrix = Linear(of_input, chosen).matrix(how, mode)
+    elif decision.plan is not None and mode == "sparse" and decision.plan.whole is not None:
+        matrix = by_colours(found, decision.plan.whole, args, how)
+    else:
+        assert decision.plan is not None
+        matrix = execute(decision.plan, args, how)
+    here, there = Coordinates.of(chosen), Coordinates.of(found.out)
+    return as_blocks(matrix, here, there, like="output" if like_output else "input")
+
+
+def _like_input(jac: Any, chosen: Any) -> Any:
+    """A Jacobian by forward mode in the dtypes of reverse mode: each block in that of its input."""
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(chosen)]
     blocks, tree = jax.tree.flatten(jac)
-    cast = [b if jnp.iscomplexobj(b) else b.astype(dtypes[k % len(dtypes)]) for k, b in enumerate(blocks)]
-    return (tree.unflatten(cast), aux) if has_aux else tree.unflatten(cast)
+    return tree.unflatten([block.astype(dtypes[k % len(dtypes)]) for k, block in enumerate(blocks)])
 
 
-def _choose(of_chosen: Callable[[Any], Any], chosen: Any, mode: Mode) -> tuple[Mode, Plan | None]:
-    """The mode to use, and the plan where one is to be run."""
-    try:
-        out = jax.eval_shape(of_chosen, chosen)[0]
-    except jax.errors.JAXTypeError:
-        if mode != "auto":
-            raise
-        return "reverse", None  # it looks at values, as reverse mode outside jit allows
-    here, there = Coordinates.of(chosen), Coordinates.of(out)
-    real = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in (*here.leaves, *there.leaves))
-    if not real or not here.leaves or not there.leaves:
-        # Complex values have conventions, and what is no number errors, of JAX's own; a complex output needs forward mode.
-        complex_out = any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in there.leaves)
-        return ("forward" if complex_out else "reverse"), None
-    try:
-        found = find(lambda x: of_chosen(x)[0], (chosen,), 0)
-    except TypeError:
-        if mode != "auto":
-            raise
-        return "reverse", None  # a side effect, say: no pure program to plan, but JAX can differentiate it
-    if mode == "sparse":
-        return mode, sparse_plan(found)
-    plan = make_plan(found, structured=mode == "auto")
-    forward, reverse = plan.forward_cost, plan.reverse_cost
-    if mode == "mixed" or plan.cost < WORTH_IT * min(forward, reverse):
-        return mode, plan
-    if max(forward, reverse) < CLOSE * min(forward, reverse):
-        pulled = plan.pulled()
-        if forward < reverse and pulled is not None and pulled.cost <= forward:
-            return mode, pulled
-        forward, reverse = (_count(transform, of_chosen, chosen) for transform in (jax.jacfwd, jax.jacrev))
-    return ("forward" if forward < reverse else "reverse"), None
+def _within(limit: int, found: Found, decision: Decision, mode: Mode) -> Decision:
+    """The decision, or in ``mode="auto"`` a simple mode, and the chunks with which it keeps a memory limit."""
+    ways = [decision]
+    if mode == "auto":
+        simple = ("reverse", "forward")
+        why = "The cheapest way does not keep within the memory limit."
+        ways += [replace(decision, mode=way, why=why) for way in simple if way != decision.mode]
+    args = found.shapes
 
+    def candidate(way: Decision, chunk: int | None) -> Callable[..., Any]:
+        return lambda *given: compute(found, way, given, Pass(chunk))
 
-def _count(transform: Callable[..., Any], of_chosen: Callable[[Any], Any], chosen: Any) -> float:
-    """Floating-point operations of a whole program, counted before it is compiled."""
-    closed = jax.make_jaxpr(transform(lambda x: of_chosen(x)[0]))(chosen)
-    return sum(flops(equation.eqn) for equation in flatten(closed, lambda _: [], 0).needed())
-
-
-def _by_basis(of_chosen: Callable[[Any], Any], chosen: Any, way: Mode, chunk_size: int | None) -> jax.Array:
-    """The matrix (m, n) in a simple mode, ``chunk_size`` tangents or cotangents at a time."""
-    here = Coordinates.of(chosen)
-    out, push, _ = (jax.linearize if way == "forward" else jax.vjp)(of_chosen, chosen, has_aux=True)
-    there = Coordinates.of(out)
-    if way == "forward":
-        return map_basis(lambda e: there.flatten(push(here.unflatten(e))), here.identity(), chunk_size).T
-    return map_basis(lambda e: here.flatten(*push(there.unflatten(e))), there.identity(), chunk_size)
+    widest = max(Coordinates.of(found.input).size, Coordinates.of(found.out).size)
+    number, chunk = fit([partial(candidate, way) for way in ways], args, widest, limit)
+    return replace(ways[number], chunk_size=chunk)

@@ -14,21 +14,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxchain.chain import Chain
+from jaxchain.chain import Chain, default_argnum
 from jaxchain.coordinates import Coordinates
-from jaxchain.discovery import discover
 from jaxchain.discovery.find import find
-from jaxchain.jacobians.blocks import function_of_chosen, real_spaces
-from jaxchain.jacobians.execute import Linearised, execute, linearise, perform
+from jaxchain.jacobians.blocks import Call, require_real
+from jaxchain.jacobians.execute import Linearised, by_colours, linearise, perform
 from jaxchain.jacobians.matrix import Dense, Diagonal, Identity, Matrix
 from jaxchain.jacobians.modes import jacobian
 from jaxchain.jacobians.planner import Plan, make_plan
 from jaxchain.stage import INPUT, State
+from jaxchain.sweep import start as start_of
 
 __all__ = ["gram_diagonal", "jacobian_diagonal", "jacobian_rows", "partial_jacobian"]
 
 
-def jacobian_rows(fun: Callable[..., Any], rows: Sequence[int] | np.ndarray, argnums: int = 0) -> Callable[..., Any]:
+def jacobian_rows(
+    fun: Callable[..., Any], rows: Sequence[int] | np.ndarray, argnums: int | None = None
+) -> Callable[..., Any]:
     """Chosen rows of the Jacobian, as a function; the others cost nothing.
 
     Parameters
@@ -38,7 +40,7 @@ def jacobian_rows(fun: Callable[..., Any], rows: Sequence[int] | np.ndarray, arg
     rows
         Numbers of the rows: positions in the flattened output, negative ones from the end; or a mask.
     argnums
-        Which argument to differentiate with respect to.
+        Which argument to differentiate with respect to; default: of a chain its input, else the first.
 
     Returns
     -------
@@ -53,30 +55,35 @@ def jacobian_rows(fun: Callable[..., Any], rows: Sequence[int] | np.ndarray, arg
         If ``rows`` are no integers; from the call, if an input or output is not real floating point.
     """
     wanted = np.asarray(rows).reshape(-1)
-    if wanted.dtype == bool:
-        wanted = np.flatnonzero(wanted)
-    if wanted.size and not np.issubdtype(wanted.dtype, np.integer):
+    if wanted.size and wanted.dtype != bool and not np.issubdtype(wanted.dtype, np.integer):
         msg = f"rows are the numbers of rows, or a mask, but {rows!r} was given."
         raise TypeError(msg)
-    wanted = wanted.astype(int)
 
-    @wraps(fun, updated=())
     def chosen(*args: Any, **kwargs: Any) -> Any:
         def some(*args: Any) -> jax.Array:
             out = fun(*args, **kwargs)
             space = Coordinates.of(out)
-            wrong = [row for row in wanted.tolist() if not -space.size <= row < space.size]
-            if wrong:
-                msg = f"There is no row {wrong[0]}: the output has {space.size} numbers."
-                raise IndexError(msg)
-            return space.flatten(out)[wanted % max(space.size, 1)]
+            return space.flatten(out)[_numbers(wanted, space.size)]
 
-        return jacobian(some, argnums)(*args)
+        return jacobian(some, default_argnum(fun) if argnums is None else argnums)(*args)
 
-    return chosen
+    return _named(chosen, fun, "Chosen rows of the Jacobian")
 
 
-def jacobian_diagonal(fun: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
+def _numbers(rows: np.ndarray, size: int) -> np.ndarray:
+    """The rows' numbers from 0, of numbers from either end or of a mask over all ``size`` of them."""
+    if rows.dtype == bool and rows.size != size:
+        msg = f"A mask of rows has an entry for each number in the output, {size}, but this one has {rows.size}."
+        raise IndexError(msg)
+    numbers = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(int)
+    wrong = [row for row in numbers.tolist() if not -size <= row < size]
+    if wrong:
+        msg = f"There is no row {wrong[0]}: the output has {size} numbers."
+        raise IndexError(msg)
+    return numbers % max(size, 1)
+
+
+def jacobian_diagonal(fun: Callable[..., Any], argnums: int | None = None) -> Callable[..., Any]:
     """The diagonal of a square Jacobian, as a function: ∂y_i/∂x_i.
 
     Parameters
@@ -84,7 +91,7 @@ def jacobian_diagonal(fun: Callable[..., Any], argnums: int = 0) -> Callable[...
     fun
         A chain or any JAX function with as many outputs as inputs.
     argnums
-        Which argument to differentiate with respect to.
+        Which argument to differentiate with respect to; default: of a chain its input, else the first.
 
     Returns
     -------
@@ -106,16 +113,16 @@ def jacobian_diagonal(fun: Callable[..., Any], argnums: int = 0) -> Callable[...
         if m != n:
             msg = f"Only a square Jacobian has a diagonal; this one is {m} × {n}."
             raise ValueError(msg)
-        split, direct = _best_split(plan, lambda k: 2.0 * n * k, 0.0)
+        split, direct = _best_split(plan, lambda k: n * k, 0.0)
         if direct:
             return _diagonal_of(_whole(plan, args))
         right, left = _factors(plan, args, split)
         return jnp.sum(left * right.T, axis=1)
 
-    return _of_plan(fun, argnums, diagonal)
+    return _of_plan(fun, argnums, diagonal, "The diagonal of the Jacobian")
 
 
-def gram_diagonal(fun: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
+def gram_diagonal(fun: Callable[..., Any], argnums: int | None = None) -> Callable[..., Any]:
     """diag(JᵀJ): the squared norm of every column, how strongly each input moves the output.
 
     Parameters
@@ -123,7 +130,7 @@ def gram_diagonal(fun: Callable[..., Any], argnums: int = 0) -> Callable[..., An
     fun
         A chain or any JAX function.
     argnums
-        Which argument to differentiate with respect to.
+        Which argument to differentiate with respect to; default: of a chain its input, else the first.
 
     Returns
     -------
@@ -139,17 +146,19 @@ def gram_diagonal(fun: Callable[..., Any], argnums: int = 0) -> Callable[..., An
 
     def gram(plan: Plan, args: tuple[Any, ...]) -> jax.Array:
         m, n = plan.sizes[-1], plan.sizes[0]
-        split, direct = _best_split(plan, lambda k: 2.0 * (m + n) * k * k, 2.0 * m * n)
+        split, direct = _best_split(plan, lambda k: (m + n) * k * k, m * n)
         if direct:
             whole = _whole(plan, args)
             return _diagonal_of(whole) ** 2 if not isinstance(whole, Dense) else jnp.sum(whole.entries**2, axis=0)
         right, left = _factors(plan, args, split)
         return jnp.sum(right * ((left.T @ left) @ right), axis=0)
 
-    return _of_plan(fun, argnums, gram)
+    return _of_plan(fun, argnums, gram, "Squared norms of the columns of the Jacobian")
 
 
-def partial_jacobian(chain: Chain | Callable[..., Any], args: tuple[Any, ...], start: str, stop: str) -> jax.Array:
+def partial_jacobian(
+    chain: Chain | Callable[..., Any], args: tuple[Any, ...], start: str, stop: str, *, argnum: int | None = None
+) -> jax.Array:
     """∂(state after ``stop``)/∂(state after ``start``), by name, planned like a whole Jacobian.
 
     Parameters
@@ -173,7 +182,7 @@ def partial_jacobian(chain: Chain | Callable[..., Any], args: tuple[Any, ...], s
     ValueError
         If ``stop`` comes before ``start``.
     """
-    chain = chain if isinstance(chain, Chain) else discover(chain, *args)
+    chain, *_ = start_of(chain, args, argnum)
     first, last = (-1 if name == INPUT else chain.position(name) for name in (start, stop))
     if last < first:
         msg = f"{stop!r} comes before {start!r} in the chain: nothing flows that way. Swap them."
@@ -188,20 +197,26 @@ def partial_jacobian(chain: Chain | Callable[..., Any], args: tuple[Any, ...], s
         return Coordinates.of(state).identity()
     between = chain[first + 1 : last + 1]
     found = find(lambda s: between(*with_input(s)), (state,), 0)
-    return execute(make_plan(found), (state,))
+    return _whole(make_plan(found), (state,)).dense()
 
 
 def _of_plan(
-    fun: Callable[..., Any], argnums: int, compute: Callable[[Plan, tuple[Any, ...]], jax.Array]
+    fun: Callable[..., Any], argnums: int | None, compute: Callable[[Plan, tuple[Any, ...]], jax.Array], what: str
 ) -> Callable[..., Any]:
-    @wraps(fun, updated=())
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        of_chosen, chosen = function_of_chosen(fun, argnums, False, args, kwargs)
-        chosen = jax.tree.map(jnp.asarray, chosen)
-        here, _ = real_spaces(of_chosen, chosen)
-        return here.unflatten(compute(make_plan(find(lambda x: of_chosen(x)[0], (chosen,), 0)), (chosen,)))
+        call = Call.of(fun, default_argnum(fun) if argnums is None else argnums, False, args, kwargs)
+        found = call.find()
+        require_real(found)
+        chosen = jax.tree.map(jnp.asarray, call.chosen)
+        return Coordinates.of(chosen).unflatten(compute(make_plan(found), (chosen, {})))
 
-    return wrapped
+    return _named(wrapped, fun, what)
+
+
+def _named(wrapped: Callable[..., Any], fun: Callable[..., Any], what: str) -> Callable[..., Any]:
+    named: Any = wraps(fun, assigned=("__name__", "__qualname__", "__module__"), updated=())(wrapped)
+    named.__doc__ = f"{what} of {getattr(fun, '__name__', type(fun).__name__)}."
+    return named
 
 
 def _best_split(plan: Plan, work: Callable[[int], float], direct: float) -> tuple[int, bool]:
@@ -213,12 +228,12 @@ def _best_split(plan: Plan, work: Callable[[int], float], direct: float) -> tupl
         if not (plan.is_diagonal(0, k) or plan.is_diagonal(k, q))
     }
     best = min(costs, key=costs.__getitem__, default=0)
-    return best, plan.whole is not None or not costs or 2 * plan.cost + direct <= costs[best]
+    return best, plan.whole is not None or not costs or plan.cost + direct <= costs[best]
 
 
 def _whole(plan: Plan, args: tuple[Any, ...]) -> Matrix:
     if plan.whole is not None:
-        return Dense(execute(plan, args))
+        return Dense(by_colours(plan.found, plan.whole, args))
     units = linearise(plan, args)
     return perform(plan.steps, units)[0, len(units)]
 

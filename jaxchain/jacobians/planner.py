@@ -1,34 +1,47 @@
-"""`plan`: the cheapest way to a whole Jacobian, found before anything is computed.
+"""The planner: the cheapest way to a whole Jacobian, decided before anything is computed.
 
-Counts what each stage costs, notes what can be read off, and solves the bracketing problem on it.
+Counts what each stage costs, notes what can be read off, solves the bracketing problem on it, and decides
+between that order of multiplication and the simple modes. All prices are scalar multiply-adds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from jaxchain.cost.budget import fit
-from jaxchain.discovery.find import Found, find
+from jaxchain.discovery.find import Found
+from jaxchain.errors import ModeError
 from jaxchain.jacobians.bracketing import Costs, Solution, Step, solve
-from jaxchain.jacobians.local import Local
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse, unavailable
-from jaxchain.jacobians.unit import Unit, units_of
-from jaxchain.program.segment import Segment
+from jaxchain.jacobians.unit import Unit, joined, units_of
 from jaxchain.show.table import Table, Tabular, si
 from jaxchain.show.values import count
 
-__all__ = ["Plan", "make_plan", "plan", "sparse_plan"]
+__all__ = ["Decision", "Mode", "Plan", "Way", "decide", "make_plan"]
+
+Way = Literal["forward", "reverse", "mixed", "sparse"]
+"""How a Jacobian is computed: a tangent a column, a cotangent a row, a planned order of multiplication, by colours."""
+
+Mode = Literal["auto", "forward", "reverse", "mixed", "sparse"]
+"""What can be asked for."""
+
+WORTH_IT = 0.9
+"""A plan is used where it is predicted to cost less than this share of the better simple mode: a smaller
+gain in work is easily lost in time."""
+
+CLOSE = 1.02
+"""Within this ratio, what predictions are good for, reverse mode from the last layer's weights on is taken where it
+is predicted to be no dearer: its rows are the result, where forward mode's columns are still to be transposed."""
 
 
 @dataclass(frozen=True, eq=False)
-class Plan(Tabular):
-    """How a Jacobian will be computed.
+class Plan:
+    """An order of multiplication.
 
     Attributes
     ----------
@@ -38,6 +51,10 @@ class Plan(Tabular):
         What to do, in order; states are numbered 0 … q.
     cost, forward_cost, reverse_cost
         Predicted multiply-adds of the plan, of one tangent a column, of one cotangent a row.
+    solution
+        The cheapest order for every range of stages.
+    whole, whole_cost
+        The coloured pattern of the whole function, where that is cheaper still, and what it takes.
     """
 
     found: Found
@@ -48,9 +65,12 @@ class Plan(Tabular):
     reverse_cost: float
     solution: Solution
     whole: Colouring | None = None
-    """The coloured pattern of the whole function, where that is the cheapest way."""
-    chunk_size: int | None = None
-    """How many rows or columns at once keep it within a memory limit; ``None``: all."""
+    whole_cost: float = math.inf
+
+    @property
+    def least(self) -> float:
+        """Multiply-adds of the cheapest way beside the simple modes."""
+        return min(self.cost, self.whole_cost)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -76,16 +96,10 @@ class Plan(Tabular):
         *others, last = self.units
         if not others or not math.isfinite(last.ready):
             return None
-        before = Segment.join([unit.segment for unit in others])
-        head, m = Unit(others[-1].name, before, before, Local("dense")), self.sizes[-1]
-        ready, pull = last.ready / 2, self.reverse_cost - m * last.adjoint / 2
-        steps = Step("accumulate adjoint", 1, None, 2, ready), Step("eliminate adjoint", 0, 1, 2, pull)
-        return replace(self, units=(head, last), steps=steps, cost=ready + pull)
-
-    @property
-    def rows(self) -> tuple[Step, ...]:
-        """The steps."""
-        return self.steps
+        head, m = joined(self.found, others[-1].name, others), self.sizes[-1]
+        pull = self.reverse_cost - m * last.adjoint
+        steps = Step("accumulate adjoint", 1, None, 2, last.ready), Step("eliminate adjoint", 0, 1, 2, pull)
+        return replace(self, units=(head, last), steps=steps, cost=last.ready + pull)
 
     def describe(self, step: Step) -> str:
         """One step in words."""
@@ -113,32 +127,103 @@ class Plan(Tabular):
             )
         return f"{whole}: pull the {count(self.sizes[step.stop], 'row')} of {left} back to {name[step.start]}"
 
+
+@dataclass(frozen=True, eq=False)
+class Decision(Tabular):
+    """How a Jacobian will be computed, and why: `jaxchain.jacobian` runs it, ``print`` shows it.
+
+    Attributes
+    ----------
+    mode
+        ``"forward"``, ``"reverse"``, ``"mixed"`` (a planned order of multiplication) or ``"sparse"`` (by colours).
+    plan
+        The cheapest order that was found, whether or not it is run; ``None`` where the function could not be read.
+    why
+        In a sentence.
+    argument
+        Which argument is differentiated with respect to, in words.
+    chunk_size
+        How many rows or columns at once keep it within a memory limit; ``None``: all.
+    """
+
+    mode: Way
+    plan: Plan | None
+    why: str
+    argument: str = "argument 0"
+    chunk_size: int | None = None
+
+    @property
+    def cost(self) -> float:
+        """Predicted multiply-adds of what is run; NaN where nothing is known."""
+        if self.plan is None:
+            return math.nan
+        costs = {"mixed": self.plan.cost, "sparse": self.plan.whole_cost}
+        return costs.get(self.mode, self.forward_cost if self.mode == "forward" else self.reverse_cost)
+
+    @property
+    def forward_cost(self) -> float:
+        """Predicted multiply-adds of one tangent a column; infinite where forward mode does not exist."""
+        return math.nan if self.plan is None else self.plan.forward_cost
+
+    @property
+    def reverse_cost(self) -> float:
+        """Predicted multiply-adds of one cotangent a row; infinite where reverse mode does not exist."""
+        return math.nan if self.plan is None else self.plan.reverse_cost
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What is done, in order; states are numbered 0 … q. A simple mode, or colours, are one step."""
+        if self.plan is None:
+            return ()
+        if self.mode == "mixed":
+            return self.plan.steps
+        by_tangents = self.plan.whole.forward if self.mode == "sparse" and self.plan.whole else self.mode == "forward"
+        kind = "accumulate tangent" if by_tangents else "accumulate adjoint"
+        return (Step(kind, 0, None, len(self.plan.units), self.cost),)
+
+    @property
+    def rows(self) -> tuple[Step, ...]:
+        """The steps."""
+        return self.steps
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the states."""
+        return () if self.plan is None else self.plan.names
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """n_0 … n_q: numbers in each state."""
+        return () if self.plan is None else self.plan.sizes
+
+    def describe(self, step: Step) -> str:
+        """One step in words."""
+        if self.plan is None:
+            return ""
+        if self.mode == "mixed":
+            return self.plan.describe(step)
+        whole = f"∂{self.names[-1]}/∂input"
+        if self.mode == "sparse" and self.plan.whole is not None:
+            return f"{whole} by {count(self.plan.whole.colours, 'colour')} of the whole function"
+        vectors = count(self.sizes[0], "tangent") if self.mode == "forward" else count(self.sizes[-1], "cotangent")
+        return f"{whole} by {vectors}"
+
     def _table(self) -> Table:
-        better = min(self.forward_cost, self.reverse_cost)
-        rows = [(self.describe(s), _whole(s.cost)) for s in self.steps if s.cost or s.middle is None]
-        if self.whole is not None:
-            how = "tangents" if self.whole.forward else "cotangents"
-            rows = [
-                (
-                    f"∂{self.names[-1]}/∂input, a sparse matrix, by {self.whole.colours} {how}, one a colour",
-                    _whole(self.cost),
-                )
-            ]
+        if self.plan is None:
+            return Table(f"Jacobian by {self.argument}: {self.mode} mode", ("step", "multiply-adds"), [], [self.why])
+        m, n = self.sizes[-1], self.sizes[0]
+        rows = [(self.describe(step), _whole(step.cost)) for step in self.steps]
         notes = [
-            f"Forward mode would take {_whole(self.forward_cost)} multiply-adds, reverse mode {_whole(self.reverse_cost)}, "
-            f"this plan {_whole(self.cost)}: {_compared(better / self.cost)}."
-            if self.cost
-            else "Nothing needs to be multiplied.",
-            f"The narrowest state is {self.waist}, {count(min(self.sizes), 'number')}.",
-            *(
-                [f"To keep within the memory limit, {self.chunk_size} rows or columns are computed at once."]
-                if self.chunk_size
-                else []
-            ),
+            self.why,
+            _compared(self.plan),
+            f"The narrowest state is {self.plan.waist}, {count(min(self.sizes), 'number')}.",
         ]
-        return Table(
-            f"Plan for a Jacobian of {self.sizes[-1]} × {self.sizes[0]}", ("step", "multiply-adds"), rows, notes
-        )
+        if self.chunk_size:
+            notes.append(
+                f"To keep within the memory limit, {count(self.chunk_size, 'row')} or columns are computed at once."
+            )
+        title = f"Jacobian of {m} × {n} by {self.argument}: {self.mode} mode"
+        return Table(title, ("step", "multiply-adds"), rows, notes)
 
 
 def _whole(cost: float) -> str:
@@ -146,94 +231,109 @@ def _whole(cost: float) -> str:
     return si(math.ceil(cost) if math.isfinite(cost) else cost, "")
 
 
-def _compared(ratio: float) -> str:
-    better = "the better of the two"
-    return f"{ratio:.3g} times less than {better}" if ratio >= 1.005 else f"as much as {better}"
+def _compared(plan: Plan) -> str:
+    forward, reverse = (
+        f"{word} mode would take {_whole(cost)} multiply-adds" if math.isfinite(cost) else f"{word} mode does not exist"
+        for word, cost in (("Forward", plan.forward_cost), ("reverse", plan.reverse_cost))
+    )
+    return f"{forward}, {reverse}, the cheapest other way {_whole(plan.least)}."
 
 
-def plan(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int = -1, memory_limit: int | None = None) -> Plan:
-    """Plan the Jacobian of ``fun`` with respect to one argument.
+def decide(found: Found, mode: Mode = "auto", argument: str = "argument 0") -> Decision:
+    """How to compute the Jacobian of a traced function.
 
     Parameters
     ----------
-    fun
-        A chain or any JAX function.
-    args
-        Its arguments, as arrays or ``jax.ShapeDtypeStruct``.
-    argnum
-        Which one to differentiate with respect to; default: the last.
-    memory_limit
-        Most temporary memory in bytes: finds the largest ``chunk_size`` with which the plan keeps it,
-        at the price of a few compilations.
-
-    Returns
-    -------
-    Plan
-        ``print`` it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `jaxchain.discover`; if the limit cannot be met (says the least that can).
-
-    References
-    ----------
-    Naumann, arXiv 2406.11862.
-    """
-    if not isinstance(args, tuple):  # pyright: ignore[reportUnnecessaryIsInstance]
-        msg = (
-            f"args is the tuple of the function's positional arguments: (x,) or (params, x), not {type(args).__name__}."
-        )
-        raise TypeError(msg)
-    made = make_plan(find(fun, args, argnum))
-    if memory_limit is None:
-        return made
-    from jaxchain.jacobians.execute import execute  # runs plans, so it builds on this module
-
-    _, chunk_size = fit([lambda chunk: lambda given: execute(made, given, chunk)], args, max(made.sizes), memory_limit)
-    return replace(made, chunk_size=chunk_size)
-
-
-def make_plan(found: Found, *, structured: bool = True) -> Plan:
-    """The cheapest plan for a traced function."""
-    units = tuple(units_of(found, structured=structured))
-    sizes = np.array([units[0].here.size, *(u.there.size for u in units)], float)
-    solution = solve(_costs(units, sizes))
-    q = len(units)
-    work = solution.cost(0, q)
-    tangent, adjoint = sum(u.tangent for u in units), sum(u.adjoint for u in units)
-    whole = whole_colouring(found) if structured and q > 1 and _may_be_sparse(units) else None
-    if whole is not None:
-        by_colour = whole.colours * (tangent if whole.forward else adjoint)
-        whole, work = (whole, by_colour) if by_colour < work else (None, work)
-    halved = tuple(Step(s.kind, s.start, s.middle, s.stop, s.cost / 2) for s in solution.steps(0, q))
-    forward, reverse = float(_times(sizes[0], tangent)), float(_times(sizes[-1], adjoint))
-    return Plan(found, units, halved, work / 2, forward / 2, reverse / 2, solution, whole)
-
-
-def sparse_plan(found: Found) -> Plan:
-    """The plan that colours the whole function's pattern, whatever that costs.
+    found
+        Of real floating-point input and output.
+    mode
+        What was asked for.
+    argument
+        What it is by, in words.
 
     Raises
     ------
     ImportError
-        If asdex is not installed; says how to install it.
-    NotImplementedError
-        If asdex finds no pattern.
+        If ``mode="sparse"`` and asdex is not installed; says how to install it.
+    ModeError
+        If ``mode="sparse"`` and asdex finds no pattern.
     """
+    plan = make_plan(found)
+    if mode == "sparse":
+        return Decision("sparse", _coloured(plan), 'mode="sparse" was asked for.', argument)
+    if mode != "auto":
+        return Decision(mode, plan, f'mode="{mode}" was asked for.', argument)
+    forward, reverse = plan.forward_cost, plan.reverse_cost
+    better = min(forward, reverse)
+    if plan.least < WORTH_IT * better:
+        way: Way = "mixed" if plan.cost <= plan.whole_cost else "sparse"
+        return Decision(way, plan, _gain(plan, better), argument)
+    if max(forward, reverse) < CLOSE * better and forward < reverse:
+        pulled = plan.pulled()
+        if pulled is not None and pulled.cost <= forward:
+            why = "Forward and reverse mode are within 2 % of each other, and the last weights need no cotangent."
+            return Decision("mixed", pulled, why, argument)
+    way = "forward" if forward < reverse else "reverse"
+    return Decision(way, plan, _simple(plan, way), argument)
+
+
+def _gain(plan: Plan, better: float) -> str:
+    if not math.isfinite(better):
+        return "Neither forward nor reverse mode exists for the whole function, but stage by stage one of them does."
+    if not plan.least:
+        return "Nothing needs to be multiplied."
+    how = "By colours it takes" if plan.whole_cost < plan.cost else "In this order it takes"
+    return f"{how} {better / plan.least:.3g} times less work than the better simple mode."
+
+
+def _simple(plan: Plan, way: Way) -> str:
+    """Why a simple mode is run: the other is dearer or missing, and no order saves enough."""
+    m, n = plan.sizes[-1], plan.sizes[0]
+    other = plan.reverse_cost if way == "forward" else plan.forward_cost
+    if not math.isfinite(other):
+        first = f"Only {way} mode exists here"
+    elif way == "forward":
+        first = f"{count(n, 'column')} by tangents are no dearer than {count(m, 'row')} by cotangents"
+    else:
+        first = f"{count(m, 'row')} by cotangents are no dearer than {count(n, 'column')} by tangents"
+    better = min(plan.forward_cost, plan.reverse_cost)
+    share = f"{plan.least / better:.0%} of that work" if better else "as much work"
+    return f"{first}. The cheapest other way would take {share}, and one is run only below {WORTH_IT:.0%}."
+
+
+def _coloured(plan: Plan) -> Plan:
+    """The plan that colours the whole function's pattern, whatever that costs."""
     if reason := unavailable():
         msg = f'mode="sparse" needs asdex to find and colour patterns, but {reason}: pip install --upgrade "jaxchain[sparse]".'
         raise ImportError(msg)
-    if (whole := whole_colouring(found)) is None:
+    whole = plan.whole or whole_colouring(plan.found, plan.units)
+    if whole is None:
         msg = 'asdex cannot find the sparsity pattern of this function; use mode="auto".'
-        raise NotImplementedError(msg)
-    return replace(make_plan(found), whole=whole)
+        raise ModeError(msg)
+    vector = sum(unit.tangent if whole.forward else unit.adjoint for unit in plan.units)
+    return replace(plan, whole=whole, whole_cost=whole.colours * vector)
 
 
-def whole_colouring(found: Found) -> Colouring | None:
+def make_plan(found: Found) -> Plan:
+    """The cheapest order of multiplication for a traced function."""
+    units = tuple(units_of(found))
+    sizes = np.array([units[0].here.size, *(u.there.size for u in units)], float)
+    solution = solve(_costs(units, sizes))
+    q = len(units)
+    cost = solution.cost(0, q)
+    tangent, adjoint = sum(u.tangent for u in units), sum(u.adjoint for u in units)
+    whole = whole_colouring(found, units) if q > 1 and _may_be_sparse(units) else None
+    by_colour = math.inf if whole is None else whole.colours * (tangent if whole.forward else adjoint)
+    if by_colour >= cost:
+        whole, by_colour = None, math.inf
+    forward, reverse = float(_times(sizes[0], tangent)), float(_times(sizes[-1], adjoint))
+    return Plan(found, units, solution.steps(0, q), cost, forward, reverse, solution, whole, by_colour)
+
+
+def whole_colouring(found: Found, units: Sequence[Unit]) -> Colouring | None:
     """The coloured pattern of a traced function as a whole."""
-    whole = Unit("whole", segment := Segment.join(found.segments), segment, Local("dense"))
-    return colouring_of(segment, whole.here, whole.there)
+    whole = joined(found, "whole", units)
+    return colouring_of(whole.segment, whole.here, whole.there)
 
 
 def _may_be_sparse(units: tuple[Unit, ...]) -> bool:
@@ -244,14 +344,14 @@ def _may_be_sparse(units: tuple[Unit, ...]) -> bool:
 
 
 def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
-    """Costs in floating-point operations; structure makes products cheaper than dense ones."""
+    """What each way costs; structure makes products cheaper than dense ones."""
     tangent, adjoint, ready = (np.array([getattr(u, name) for u in units]) for name in ("tangent", "adjoint", "ready"))
     full = np.concatenate([[0], np.cumsum([u.kind not in ("identity", "diagonal") for u in units])])
     pushed, pulled = _running(tangent), _running(adjoint)
 
     def multiply(i: Any, k: Any, j: Any) -> Any:
         left, right = full[j] > full[k], full[k] > full[i]
-        return np.where(left & right, 2 * n[i] * n[k] * n[j], np.where(left | right, n[i] * n[j], n[i]))
+        return np.where(left & right, n[i] * n[k] * n[j], np.where(left | right, n[i] * n[j], n[i]) / 2)
 
     return Costs(
         tangent=np.minimum(_times(n[:-1], tangent), ready),

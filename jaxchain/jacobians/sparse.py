@@ -1,7 +1,7 @@
 """Sparse Jacobians by colouring: several structurally independent columns or rows in one JVP or VJP.
 
 Detection, colouring and decompression are asdex's (extra ``sparse``); here it is decided where they
-are worth their while. A pattern is found once a program: patterns are kept by the program's text.
+are worth their while. A pattern is found once a program, and kept by the program's fingerprint.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxchain.coordinates import Coordinates
+from jaxchain.derivative import jvp
+from jaxchain.program.fingerprint import Kept, fingerprint
+from jaxchain.program.primitives import MIXING, Var, any_equation, any_equation_of, is_forward_of_custom_vjp, is_inexact
 from jaxchain.program.segment import Segment, run
 
 __all__ = ["Colouring", "available", "colouring_of", "may_be_sparse", "unavailable"]
@@ -25,23 +27,8 @@ __all__ = ["Colouring", "available", "colouring_of", "may_be_sparse", "unavailab
 LEAST = 32
 """Below this many rows or columns a colouring cannot save enough to look for it."""
 
-MIXING = {
-    "cumsum",
-    "cumprod",
-    "cumlogsumexp",
-    "custom_vjp_call",
-    "dot_general",
-    "eigh",
-    "fft",
-    "scan",
-    "sort",
-    "svd",
-    "while",
-}
-"""Primitives that make a pattern dense more often than not; a segment with one is not looked into."""
-
-PATTERNS: dict[Any, Any] = {}
-KEPT = 128
+PATTERNS = Kept(128)
+"""Coloured patterns by program; ``None`` where asdex finds none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +72,12 @@ class _Flat:
     """
 
     fun: Any
-    numbers: tuple[Any, ...]
-    inside: tuple[Any, ...]
+    numbers: tuple[Var, ...]
+    inside: tuple[Var, ...]
 
     @classmethod
     def of(cls, segment: Segment, here: Coordinates, there: Coordinates) -> _Flat:
-        numbers = tuple(v for v in segment.constants if jnp.issubdtype(v.aval.dtype, jnp.inexact))
+        numbers = tuple(filter(is_inexact, segment.constants))
         inside = tuple(v for v in segment.constants if v not in numbers)
         call = run(
             segment.program, segment.equations, (*segment.sides, *numbers, *segment.inputs), segment.outputs, inside
@@ -117,58 +104,40 @@ def available() -> bool:
 
 def may_be_sparse(segment: Segment, here: Coordinates, there: Coordinates) -> bool:
     """Whether it is worth looking for a pattern."""
-    return min(here.size, there.size) >= LEAST and not any(e.name in MIXING for e in segment.equations)
+    if min(here.size, there.size) < LEAST:
+        return False
+    return not any(any_equation_of(e.eqn, lambda eqn: eqn.primitive.name in MIXING) for e in segment.equations)
 
 
 def colouring_of(segment: Segment, here: Coordinates, there: Coordinates) -> Colouring | None:
     """The coloured pattern of a segment's Jacobian; ``None`` where asdex cannot find it."""
-    key = _text(segment)
-    if key not in PATTERNS:
-        if len(PATTERNS) >= KEPT:
-            PATTERNS.pop(next(iter(PATTERNS)))
-        PATTERNS[key] = _detect(segment, here, there)
-    pattern = PATTERNS[key]
+    flat = _Flat.of(segment, here, there)
+    inputs = (*segment.inputs, *segment.sides, *flat.numbers)
+    inside = {var: segment.program.constants[var] for var in flat.inside}
+    key = fingerprint([e.eqn for e in segment.equations], inputs, segment.outputs, inside)
+    pattern = PATTERNS.get(key, lambda: _detect(segment, flat, here))
     return None if pattern is None else Colouring(pattern, segment, here, there)
 
 
-def _detect(segment: Segment, here: Coordinates, there: Coordinates) -> Any:
+def _detect(segment: Segment, flat: _Flat, here: Coordinates) -> Any:
+    """The pattern of J, coloured, read off the program of ẋ ↦ J ẋ.
+
+    The function's own program may hide what its derivative does: a straight-through estimator rounds, and is
+    constant, and differentiates as the identity.
+    """
     import asdex  # pyright: ignore[reportMissingImports]
 
-    flat = _Flat.of(segment, here, there)
+    def linear(tangent: jax.Array, vector: jax.Array, *given: Any) -> jax.Array:
+        return jvp(lambda v: flat.fun(v, *given), vector, tangent)[1]
+
     with warnings.catch_warnings(), jax.ensure_compile_time_eval():
         warnings.simplefilter("ignore", asdex.DenseColoringWarning)
         samples = [jnp.zeros(v.aval.shape, v.aval.dtype) for v in (*segment.sides, *flat.numbers)]
+        vector = jnp.zeros((here.size,), here.dtype)
         try:
-            return asdex.jacobian_coloring(flat.fun, jnp.zeros((here.size,), here.dtype), *samples)
+            program = jax.make_jaxpr(linear)(vector, vector, *samples).jaxpr
+            if any_equation(program, is_forward_of_custom_vjp):
+                return None  # how a custom VJP mixes is not to be seen before it runs
+            return asdex.jacobian_coloring(linear, vector, vector, *samples)
         except (NotImplementedError, TypeError, ValueError):
             return None  # a primitive that asdex does not know: accumulate densely
-
-
-def _text(segment: Segment) -> tuple[Any, ...]:
-    """A segment's program with its variables numbered: equal for equal programs."""
-    number: dict[Any, int] = {}
-
-    def mark(atom: Any) -> Any:
-        return str(atom.val) if hasattr(atom, "val") else number.setdefault(atom, len(number))
-
-    head = tuple((mark(v), str(v.aval)) for v in (*segment.inputs, *segment.sides, *segment.constants))
-    inside = tuple(
-        _content(segment.program.constants[v])
-        for v in segment.constants
-        if not jnp.issubdtype(v.aval.dtype, jnp.inexact)
-    )
-    body = tuple(
-        (
-            e.name,
-            str(e.eqn.params),
-            tuple(map(mark, e.eqn.invars)),
-            tuple((mark(v), str(v.aval)) for v in e.eqn.outvars),
-        )
-        for e in segment.equations
-    )
-    return head, inside, body, tuple(map(mark, segment.outputs))
-
-
-def _content(value: Any) -> Any:
-    """What tells one constant from another: its bytes, or for a tracer its identity."""
-    return id(value) if hasattr(value, "_trace") else np.asarray(value).tobytes()

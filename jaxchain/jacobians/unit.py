@@ -1,13 +1,13 @@
 """Units of a plan: the stages that the planner brackets, and what each costs.
 
 A unit is one segment between neighbouring cuts, together with neighbours that change no derivative
-(a bias, a reshape). Costs are counted on its linearised program, in floating-point operations.
+(a bias, a reshape). Costs are counted on the programs of its derivative, in multiply-adds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,17 +15,24 @@ from typing import Any
 import jax
 
 from jaxchain.coordinates import Coordinates
-from jaxchain.cost.count import flops
+from jaxchain.cost.count import flops, total_flops
+from jaxchain.derivative import jvp, vjp
 from jaxchain.discovery.find import Found
 from jaxchain.discovery.group import group
 from jaxchain.discovery.name import names, operation
-from jaxchain.errors import REFUSALS
+from jaxchain.errors import REFUSALS, refusal
 from jaxchain.jacobians.local import Local, read_off
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse
-from jaxchain.program.flat import flatten, like, reach
+from jaxchain.program.fingerprint import Kept, fingerprint
+from jaxchain.program.flatten import flatten
+from jaxchain.program.flow import reach
+from jaxchain.program.primitives import is_forward_of_custom_vjp, like
 from jaxchain.program.segment import Segment
 
-__all__ = ["Unit", "units_of"]
+__all__ = ["Unit", "distinct", "joined", "units_of"]
+
+WORK = Kept(4096)
+"""What a tangent or cotangent takes, by program: equal blocks of a network are counted once."""
 
 MOST = 128
 """More units than this are joined: the search is cubic, and a program of so many products compiles long."""
@@ -45,6 +52,8 @@ class Unit:
         Of these, the ones that its derivative comes from.
     local
         What its Jacobian is, where that can be read off the program.
+    carries
+        Which variables of its state carry a derivative from the chain input.
     sparse
         Whether to look for a sparse pattern.
     """
@@ -53,6 +62,7 @@ class Unit:
     segment: Segment
     core: Segment
     local: Local
+    carries: tuple[bool, ...]
     sparse: bool = False
 
     @property
@@ -72,20 +82,20 @@ class Unit:
 
     @cached_property
     def tangent(self) -> float:
-        """Operations of one tangent; infinite where there is no forward mode (a custom VJP)."""
-        return self._work(lambda f, x, t: jax.jvp(f, (x,), (t,))[1], self.here)
+        """Multiply-adds of one tangent; infinite where there is no forward mode (a custom VJP)."""
+        return self._work(forward=True)
 
     @cached_property
     def adjoint(self) -> float:
-        """Operations of one cotangent; infinite where there is no reverse mode (a while loop)."""
-        return self._work(lambda f, x, c: jax.vjp(f, x)[1](c), self.there)
+        """Multiply-adds of one cotangent; infinite where there is no reverse mode (a while loop)."""
+        return self._work(forward=False)
 
     @property
     def ready(self) -> float:
-        """Operations to get its matrix without a full basis; infinite where that cannot be done."""
+        """Multiply-adds to get its matrix without a full basis; infinite where that cannot be done."""
         if self.colouring is not None:
             return self.colouring.colours * (self.tangent if self.colouring.forward else self.adjoint)
-        return {"identity": 0.0, "linear": 0.0, "diagonal": float(self.here.size)}.get(self.kind, math.inf)
+        return {"identity": 0.0, "linear": 0.0, "diagonal": self.here.size / 2}.get(self.kind, math.inf)
 
     @cached_property
     def colouring(self) -> Colouring | None:
@@ -104,34 +114,46 @@ class Unit:
         """Its function, from the leaves of a state to those of the next."""
         return tuple(self.segment.call(*sides, *state))
 
-    def _work(self, push: Callable[..., Any], space: Coordinates) -> float:
+    def _work(self, *, forward: bool) -> float:
         if self.kind == "identity":
             return 0.0
         if self.kind == "diagonal":
-            return float(self.here.size)
+            return self.here.size / 2
         if self.kind == "linear":
-            return flops(self.core.equations[0].eqn)
+            return flops(self.core.equations[0].eqn) / 2
+        segment = self.segment
+        inputs = (*segment.inputs, *segment.sides, *segment.constants)
+        key = fingerprint([e.eqn for e in segment.equations], inputs, segment.outputs, {})
+        return WORK.get((key, self.carries, forward), lambda: self._counted(forward))
+
+    def _counted(self, forward: bool) -> float:
+        """What one tangent or cotangent takes beside the evaluation itself, counted on the program that it makes."""
         sides, state = [[like(v) for v in atoms] for atoms in (self.segment.sides, self.segment.inputs)]
+        space = self.here if forward else self.there
 
         def linear(vector: jax.Array, sides: list[Any], state: list[Any]) -> Any:
-            return push(lambda x: self.call(sides, x), tuple(state), space.unflatten(vector))
+            def of_state(state: tuple[Any, ...]) -> tuple[Any, ...]:
+                return self.call(sides, state)
+
+            if forward:
+                return jvp(of_state, tuple(state), space.unflatten(vector), self.carries)[1]
+            return vjp(of_state, tuple(state), which=self.carries)[1](space.unflatten_cotangent(vector))
 
         try:
             closed = jax.make_jaxpr(linear)(jax.ShapeDtypeStruct((space.size,), space.dtype), sides, state)
-        except REFUSALS:
+        except REFUSALS as error:
+            refusal(error)
             return math.inf
-        program = flatten(closed, lambda invars: invars[:1], 0)
-        if any(e.name == "custom_lin" for e in program.equations):
-            return math.inf  # forward mode through a custom VJP, which only fails once it is run
-        moved = reach(program.equations, program.invars[:1])
-        return sum(flops(e.eqn) for e in program.needed() if any(v in moved for v in e.reads))
+        program = flatten(closed)
+        if any(is_forward_of_custom_vjp(eqn) for eqn in program.eqns):
+            return math.inf
+        moved = reach(program.eqns, program.invars[:1])
+        return total_flops(e.eqn for e in program.needed() if any(v in moved for v in e.reads)) / 2
 
 
-def units_of(found: Found, *, structured: bool = True) -> list[Unit]:
-    """The units of a traced function; without ``structured`` nothing is read off but identities."""
+def units_of(found: Found) -> list[Unit]:
+    """The units of a traced function."""
     locals_ = [read_off(segment) for segment in found.segments]
-    if not structured:
-        locals_ = [local if local.kind == "identity" else Local("dense") for local in locals_]
     runs: list[list[int]] = []
     kind = ""  # of the last run: an identity changes nothing, and diagonals are one diagonal
     for number, local in enumerate(locals_):
@@ -142,19 +164,32 @@ def units_of(found: Found, *, structured: bool = True) -> list[Unit]:
             runs.append([number])
             kind = local.kind
     stages = _stage_of_each(found)
-    units = [_unit(found, run, locals_) for run in runs]
-    labels = _labels([stages[run[-1]] for run in runs], [operation([u.core]) for u in units])
-    named = [Unit(label, u.segment, u.core, u.local, structured) for label, u in zip(labels, units, strict=True)]
-    return named if len(named) <= MOST else _joined(named, math.ceil(len(named) / MOST))
+    cores = [next((k for k in run if locals_[k].kind != "identity"), run[0]) for run in runs]
+    operations = [operation([found.segments[core]]) for core in cores]
+    labels = _labels([stages[run[-1]] for run in runs], operations)
+    units = [
+        Unit(
+            label,
+            Segment.join(parts := [found.segments[k] for k in run]),
+            found.segments[core],
+            locals_[core],
+            carries(found, parts[0]),
+            sparse=True,
+        )
+        for label, run, core in zip(labels, runs, cores, strict=True)
+    ]
+    return units if len(units) <= MOST else _in_runs(found, units, math.ceil(len(units) / MOST))
 
 
-def _core(run: list[int], locals_: list[Local]) -> int:
-    return next((k for k in run if locals_[k].kind != "identity"), run[0])
+def joined(found: Found, name: str, units: Sequence[Unit]) -> Unit:
+    """Neighbouring units as one, of which nothing is known but its program."""
+    whole = Segment.join([unit.segment for unit in units])
+    return Unit(name, whole, whole, Local("dense"), carries(found, whole))
 
 
-def _unit(found: Found, run: list[int], locals_: list[Local]) -> Unit:
-    core = _core(run, locals_)
-    return Unit("", Segment.join([found.segments[k] for k in run]), found.segments[core], locals_[core])
+def carries(found: Found, segment: Segment) -> tuple[bool, ...]:
+    """Which variables of a segment's state carry a derivative from the chain input."""
+    return tuple(var in found.active for var in segment.inputs)
 
 
 def _stage_of_each(found: Found) -> list[str]:
@@ -175,13 +210,6 @@ def distinct(labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _joined(units: list[Unit], size: int) -> list[Unit]:
+def _in_runs(found: Found, units: list[Unit], size: int) -> list[Unit]:
     runs = [units[k : k + size] for k in range(0, len(units), size)]
-    return [
-        run[0]
-        if len(run) == 1
-        else Unit(
-            f"{run[0].name}..{run[-1].name}", whole := Segment.join([u.segment for u in run]), whole, Local("dense")
-        )
-        for run in runs
-    ]
+    return [run[0] if len(run) == 1 else joined(found, f"{run[0].name}..{run[-1].name}", run) for run in runs]

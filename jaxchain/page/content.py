@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,21 +19,21 @@ from jaxchain.chain import Chain
 from jaxchain.coordinates import is_inexact
 from jaxchain.cost.count import flops
 from jaxchain.diagnose.survey import Link, Survey, survey
-from jaxchain.discovery.find import find
-from jaxchain.errors import REFUSALS, first_line
+from jaxchain.discovery.find import Found, find
+from jaxchain.errors import REFUSALS, refusal
 from jaxchain.explore.evaluate import constant_direction
 from jaxchain.explore.mark import marked, stage_of
 from jaxchain.explore.nest import TraceRow
 from jaxchain.explore.tracing import traced_as
-from jaxchain.explore.transformed import transforms
-from jaxchain.jacobians.compare import compare_modes
-from jaxchain.jacobians.modes import WORTH_IT
-from jaxchain.jacobians.planner import Plan, make_plan
+from jaxchain.explore.transformed import transforms_of
+from jaxchain.jacobians.compare import compare_decided, predictions
+from jaxchain.jacobians.planner import Decision, decide
 from jaxchain.page.folding import fold
 from jaxchain.page.headline import directions, headline
 from jaxchain.page.picture import picture
 from jaxchain.page.ways import named, ways
 from jaxchain.program.flat import Program
+from jaxchain.program.primitives import plain_parameters
 from jaxchain.show.plain import plain
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import si
@@ -72,18 +73,18 @@ def page(
     surveyed = survey(chain, args, tangent, cotangent)
     say("Planning the cheapest order")
     found = find(marked(chain), args, chain.argnum)
-    plan = named(make_plan(found), chain.names)
+    decision = _decided(found, chain)
     say("Multiplying the Jacobians in three orders")
-    orders = ways(surveyed, plan)
+    orders = ways(surveyed, decision)
     say("Comparing the modes")
-    modes = _modes(chain, args, plan)
+    modes = _modes(chain, found, decision, args)
     say("Tracing every equation")
     equations = _trace(fun, chain, args, surveyed, found.program)
     say("Transforming the program")
     return plain(
         {
             "title": title,
-            "headline": headline(plan, chain.names, surveyed),
+            "headline": headline(decision, chain.names, surveyed),
             "facts": _facts(chain, args, surveyed),
             "notes": list(surveyed.notes),
             "directions": directions(tangent is None, cotangent is None),
@@ -92,7 +93,7 @@ def page(
             "groups": fold(chain.names),
             "ways": orders,
             "modes": modes,
-            "plan": {"waist": plan.waist, "waist_size": min(plan.sizes)},
+            "plan": _planned(decision),
             "trace": equations,
             "programs": _programs(chain, args),
         }
@@ -193,26 +194,34 @@ def _sources(found: Any, count: int) -> list[str]:
     return [best.get(stage, (0.0, ""))[1] for stage in range(count)]
 
 
-def _modes(chain: Chain, args: tuple[Any, ...], plan: Plan) -> dict[str, Any]:
-    costs = {
-        "forward": plan.forward_cost,
-        "reverse": plan.reverse_cost,
-        "auto": min(plan.cost, plan.forward_cost, plan.reverse_cost),
-    }
-    predicted = {mode: 2 * cost for mode, cost in costs.items()}
-    finite = [cost for cost in predicted.values() if math.isfinite(cost)]
-    planned = plan.cost < WORTH_IT * min(plan.forward_cost, plan.reverse_cost)
+def _decided(found: Found, chain: Chain) -> Decision:
+    """What `jacobian` does with the chain, the states of its plan named as the chain's own."""
+    argument = f"argument {found.argnum % (len(found.shapes))}"
+    decision = decide(found, "auto", argument)
+    assert decision.plan is not None
+    return replace(decision, plan=named(decision.plan, chain.names))
+
+
+def _planned(decision: Decision) -> dict[str, Any]:
+    """What the page's script needs to know of a decision: which order to show first, and where it is narrow."""
+    assert decision.plan is not None
+    shown = decision.mode if decision.mode in ("forward", "reverse") else "mixed"
+    return {"waist": decision.plan.waist, "waist_size": min(decision.plan.sizes), "mode": shown}
+
+
+def _modes(chain: Chain, found: Found, decision: Decision, args: tuple[Any, ...]) -> dict[str, Any]:
     about = {
-        "mixed": "the cheapest order when nothing is read off",
-        "auto": "what jc.jacobian does: "
-        + ("the planned order" if planned else "a simple mode, as planning saves little"),
+        "mixed": "the cheapest order of multiplication",
+        "sparse": "several columns or rows at once, by colours",
+        "auto": f"what jc.jacobian does: {decision.mode} mode",
     }
+    predicted = predictions(decision)
     note = "Predicted, not measured: compiling every mode of so large a Jacobian takes long. jc.compare_modes does it."
-    if len(chain) <= MEASURED_STAGES and max(finite, default=0.0) <= MEASURED_WORK:
+    if len(chain) <= MEASURED_STAGES and max(predicted.values(), default=0.0) <= MEASURED_WORK:
         try:
-            compared = compare_modes(chain, *args, argnum=chain.argnum, repeats=3)
-        except REFUSALS as error:  # no mode at all, as for complex inputs or callbacks
-            note = f"jc.jacobian has no mode for this function: {first_line(error)}."
+            compared = compare_decided(chain, found, decision, args, repeats=3)
+        except REFUSALS as error:  # no mode at all, as for callbacks
+            note = f"jc.jacobian has no mode for this function: {refusal(error)}."
         else:
             rows = [{**vars(row), "about": about.get(row.mode, "")} for row in compared.rows]
             return {"rows": rows, "notes": list(compared.notes), "measured": True}
@@ -220,7 +229,6 @@ def _modes(chain: Chain, args: tuple[Any, ...], plan: Plan) -> dict[str, Any]:
     rows = [
         {"mode": mode, **unknown, "predicted_flops": cost, "about": about.get(mode, "")}
         for mode, cost in predicted.items()
-        if math.isfinite(cost)
     ]
     return {"rows": rows, "notes": [note], "measured": False}
 
@@ -229,7 +237,9 @@ def _trace(
     fun: Callable[..., Any], chain: Chain, args: tuple[Any, ...], surveyed: Survey, program: Program
 ) -> dict[str, Any]:
     """Every equation with its values, under the stage that it belongs to."""
-    kinds = {(e.name, *(str(atom.aval) for atom in e.eqn.invars), _constants(e.eqn)) for e in program.equations}
+    kinds = {
+        (e.name, *(str(atom.aval) for atom in e.eqn.invars), str(plain_parameters(e.eqn))) for e in program.equations
+    }
     if len(program.equations) > TRACED or len(kinds) > KINDS:
         note = f"{count(len(program.equations), 'equation')} of {count(len(kinds), 'kind')} are too many to be traced here: jc.trace(fun, *args) shows them."
         return {"rows": [], "notes": [note]}
@@ -253,13 +263,6 @@ def _trace(
     return {"rows": rows, "notes": list(traced.notes)}
 
 
-def _constants(eqn: Any) -> str:
-    """An equation's parameters, programs inside them left out."""
-    return str(
-        [(key, value) for key, value in eqn.params.items() if not hasattr(getattr(value, "jaxpr", value), "eqns")]
-    )
-
-
 def _unmarked(row: TraceRow, names: Sequence[str]) -> str:
     """A row's formula, its stage called by its own name."""
     stage = stage_of(row.call)
@@ -267,16 +270,6 @@ def _unmarked(row: TraceRow, names: Sequence[str]) -> str:
 
 
 def _programs(chain: Chain, args: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """What each transform makes of the program; the optimised one only where it compiles in little time."""
-    return [
-        {
-            "name": row.name,
-            "title": row.title,
-            "equations": row.equations,
-            "flops": row.flops,
-            "residual_bytes": row.residual_bytes,
-            "lines": row.lines,
-            "note": row.note,
-        }
-        for row in transforms(chain, *args, argnum=chain.argnum).rows
-    ]
+    """What each transform makes of the program."""
+    fields = ("name", "title", "equations", "flops", "residual_bytes", "lines", "note")
+    return [{field: getattr(row, field) for field in fields} for row in transforms_of(chain, args).rows]

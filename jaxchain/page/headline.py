@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxchain.diagnose.survey import Survey
-from jaxchain.jacobians.modes import WORTH_IT
-from jaxchain.jacobians.planner import Plan
+from jaxchain.jacobians.planner import Decision
 from jaxchain.show.values import count
 
 __all__ = ["directions", "growth", "headline"]
@@ -17,13 +16,16 @@ __all__ = ["directions", "growth", "headline"]
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def headline(plan: Plan, names: Sequence[str], surveyed: Survey) -> str:
+def headline(decision: Decision, names: Sequence[str], surveyed: Survey) -> str:
     """Which order is cheap, and where a cotangent grows or dies."""
-    return f"{_cheapest(plan)} {growth(('the input', *names), surveyed)}".strip()
+    return f"{_cheapest(decision)} {growth(('the input', *names), surveyed)}".strip()
 
 
-def _cheapest(plan: Plan) -> str:
+def _cheapest(decision: Decision) -> str:
     """Which order is cheap, in one sentence."""
+    plan = decision.plan
+    if plan is None:
+        return decision.why
     m, n = plan.sizes[-1], plan.sizes[0]
     forward, reverse = plan.forward_cost, plan.reverse_cost
     better = min(forward, reverse)
@@ -32,14 +34,15 @@ def _cheapest(plan: Plan) -> str:
         return f"Only {known[0]} mode exists here." if known else "Neither forward nor reverse mode exists here."
     if not better:
         return ""
-    if plan.cost < WORTH_IT * better:
-        times = f"{better / plan.cost:.3g}× less work than forward or reverse mode" if plan.cost else "no work at all"
-        if plan.whole is not None:
+    if decision.mode in ("mixed", "sparse"):
+        least = decision.cost
+        times = f"{better / least:.3g}× less work than forward or reverse mode" if least else "no work at all"
+        if decision.mode == "sparse":
             return f"The Jacobian is sparse: by colours it takes {times}."
         if min(plan.sizes[1:-1], default=n) < min(m, n):
             return f"The waist is {plan.waist} ({count(min(plan.sizes), 'number')}): multiplied in the planned order, the Jacobian takes {times}."
         return f"With local Jacobians that are read off or diagonal, the planned order takes {times}."
-    saved = 1 - plan.cost / better
+    saved = 1 - plan.least / better
     more = f" The planned order saves another {saved:.0%}." if saved >= 0.005 else ""
     if forward == reverse:
         return f"Forward and reverse mode cost the same here: {count(n, 'input')}, {count(m, 'output')}.{more}"

@@ -18,7 +18,7 @@ from jaxchain.diagnose.survey import Survey
 from jaxchain.discovery.name import operation
 from jaxchain.explore.mark import stage_of
 from jaxchain.jacobians.bracketing import Step
-from jaxchain.jacobians.planner import Plan
+from jaxchain.jacobians.planner import Decision, Plan
 from jaxchain.jacobians.unit import distinct
 from jaxchain.page.picture import picture
 from jaxchain.show.extremes import Floats
@@ -35,8 +35,10 @@ WORK = 2e10
 KINDS = {"multiply": "multiply", "eliminate tangent": "push", "eliminate adjoint": "pull"}
 
 
-def ways(surveyed: Survey, plan: Plan) -> dict[str, Any]:
+def ways(surveyed: Survey, decision: Decision) -> dict[str, Any]:
     """``forward``, ``reverse`` and ``mixed``, each with its steps, as the page's script reads them."""
+    plan = decision.plan
+    assert plan is not None
     sizes = [surveyed.links[0].shape[1], *(link.shape[0] for link in surveyed.links)]
     whole = [link.whole for link in surveyed.links]
     shown = all(matrix is not None for matrix in whole) and _product_work(sizes) <= WORK
@@ -62,7 +64,7 @@ def ways(surveyed: Survey, plan: Plan) -> dict[str, Any]:
             f"Pull the {count(sizes[q], 'row')} of the identity back through the stages, the last stage first.",
             reverse, pulled[::-1], suffixes, side,
         ),
-        "mixed": _mixed(plan, sizes, factors, side),
+        "mixed": _mixed(decision, plan, sizes, factors, side),
     }  # fmt: skip
 
 
@@ -93,7 +95,7 @@ def _each(plan: Plan, q: int, way: Literal["tangent", "adjoint"], total: float) 
     for unit, (first, last) in zip(plan.units, _spans(plan), strict=True):
         cost: float = getattr(unit, way)
         for stage in range(first, last + 1):
-            costs[stage] += vectors * cost / 2 / (last + 1 - first) if vectors else 0.0
+            costs[stage] += vectors * cost / (last + 1 - first) if vectors else 0.0
     return costs if math.isfinite(total) else [math.inf] * q
 
 
@@ -136,16 +138,18 @@ def _places(plan: Plan, last: int) -> list[float]:
     return [0.0, *inner, float(last)]
 
 
-def _mixed(plan: Plan, sizes: Sequence[int], factors: Sequence[Floats], side: int) -> dict[str, Any]:
+def _mixed(
+    decision: Decision, plan: Plan, sizes: Sequence[int], factors: Sequence[Floats], side: int
+) -> dict[str, Any]:
     q = len(sizes) - 1
-    if not math.isfinite(plan.cost):
+    if not math.isfinite(plan.least):
         return {"cost": None, "start": "No plan exists here: a stage has neither mode.", "steps": []}
-    if plan.whole is not None:
+    if decision.mode == "sparse" and plan.whole is not None:
         text = f"∂output/∂input is a sparse matrix: {plan.whole.colours} colours, one sweep each"
         whole = _running(factors)[-1:]
         step = _step(text, (0, q), None, 0, "accumulate", (sizes[q], sizes[0]))
         return _way(
-            "The pattern of the whole function is sparse enough to be coloured.", [step], [plan.cost], whole, side
+            "The pattern of the whole function is sparse enough to be coloured.", [step], [plan.whole_cost], whole, side
         )
     places = _places(plan, q)
     ready: dict[tuple[int, int], Floats] = {}

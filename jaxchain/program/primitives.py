@@ -139,31 +139,54 @@ def _of(*families: str) -> frozenset[str]:
 ELEMENTWISE = _of("elementwise")
 
 RESHAPING = frozenset(
-    "broadcast_in_dim convert_element_type copy expand_dims reshape rev squeeze stop_gradient transpose".split()
+    [
+        "broadcast_in_dim",
+        "convert_element_type",
+        "copy",
+        "expand_dims",
+        "reshape",
+        "rev",
+        "squeeze",
+        "stop_gradient",
+        "transpose",
+    ]
 )
 """Leaves the numbers as they are: trivial to a person, a part of what reads it."""
 
-KEEPS_ORDER = frozenset("copy expand_dims reshape squeeze".split())
+KEEPS_ORDER = frozenset(["copy", "expand_dims", "reshape", "squeeze"])
 """Leaves even the row-major order of the numbers as it is."""
 
-AFFINE = frozenset("add add_any div mul neg sub".split())
+AFFINE = frozenset(["add", "add_any", "div", "mul", "neg", "sub"])
 """Scales or shifts, where only one operand is the state."""
 
 SHIFTS = AFFINE - {"div", "mul", "neg"}
 
-HEAVY = frozenset("cond conv_general_dilated dot_general fft scan while".split())
+HEAVY = frozenset(["cond", "conv_general_dilated", "dot_general", "fft", "scan", "while"])
 """What a stage is named by, where it holds one."""
 
 MOVES = _of("layout", "pass", "fresh") | frozenset(
-    """
-    convert_element_type copy device_put dynamic_slice dynamic_update_slice gather imag layout_constraint name real reshard
-    sharding_constraint stop_gradient
-    """.split()
+    [
+        "convert_element_type",
+        "copy",
+        "device_put",
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "gather",
+        "imag",
+        "layout_constraint",
+        "name",
+        "real",
+        "reshard",
+        "sharding_constraint",
+        "stop_gradient",
+    ]
 )
 """Moves numbers, computes none: no floating-point operation in XLA's count."""
 
-MIXING = _of("cumulative", "custom", "fourier", "loop", "matrix", "solve") | {"dot_general", "sort"}
-"""Makes a pattern dense more often than not, or may differentiate to what its program does not show."""
+MIXING = _of("cumulative", "fourier", "matrix", "solve") | frozenset(
+    ["call_hi_primitive", "custom_vjp_call", "dot_general", "scan", "sort", "while"]
+)
+"""Makes a pattern dense more often than not, or has a derivative that no program shows before it runs."""
 
 # ----------------------------------------------------------------------------------------------- variables and programs
 
@@ -214,6 +237,18 @@ def function_of_equation(eqn: JaxprEqn) -> tuple[list[Var], list[Var], Callable[
     return reads, writes, function_of(new_jaxpr([], reads, writes, [eqn]))
 
 
+def pruned(closed: ClosedJaxpr, which: slice) -> Callable[..., list[Any]]:
+    """The function that computes some of a program's results, and nothing that only others need."""
+    jaxpr = closed.jaxpr
+    outs = jaxpr.outvars[which]
+    read, kept = set(filter(is_var, outs)), list[JaxprEqn]()
+    for eqn in reversed(jaxpr.eqns):
+        if not read.isdisjoint(filter(is_used, eqn.outvars)):
+            read.update(filter(is_var, eqn.invars))
+            kept.append(eqn)
+    return function_of(new_jaxpr(jaxpr.constvars, jaxpr.invars, outs, kept[::-1]), closed.consts)
+
+
 def opened(jaxpr: Jaxpr | ClosedJaxpr) -> tuple[Jaxpr, Sequence[Any]]:
     """A jaxpr without its constants, and its constants."""
     return (jaxpr.jaxpr, tuple(jaxpr.consts)) if isinstance(jaxpr, ClosedJaxpr) else (jaxpr, ())
@@ -230,8 +265,13 @@ def inner_programs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
 
 
 def any_equation(jaxpr: Jaxpr, holds: Callable[[JaxprEqn], bool]) -> bool:
-    """Whether something holds for an equation of a program or of one inside it."""
-    return any(holds(eqn) or any(any_equation(inner, holds) for inner in inner_programs(eqn)) for eqn in jaxpr.eqns)
+    """Whether something holds for an equation of a program, or of one inside it."""
+    return any(any_equation_of(eqn, holds) for eqn in jaxpr.eqns)
+
+
+def any_equation_of(eqn: JaxprEqn, holds: Callable[[JaxprEqn], bool]) -> bool:
+    """Whether something holds for an equation, or one of the programs inside it."""
+    return holds(eqn) or any(any_equation(inner, holds) for inner in inner_programs(eqn))
 
 
 # --------------------------------------------------------------------------------------------------------------- calls
@@ -467,6 +507,81 @@ def axes_of(eqn: JaxprEqn) -> tuple[int, ...]:
 def fft_sizes(eqn: JaxprEqn) -> Sequence[int]:
     """The lengths of the trailing axes that are transformed."""
     return eqn.params["fft_lengths"]
+
+
+# ------------------------------------------------------------------------------------------------- layout and indices
+
+
+def permutation_of(eqn: JaxprEqn) -> Sequence[int]:
+    """Of a ``transpose``: the operand's axes in the order of the result's."""
+    return eqn.params["permutation"]
+
+
+def broadcast_axes(eqn: JaxprEqn) -> Sequence[int]:
+    """Of a ``broadcast_in_dim``: the result's axis of each axis of the operand."""
+    return eqn.params["broadcast_dimensions"]
+
+
+def reshape_order(eqn: JaxprEqn) -> Sequence[int] | None:
+    """Of a ``reshape``: in which order the operand's axes are read; ``None``: as they are."""
+    return eqn.params.get("dimensions")
+
+
+def padding_of(eqn: JaxprEqn) -> Sequence[tuple[int, int, int]]:
+    """Of a ``pad``: (before, after, between) along each axis."""
+    return [tuple(along) for along in eqn.params["padding_config"]]
+
+
+def slice_of(eqn: JaxprEqn) -> Iterator[tuple[int, int, int]]:
+    """Of a ``slice``: (start, stop, step) along each axis."""
+    starts, stops = eqn.params["start_indices"], eqn.params["limit_indices"]
+    return zip(starts, stops, eqn.params["strides"] or (1,) * len(starts), strict=True)
+
+
+class Window(NamedTuple):
+    """How windows lie along one axis."""
+
+    size: int
+    stride: int
+    padding: tuple[int, int]
+    dilation: int
+
+
+def window_along(eqn: JaxprEqn, axis: int) -> Window:
+    """The windows of a ``reduce_window`` or its like along one axis."""
+    p = eqn.params
+    dilation = p.get("base_dilation") or (1,) * (axis + 1)
+    return Window(p["window_dimensions"][axis], p["window_strides"][axis], tuple(p["padding"][axis]), dilation[axis])
+
+
+def index_numbers(eqn: JaxprEqn) -> Any:
+    """JAX's own dimension numbers of a ``gather`` or ``scatter``."""
+    return eqn.params["dimension_numbers"]
+
+
+def gather_sizes(eqn: JaxprEqn) -> Sequence[int]:
+    """Of a ``gather``: how much of each axis of the operand is taken at once."""
+    return eqn.params["slice_sizes"]
+
+
+def matrix_is_left(eqn: JaxprEqn) -> bool:
+    """Of a ``triangular_solve``: whether the matrix stands on the left of the unknown."""
+    return eqn.params["left_side"]
+
+
+def exponent_of(eqn: JaxprEqn) -> int:
+    """Of an ``integer_pow``."""
+    return eqn.params["y"]
+
+
+def runs_backwards(eqn: JaxprEqn) -> bool:
+    """Whether a cumulative operation begins at the end."""
+    return eqn.params["reverse"]
+
+
+def plain_parameters(eqn: JaxprEqn) -> list[tuple[str, Any]]:
+    """Parameters that are no programs."""
+    return [(key, value) for key, value in eqn.params.items() if not is_jaxpr(value)]
 
 
 # -------------------------------------------------------------------------------------------------------------- effects

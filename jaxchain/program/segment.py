@@ -16,7 +16,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxchain.program.flat import Equation, Program, is_used, is_var, new_var
+from jaxchain.program.flat import Equation, Program
+from jaxchain.program.primitives import (
+    Atom,
+    Jaxpr,
+    JaxprEqn,
+    Var,
+    function_of,
+    is_used,
+    is_var,
+    new_jaxpr,
+    new_var,
+    with_callee,
+)
 
 __all__ = ["Segment", "run"]
 
@@ -38,22 +50,22 @@ class Segment:
     """
 
     equations: tuple[Equation, ...]
-    inputs: tuple[Any, ...]
-    outputs: tuple[Any, ...]
+    inputs: tuple[Var, ...]
+    outputs: tuple[Atom, ...]
     program: Program
 
     @cached_property
-    def sides(self) -> tuple[Any, ...]:
+    def sides(self) -> tuple[Var, ...]:
         """Variables read that are neither the state, nor made here, nor constants."""
         inner = {var for equation in self.equations for var in equation.writes} | set(self.inputs)
         return tuple(var for var in self._outside(inner) if var not in self.program.constants)
 
     @cached_property
-    def constants(self) -> tuple[Any, ...]:
+    def constants(self) -> tuple[Var, ...]:
         """Variables of the constants read."""
         return tuple(var for var in self._outside(set()) if var in self.program.constants)
 
-    def _outside(self, inner: set[Any]) -> list[Any]:
+    def _outside(self, inner: set[Var]) -> list[Var]:
         read = itertools.chain.from_iterable((*(e.reads for e in self.equations), filter(is_var, self.outputs)))
         return list(dict.fromkeys(var for var in read if var not in inner))
 
@@ -69,7 +81,7 @@ class Segment:
         return Segment(equations, parts[0].inputs, parts[-1].outputs, parts[0].program)
 
 
-def fits(values: Sequence[Any], variables: Sequence[Any]) -> bool:
+def fits(values: Sequence[Any], variables: Sequence[Var]) -> bool:
     """Whether values have the shapes and dtypes of variables."""
     return len(values) == len(variables) and all(
         (got.shape, got.dtype) == (var.aval.shape, var.aval.dtype)
@@ -80,34 +92,24 @@ def fits(values: Sequence[Any], variables: Sequence[Any]) -> bool:
 def run(
     program: Program,
     equations: Sequence[Equation],
-    invars: Sequence[Any],
-    outvars: Sequence[Any],
-    constants: Sequence[Any],
+    invars: Sequence[Var],
+    outvars: Sequence[Atom],
+    constants: Sequence[Var],
 ) -> Callable[..., list[Any]]:
     """The pure function that evaluates some equations of a program."""
-    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun  # pyright: ignore[reportPrivateImportUsage]
-
     jaxpr = new_jaxpr(constants, invars, outvars, rematerialised(equations, outvars))
-    call = jaxpr_as_fun(ClosedJaxpr(jaxpr, [program.constants[var] for var in constants]))
+    call = function_of(jaxpr, [program.constants[var] for var in constants])
     if all(map(is_var, outvars)):
         return call
     return lambda *args: [jnp.asarray(value, atom.aval.dtype) for value, atom in zip(call(*args), outvars, strict=True)]
 
 
-def new_jaxpr(constvars: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Any:
-    """A jaxpr of these parts."""
-    from jax.extend.core import DebugInfo, Jaxpr
-
-    info = DebugInfo("jaxchain", "segment", ("",) * len(invars), ("",) * len(outvars))
-    return Jaxpr(list(constvars), list(invars), list(outvars), list(eqns), debug_info=info)
-
-
-def rematerialised(equations: Sequence[Equation], outvars: Sequence[Any]) -> list[Any]:
+def rematerialised(equations: Sequence[Equation], outvars: Sequence[Atom]) -> list[JaxprEqn]:
     """The equations as JAX's own, with what came from a rematerialised call put back into one."""
     if all(equation.origin.remat is None for equation in equations):
         return [equation.eqn for equation in equations]
     groups = [list(group) for _, group in itertools.groupby(equations, key=lambda e: id(e.origin.remat))]
-    eqns: list[Any] = []
+    eqns: list[JaxprEqn] = []
     for number, group in enumerate(groups):
         inner, call = [equation.eqn for equation in group], group[0].origin.remat
         if call is None:
@@ -120,15 +122,13 @@ def rematerialised(equations: Sequence[Equation], outvars: Sequence[Any]) -> lis
         reads = list(dict.fromkeys(var for equation in group for var in equation.reads if var not in set(made)))
         writes = [var for var in made if var in later]
         # The body's variables must be its own: a jaxpr may not share them with the one around it.
-        eqns.append(
-            call.replace(invars=reads, outvars=writes, params={**call.params, "jaxpr": _renamed(reads, writes, inner)})
-        )
+        eqns.append(with_callee(call, _renamed(reads, writes, inner), reads, writes))
     return eqns
 
 
-def _renamed(reads: Sequence[Any], writes: Sequence[Any], eqns: Sequence[Any]) -> Any:
-    env = {var: new_var(var.aval) for var in reads}
-    body: list[Any] = []
+def _renamed(reads: Sequence[Var], writes: Sequence[Var], eqns: Sequence[JaxprEqn]) -> Jaxpr:
+    env: dict[Any, Var] = {var: new_var(var.aval) for var in reads}
+    body: list[JaxprEqn] = []
     for eqn in eqns:
         env.update({var: new_var(var.aval) for var in eqn.outvars if is_used(var)})
         body.append(

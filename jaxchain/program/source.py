@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import site
 import sysconfig
 from dataclasses import dataclass
@@ -11,19 +12,22 @@ from typing import Any
 
 import jax
 
+from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn, source_of
+
 __all__ = ["Site", "is_library"]
 
-JAX = str(Path(jax.__file__).parent)
-HERE = str(Path(__file__).parents[1])
+
+def _folder(path: str | Path) -> str:
+    """A folder as what the paths of its files begin with: ``jax/`` is not the beginning of ``jaxopt/``."""
+    return f"{Path(path)}{os.sep}"
+
+
+JAX = _folder(Path(jax.__file__).parent)
+HERE = _folder(Path(__file__).parents[1])
 INSTALLED = tuple(
-    {
-        sysconfig.get_path("purelib"),
-        sysconfig.get_path("platlib"),
-        sysconfig.get_path("stdlib"),
-        *site.getsitepackages(),
-    }
+    {_folder(path) for path in (*map(sysconfig.get_path, ("purelib", "platlib", "stdlib")), *site.getsitepackages())}
 )
-FUNCTIONS = tuple(f"{JAX}/_src/{folder}" for folder in ("nn/", "numpy/", "scipy/", "image/", "lax/"))
+FUNCTIONS = tuple(_folder(f"{JAX}_src{os.sep}{folder}") for folder in ("nn", "numpy", "scipy", "image", "lax"))
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Site:
     classes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, eqn: Any) -> Site:
+    def of(cls, eqn: JaxprEqn) -> Site:
         """The place where an equation was written."""
         traceback = eqn.source_info.traceback
         frames = [] if traceback is None else [f for f in traceback.frames if not f.file_name.startswith(HERE)]
@@ -83,7 +87,10 @@ def _is_module_call(frame: Any) -> bool:
     return len(parts) > 1 and parts[-1] == "__call__" and (not installed or "/nn/" in frame.file_name)
 
 
-def is_library(jaxpr: Any) -> bool:
-    """Whether a jaxpr was traced from a function of JAX itself, such as ``jax.nn.log_softmax``."""
-    info = getattr(getattr(jaxpr, "jaxpr", jaxpr), "debug_info", None)
-    return f" at {JAX}" in str(getattr(info, "func_src_info", ""))
+def is_library(jaxpr: Jaxpr | ClosedJaxpr) -> bool:
+    """Whether a jaxpr was traced from a function of JAX itself, such as ``jax.nn.log_softmax``.
+
+    It says whose words the function is told in, and nothing of its derivative: a user may have given it a rule of
+    their own.
+    """
+    return f" at {JAX}" in source_of(jaxpr)

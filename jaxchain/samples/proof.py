@@ -12,21 +12,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import jax
-
 from jaxchain.discovery.find import Found, find
 from jaxchain.discovery.group import group
 from jaxchain.discovery.name import names
 from jaxchain.errors import SamplesMixError
-from jaxchain.program.flat import Equation, is_var, opened
+from jaxchain.program.flat import Equation
+from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn, is_var, opened, size
+from jaxchain.program.reading import trace_program
 from jaxchain.program.source import Site
-from jaxchain.samples.bodies import BODIES, Lost, State
-from jaxchain.samples.rules import RULES, Mixes, Place, Unproven
+from jaxchain.samples.bodies import BODIES
+from jaxchain.samples.place import Lost, Mixes, Place, State, Step, Unproven
+from jaxchain.samples.rules import RULES
 
 __all__ = ["Batch", "prove"]
 
 
-def prove(fun: Callable[[Any], Any], batch: Any, samples: int, axes: Sequence[int]) -> list[Place | None]:
+def prove(fun: Callable[[Any], Any], batch: Any, samples: int, axes: Sequence[int]) -> list[Place | Step | None]:
     """Where every output leaf of ``fun`` holds the batch; ``None``: nowhere, it depends on no sample.
 
     Parameters
@@ -44,17 +45,15 @@ def prove(fun: Callable[[Any], Any], batch: Any, samples: int, axes: Sequence[in
     ------
     SamplesMixError
         If samples mix or cannot be proven not to; names the first stage and line.
+    TypeError
+        If ``fun`` has side effects: what it writes to a mutable reference could mix samples unseen.
     """
-    closed = jax.make_jaxpr(fun)(batch)
+    closed, _ = trace_program(fun, (batch,))
     states = Batch(samples).walk(closed, _start(closed.jaxpr.invars, axes))
     lost = [state for state in states if isinstance(state, Lost)]
     if lost:
         first = min(lost, key=lambda one: one.number)
-        try:
-            stage = _stage(find(fun, (batch,), 0, unroll_limit=0), samples, axes)
-        except TypeError:  # side effects, which a chain cannot have
-            stage = None
-        raise _error(first, stage)
+        raise _error(first, _stage(find(fun, (batch,), 0, unroll_limit=0), samples, axes))
     return [state for state in states if not isinstance(state, Lost)]
 
 
@@ -100,7 +99,7 @@ def _read(known: dict[Any, State], atoms: Iterable[Any]) -> list[State]:
     return [known.get(atom) if is_var(atom) else None for atom in atoms]
 
 
-def _located(state: State, eqn: Any) -> State:
+def _located(state: State, eqn: JaxprEqn) -> State:
     """A loss inside a library function happened, for its user, where that was called."""
     return replace(state, site=Site.of(eqn)) if isinstance(state, Lost) and not state.site.file else state
 
@@ -126,11 +125,19 @@ class Batch:
     derivatives: bool = True
     clock: Iterator[int] = field(default_factory=itertools.count)
 
-    def lost(self, eqn: Any, reason: str, *, certain: bool) -> Lost:
+    def inside_loop(self) -> Batch:
+        """The same, within one more loop over the samples."""
+        return replace(self, loops=self.loops + 1)
+
+    def of_values(self) -> Batch:
+        """The same, of values alone: derivative rules are not proven."""
+        return replace(self, derivatives=False)
+
+    def lost(self, eqn: JaxprEqn, reason: str, *, certain: bool) -> Lost:
         """The state of what ``eqn`` makes, where that loses the batch."""
         return Lost(eqn, reason, certain, next(self.clock), Site.of(eqn))
 
-    def walk(self, jaxpr: Any, states: Sequence[State]) -> list[State]:
+    def walk(self, jaxpr: Jaxpr | ClosedJaxpr, states: Sequence[State]) -> list[State]:
         """The states of a program's results, from those of its arguments."""
         jaxpr, _ = opened(jaxpr)
         known = dict(zip(jaxpr.invars, states, strict=True))
@@ -139,14 +146,14 @@ class Batch:
             known.update(zip(eqn.outvars, [_located(state, eqn) for state in after], strict=True))
         return _read(known, jaxpr.outvars)
 
-    def step(self, eqn: Any, states: list[State]) -> list[State]:
+    def step(self, eqn: JaxprEqn, states: list[State]) -> list[State]:
         """The states of one equation's results, from those of its operands."""
-        given = {state for state in states if isinstance(state, Place)}
+        given = {state for state in states if isinstance(state, (Place, Step))}
         lost = [state for state in states if isinstance(state, Lost)]
         if not given and not lost:
             return [None] * len(eqn.outvars)
         after: list[State]
-        if not lost and len(given) == 1 and min(given).axis < 0:  # one sample's, whatever is done to it
+        if not lost and len(given) == 1 and isinstance(next(iter(given)), Step):  # one sample's, whatever is done to it
             after = [*given] * len(eqn.outvars)
         elif (body := BODIES.get(eqn.primitive.name)) is not None:
             after = body(eqn, states, self)
@@ -154,16 +161,16 @@ class Batch:
             after = [min(lost, key=lambda one: one.number)] * len(eqn.outvars)
         else:
             after = [self._place(eqn, states)] * len(eqn.outvars)
-        return [state if getattr(var.aval, "size", 1) else None for var, state in zip(eqn.outvars, after, strict=True)]
+        return [state if size(var) else None for var, state in zip(eqn.outvars, after, strict=True)]
 
-    def _place(self, eqn: Any, states: list[State]) -> Place | Lost:
+    def _place(self, eqn: JaxprEqn, states: list[State]) -> Place | Step | Lost:
         """Where the results of a primitive hold the batch: all operands that do must agree."""
         rule = RULES.get(eqn.primitive.name)
         if rule is None:
             return self.lost(eqn, "is a primitive without a rule", certain=False)
-        given = [(k, place) for k, place in enumerate(states) if isinstance(place, Place)]
+        given = [(k, place) for k, place in enumerate(states) if isinstance(place, (Place, Step))]
         try:
-            places = {place if place.axis < 0 else rule(eqn, k, place, self.samples) for k, place in given}
+            places = {place if isinstance(place, Step) else rule(eqn, k, place, self.samples) for k, place in given}
         except (Mixes, Unproven) as verdict:
             return self.lost(eqn, str(verdict), certain=isinstance(verdict, Mixes))
         if len(places) > 1:

@@ -1,0 +1,258 @@
+"""Push tangents and pull cotangents: one, or a whole basis, at a point. Nothing else in jaxchain does.
+
+JAX's symbolic zeros are kept. Leaves that carry no derivative (integers, and whatever the caller says that no
+input moves) are held fixed: they are never handed a tangent, nor asked for a cotangent. Builds on `coordinates`.
+
+References: Griewank and Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, ch. 3.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxchain.coordinates import Coordinates, is_inexact
+from jaxchain.errors import REFUSALS, refusal
+from jaxchain.program.primitives import (
+    ClosedJaxpr,
+    JaxprEqn,
+    function_of_equation,
+    like,
+)
+from jaxchain.program.primitives import (
+    is_inexact as carries,
+)
+
+__all__ = ["ALL_AT_ONCE", "Linear", "Pass", "jvp", "linearize", "rule_program", "vjp", "whole"]
+
+State = Any
+Carries = Sequence[bool] | None
+"""Which leaves are differentiated with respect to; ``None``: all that are real or complex."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How a basis goes through: ``chunk_size`` vectors at once, spread over devices by ``sharding``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``chunk_size`` is not an integer, or below 1.
+    """
+
+    chunk_size: int | None = None
+    sharding: jax.sharding.Sharding | None = None
+
+    def __post_init__(self) -> None:
+        if self.chunk_size is None:
+            return
+        try:
+            size = operator.index(self.chunk_size)
+        except TypeError as error:
+            msg = f"chunk_size is how many rows or columns are computed at once, an integer or None, but {self.chunk_size!r} was given."
+            raise TypeError(msg) from error
+        if size < 1 or isinstance(self.chunk_size, bool):
+            msg = f"chunk_size is how many rows or columns are computed at once, so at least 1; {self.chunk_size} was given."
+            raise ValueError(msg)
+
+    def map(self, run: Callable[[jax.Array], Any], basis: jax.Array) -> Any:
+        """``run`` on every row of ``basis``; results stacked in front."""
+        if self.sharding is not None:
+            basis = jax.lax.with_sharding_constraint(basis, self.sharding)
+        if self.chunk_size is None or not len(basis):  # lax.map would divide by a batch of none
+            return jax.vmap(run)(basis)
+        return jax.lax.map(run, basis, batch_size=self.chunk_size)
+
+
+ALL_AT_ONCE = Pass()
+
+
+def _fixed(fn: Callable[..., State], args: tuple[Any, ...], which: Carries) -> tuple[Any, list[Any], list[bool]]:
+    """``fn`` of the leaves that are differentiated with respect to, those leaves, and which of all leaves they are."""
+    leaves, tree = jax.tree.flatten(args)
+    leaves = [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves]
+    moved = [is_inexact(leaf) for leaf in leaves]
+    if which is not None:
+        moved = [moves and may for moves, may in zip(moved, which, strict=True)]
+
+    def of_moved(*values: Any) -> State:
+        given = iter(values)
+        return fn(*tree.unflatten([next(given) if moves else leaf for leaf, moves in zip(leaves, moved, strict=True)]))
+
+    return of_moved, [leaf for leaf, moves in zip(leaves, moved, strict=True) if moves], moved
+
+
+def jvp(fn: Callable[[State], State], state: State, tangent: State, which: Carries = None) -> tuple[State, State]:
+    """f(x) and J ẋ. A tangent at a leaf that is held fixed has no say."""
+    of_moved, values, moved = _fixed(fn, (state,), which)
+    tangents = [leaf for leaf, moves in zip(jax.tree.leaves(tangent), moved, strict=True) if moves]
+    return jax.jvp(of_moved, tuple(values), tuple(tangents))
+
+
+def vjp(
+    fn: Callable[..., State], *args: Any, which: Carries = None, has_aux: bool = False
+) -> tuple[Any, Callable[[State], tuple[Any, ...]]]:
+    """f(x) (with ``has_aux`` f's pair) and ``pull(ȳ)`` → ȳ J, a tuple like ``args``; zero at leaves held fixed."""
+    of_moved, values, moved = _fixed(fn, args, which)
+    out, back, *aux = jax.vjp(of_moved, *values, has_aux=has_aux)
+    leaves, tree = jax.tree.flatten(args)
+
+    def pull(cotangent: State) -> tuple[Any, ...]:
+        given = iter(back(cotangent))
+        return tree.unflatten(
+            [next(given) if moves else _zero(leaf) for leaf, moves in zip(leaves, moved, strict=True)]
+        )
+
+    return (out, *aux) if has_aux else out, pull
+
+
+def _zero(leaf: Any) -> Any:
+    """The cotangent of a leaf that is held fixed; JAX's float0 where it carries no derivative at all."""
+    return jnp.zeros_like(leaf) if is_inexact(leaf) else np.zeros(jnp.shape(leaf), jax.dtypes.float0)
+
+
+def linearize(
+    fn: Callable[[State], State], state: State, which: Carries = None
+) -> tuple[State, Callable[[State], State]]:
+    """f(x) and ``push(ẋ)`` → J ẋ, f's own evaluation done once. A tangent at a leaf that is held fixed has no say."""
+    of_moved, values, moved = _fixed(fn, (state,), which)
+    out, linear = jax.linearize(of_moved, *values)
+
+    def push(tangent: State) -> State:
+        return linear(*(t for t, moves in zip(jax.tree.leaves(tangent), moved, strict=True) if moves))
+
+    return out, push
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A function at a state, linearised when it is first asked for: J from either side, on vectors of coordinates.
+
+    Attributes
+    ----------
+    fn, state
+        f and x.
+    which
+        The leaves of x that are differentiated with respect to; the others are held fixed.
+    """
+
+    fn: Callable[[State], State]
+    state: State
+    which: Carries = None
+
+    @cached_property
+    def here(self) -> Coordinates:
+        """Coordinates of x."""
+        return Coordinates.of(self.state)
+
+    @cached_property
+    def there(self) -> Coordinates:
+        """Coordinates of f(x)."""
+        return Coordinates.of(jax.eval_shape(self.fn, self.state))
+
+    @cached_property
+    def _forward(self) -> tuple[State, Callable[[jax.Array], jax.Array]]:
+        out, push = linearize(self.fn, self.state, self.which)
+        there = Coordinates.of(out)
+        return out, lambda vector: there.flatten(push(self.here.unflatten(vector)))
+
+    @cached_property
+    def _reverse(self) -> tuple[State, Callable[[jax.Array], jax.Array]]:
+        out, back = vjp(self.fn, self.state, which=self.which)
+        there = Coordinates.of(out)
+        return out, lambda vector: self.here.flatten_cotangent(*back(there.unflatten_cotangent(vector)))
+
+    def value(self, mode: Literal["forward", "reverse"]) -> State:
+        """f(x), as that mode's primal pass computes it."""
+        return (self._forward if mode == "forward" else self._reverse)[0]
+
+    @property
+    def out(self) -> State:
+        """f(x), from whichever mode ran."""
+        return self.value("reverse" if "_reverse" in vars(self) else "forward")
+
+    def push(self, vector: jax.Array) -> jax.Array:
+        """J ẋ."""
+        return self._forward[1](vector)
+
+    def pull(self, vector: jax.Array) -> jax.Array:
+        """Ȳ J."""
+        return self._reverse[1](vector)
+
+    def columns(self, matrix: jax.Array, how: Pass = ALL_AT_ONCE) -> jax.Array:
+        """J · matrix."""
+        if how == ALL_AT_ONCE:
+            return jax.vmap(self.push, in_axes=1, out_axes=1)(matrix)
+        return how.map(self.push, matrix.T).T
+
+    def rows(self, matrix: jax.Array, how: Pass = ALL_AT_ONCE) -> jax.Array:
+        """Matrix · J."""
+        return how.map(self.pull, matrix)
+
+    def matrix(self, how: Pass = ALL_AT_ONCE, mode: Literal["forward", "reverse"] | None = None) -> jax.Array:
+        """J itself (m, n), in one mode; by default that of fewer vectors, or the other where that does not exist."""
+        if mode == "forward":
+            return how.map(self.push, self.here.identity()).T
+        if mode == "reverse":
+            return self.rows(self.there.identity(), how)
+        first, second = ("forward", "reverse") if self.here.size <= self.there.size else ("reverse", "forward")
+        try:
+            return self.matrix(how, first)
+        except REFUSALS as error:  # a custom VJP has no forward mode, a while loop no reverse mode
+            refusal(error)
+            return self.matrix(how, second)
+
+    def diagonal(self) -> jax.Array:
+        """The entries of J where it is known to be diagonal: one tangent of ones."""
+        return self.push(jnp.ones((self.here.size,), self.here.dtype))
+
+
+def whole(
+    fn: Callable[[State], State], state: State, mode: Literal["forward", "reverse"], *, holomorphic: bool = False
+) -> Any:
+    """The whole Jacobian as JAX itself computes and shapes it: `jax.jacfwd` or `jax.jacrev`."""
+    return (jax.jacfwd if mode == "forward" else jax.jacrev)(fn, holomorphic=holomorphic)(state)
+
+
+def rule_program(eqn: JaxprEqn, *, forward: bool) -> tuple[ClosedJaxpr, list[int], list[int]]:
+    """The program that JAX differentiates one equation by, its own or its author's rule.
+
+    Parameters
+    ----------
+    eqn
+        Any equation.
+    forward
+        Whether by a JVP; else by a VJP.
+
+    Returns
+    -------
+    program
+        Of the values read (each variable once), then the tangents of the operands that carry a derivative (the
+        cotangents of such results), to the tangents of the results (the cotangents of the operands).
+    moved, results
+        Which of the values read, and of the results that are used, carry a derivative.
+    """
+    reads, writes, call = function_of_equation(eqn)
+    moved = [k for k, var in enumerate(reads) if carries(var)]
+    results = [k for k, var in enumerate(writes) if carries(var)]
+
+    def derivative(values: list[Any], directions: list[Any]) -> Any:
+        def of_moved(*chosen: Any) -> list[Any]:
+            full = [*values]
+            for k, value in zip(moved, chosen, strict=True):
+                full[k] = value
+            out = call(*full)
+            return [out[k] for k in results]
+
+        primals = [values[k] for k in moved]
+        return jax.jvp(of_moved, primals, directions)[1] if forward else jax.vjp(of_moved, *primals)[1](directions)
+
+    given = [reads[k] for k in moved] if forward else [writes[k] for k in results]
+    return jax.make_jaxpr(derivative)([like(var) for var in reads], [like(var) for var in given]), moved, results

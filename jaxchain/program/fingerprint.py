@@ -1,0 +1,112 @@
+"""What tells one program from another: equal fingerprints mean programs that compute the same, whatever their inputs.
+
+Shapes, primitives, parameters, constants by their bytes, and programs inside programs; variables count by
+their order alone. Every cache that outlives a call is keyed by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxchain.program.primitives import Atom, JaxprEqn, Var, is_jaxpr, is_used, is_var, opened
+
+__all__ = ["Kept", "fingerprint"]
+
+
+def fingerprint(
+    equations: Sequence[JaxprEqn], inputs: Sequence[Var], outputs: Sequence[Atom], constants: Mapping[Var, Any]
+) -> Hashable:
+    """The fingerprint of the program that reads ``inputs`` and ``constants`` and returns ``outputs``.
+
+    Parameters
+    ----------
+    equations
+        In order of evaluation.
+    inputs
+        What it is called with: told apart by shape and dtype alone.
+    outputs
+        Variables or literals.
+    constants
+        What it closed over: told apart by their values; tracers by their identity.
+    """
+    number: dict[Any, int] = {}
+
+    def mark(atom: Any) -> Hashable:
+        if is_var(atom):
+            return number.setdefault(atom, len(number)), str(atom.aval)
+        return "literal", str(atom.aval), _value(atom.val)
+
+    head = tuple(map(mark, (*inputs, *constants)))
+    body = tuple(
+        (
+            eqn.primitive.name,
+            tuple((key, _value(value)) for key, value in sorted(eqn.params.items())),
+            tuple(map(mark, eqn.invars)),
+            tuple(mark(var) if is_used(var) else None for var in eqn.outvars),
+        )
+        for eqn in equations
+    )
+    return head, tuple(map(_value, constants.values())), body, tuple(map(mark, outputs))
+
+
+@dataclass(frozen=True, eq=False)
+class _Same:
+    """An object that is equal to itself alone; held, so that no other can come to have its identity."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _value(value: Any) -> Hashable:
+    """A parameter or constant as something that can be compared."""
+    if is_jaxpr(value):
+        jaxpr, consts = opened(value)
+        return fingerprint(jaxpr.eqns, jaxpr.invars, jaxpr.outvars, dict(zip(jaxpr.constvars, consts, strict=True)))
+    if isinstance(value, jax.core.Tracer):
+        return _Same(value)
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        return _array(value)
+    if isinstance(value, Mapping):
+        return type(value), tuple((_value(key), _value(item)) for key, item in value.items())
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(map(_value, value))
+    try:
+        hash(value)
+    except TypeError:
+        return _Same(value)
+    return type(value), value  # 1, 1.0 and True are equal in Python, and no equal parameters
+
+
+def _array(value: Any) -> Hashable:
+    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):  # random keys
+        return "key", str(value.dtype), _array(jax.random.key_data(value))
+    array = np.asarray(value)
+    return str(array.dtype), array.shape, hashlib.blake2b(np.ascontiguousarray(array).tobytes()).digest()
+
+
+class Kept:
+    """What was found for the last ``most`` programs, so that it is not looked for again. Safe to use from threads."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.found = most, dict[Hashable, Any]()
+
+    def get(self, key: Hashable, find: Callable[[], Any]) -> Any:
+        """What is kept under ``key``; found and kept, where there is nothing yet."""
+        if key not in self.found:
+            made = find()
+            while len(self.found) >= self.most:
+                self.found.pop(next(iter(self.found)), None)
+            self.found[key] = made
+            return made
+        return self.found[key]

@@ -1,0 +1,197 @@
+"""Make the flat program of a jaxpr: calls are looked through, loops over the chain value unrolled.
+
+Calls to ``jit`` and ``closed_call`` vanish; a rematerialised call leaves a mark on its equations,
+so that it can be put back; a call with a custom derivative rule stays one equation, so that its
+own rule is the one used.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+from jax import lax
+
+from jaxchain.program.flat import Call, Equation, Origin, Program
+from jaxchain.program.flow import reach
+from jaxchain.program.primitives import (
+    Atom,
+    ClosedJaxpr,
+    Jaxpr,
+    JaxprEqn,
+    Var,
+    call_name,
+    callee,
+    is_inlined,
+    is_remat,
+    is_used,
+    is_var,
+    like,
+    new_var,
+    opened,
+    scan_of,
+)
+from jaxchain.program.source import is_library
+
+__all__ = ["flatten"]
+
+
+def flatten(
+    closed: ClosedJaxpr, chain_invars: Callable[[list[Var]], list[Var]] = lambda _: [], unroll_limit: int = 0
+) -> Program:
+    """The flat program of a closed jaxpr; loops whose carry is the chain value are unrolled.
+
+    Parameters
+    ----------
+    closed
+        From ``jax.make_jaxpr``.
+    chain_invars
+        Picks the chain input's variables from all of the program's; default: none, so that no loop is unrolled.
+    unroll_limit
+        Longest loop to unroll.
+    """
+    jaxpr, consts = opened(closed)
+    flat = _Flattener(Program(list(jaxpr.invars)))
+    flat.program.outs = flat.inline(jaxpr, [*flat.constants(consts), *jaxpr.invars], Origin())
+    inputs, unrolled = set(chain_invars(list(jaxpr.invars))), True
+    while unrolled and inputs:  # a step may hold a loop over the chain value itself
+        flat, unrolled = _unroll(flat, inputs, unroll_limit)
+    return flat.program
+
+
+class _Flattener:
+    """Appends equations to a program, giving every variable a name of its own."""
+
+    def __init__(self, program: Program, loops: Iterator[int] | None = None) -> None:
+        self.program = program
+        self.loops = loops or itertools.count()
+        # By identity: an array that several calls close over is one constant, and arrays cannot be hashed.
+        self.known: dict[int, Var] = {id(value): var for var, value in program.constants.items()}
+
+    def constants(self, values: Iterable[Any]) -> list[Var]:
+        """One variable a distinct array."""
+        return [self._constant(value) for value in values]
+
+    def _constant(self, value: Any) -> Var:
+        if id(value) not in self.known:
+            self.known[id(value)] = new_var(jax.typeof(value))
+            self.program.constants[self.known[id(value)]] = value
+        return self.known[id(value)]
+
+    def call(self, program: Jaxpr | ClosedJaxpr, inputs: Sequence[Atom], origin: Origin) -> list[Atom]:
+        """Append what a program does to ``inputs``; return its results."""
+        jaxpr, consts = opened(program)
+        return self.inline(jaxpr, [*self.constants(consts), *inputs], origin)
+
+    def inline(self, jaxpr: Jaxpr, inputs: Sequence[Atom], origin: Origin) -> list[Atom]:
+        """Append the equations of ``jaxpr`` (constants first among ``inputs``); return its results."""
+        env: dict[Any, Atom] = dict(zip([*jaxpr.constvars, *jaxpr.invars], inputs, strict=True))
+        for eqn in jaxpr.eqns:
+            read = [env[atom] if is_var(atom) else atom for atom in eqn.invars]
+            here = replace(origin, scope=origin.scope + scope_of(eqn))
+            callee, inside = _looked_through(eqn, read, here)
+            if callee is None:
+                written: list[Any] = [new_var(var.aval) if is_used(var) else var for var in eqn.outvars]
+                self.program.equations.append(Equation(eqn.replace(invars=read, outvars=written), here))
+            else:
+                written = self.call(callee, read, inside)
+            env.update(zip(eqn.outvars, written, strict=True))
+        return [env[atom] if is_var(atom) else atom for atom in jaxpr.outvars]
+
+
+def _looked_through(eqn: JaxprEqn, read: Sequence[Atom], here: Origin) -> tuple[Jaxpr | ClosedJaxpr | None, Origin]:
+    """The program to append in place of a call, and where its equations come from; ``None``: the equation stays."""
+    body = callee(eqn)
+    if body is not None and is_remat(eqn) and here.remat is None:
+        return body, replace(here, remat=eqn)
+    if body is None or not is_inlined(eqn):
+        return None, here
+    label = call_name(eqn)
+    if is_library(body):
+        return body, replace(here, call=here.call or Call(label.strip("_"), eqn.replace(invars=list(read))))
+    return body, replace(here, scope=(*here.scope, label)) if label.isidentifier() and label != "lambda" else here
+
+
+def scope_of(eqn: JaxprEqn) -> tuple[str, ...]:
+    """The named scopes of one equation, in the framework's words and without a transform's marks."""
+    text = str(eqn.source_info.name_stack)
+    if not text:
+        return ()
+    names = [_unmarked(part).removeprefix("eqx.nn.") for part in text.split("/")]
+    return tuple(name for name in names if name and name != "~" and "->" not in name)
+
+
+def _unmarked(name: str) -> str:
+    """A scope's name without the marks of transforms: ``transpose(jvp(MLP))`` is ``MLP``."""
+    while (inner := re.fullmatch(r"\w+\((.*)\)", name)) is not None:
+        name = inner[1]
+    return name
+
+
+def _unroll(flat: _Flattener, inputs: set[Var], limit: int) -> tuple[_Flattener, bool]:
+    """The same program with its outermost loops over the chain value unrolled, and whether there was one."""
+    old = flat.program
+    dependent = reach(old.eqns, inputs)
+    used = {var for equation in old.needed() for var in equation.reads} | set(filter(is_var, old.outs))
+    new = Program(old.invars, constants=old.constants, notes=old.notes)
+    again = _Flattener(new, flat.loops)
+    renamed: dict[Any, Atom] = {}
+    unrolled = False
+
+    def now(atom: Any) -> Any:
+        return renamed.get(atom, atom) if is_var(atom) else atom
+
+    for number, equation in enumerate(old.equations):
+        if number in old.carries:
+            new.carries[len(new.equations)] = [now(var) for var in old.carries[number]]
+        eqn = equation.eqn.replace(invars=[now(atom) for atom in equation.eqn.invars])
+        if equation.name == "scan" and _carries_the_chain(equation.eqn, dependent, used):
+            if (length := scan_of(eqn).length) <= limit:
+                renamed.update(zip(eqn.outvars, _steps(again, eqn, equation.origin), strict=False))
+                unrolled = True
+                continue
+            new.notes[eqn.outvars[0]] = (
+                f"a loop of {length} steps, more than unroll_limit={limit}, so it stays one stage"
+            )
+        new.equations.append(Equation(eqn, equation.origin))
+    if len(old.equations) in old.carries:
+        new.carries[len(new.equations)] = [now(var) for var in old.carries[len(old.equations)]]
+    new.outs = [now(atom) for atom in old.outs]
+    return again, unrolled
+
+
+def _carries_the_chain(eqn: JaxprEqn, dependent: set[Var], used: set[Var]) -> bool:
+    """Whether the chain value enters a loop by its carry alone, and leaves it so."""
+    loop = scan_of(eqn)
+    of_chain = [is_var(atom) and atom in dependent for atom in eqn.invars]
+    carried = of_chain[loop.consts : loop.consts + loop.carries]
+    aside = of_chain[: loop.consts] + of_chain[loop.consts + loop.carries :]
+    return any(carried) and not any(aside) and used.isdisjoint(eqn.outvars[loop.carries :]) and loop.length > 0
+
+
+def _steps(flat: _Flattener, eqn: JaxprEqn, origin: Origin) -> list[Atom]:
+    """Append every step of a scan; return its final carry."""
+    loop, number = scan_of(eqn), next(flat.loops)
+    first = loop.consts + loop.carries
+    fixed, carry = list(eqn.invars[: loop.consts]), list(eqn.invars[loop.consts : first])
+    rows = [_rows(flat, atom, loop.length, origin) for atom in eqn.invars[first:]]
+    order = reversed(range(loop.length)) if loop.reverse else range(loop.length)
+    for step, index in enumerate(order):
+        here = replace(origin, scope=(*origin.scope, f"step_{step}"), steps=(*origin.steps, (number, step)))
+        inputs = [*fixed, *carry, *(row[index] for row in rows)]
+        carry = flat.call(loop.body, inputs, here)[: loop.carries]
+        flat.program.carries[len(flat.program.equations)] = list(filter(is_var, carry))
+    return carry
+
+
+def _rows(flat: _Flattener, atom: Any, length: int, origin: Origin) -> list[Atom]:
+    """The entries of an array along its leading axis, all at once, so that transposing it is one concatenation."""
+
+    def split(x: jax.Array) -> list[jax.Array]:
+        return [lax.squeeze(part, (0,)) for part in lax.split(x, (1,) * length)]
+
+    return flat.call(jax.make_jaxpr(split)(like(atom)), [atom], origin)

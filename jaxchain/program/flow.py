@@ -1,0 +1,104 @@
+"""What depends on what in a program: values that depend on some inputs, and values that carry a derivative from them.
+
+Where JAX would keep a symbolic zero (integers, what `jax.lax.stop_gradient` stopped, a loop's counter or time that
+no input moves) nothing carries a derivative; loops, branches and calls are followed inside, one result at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from jaxchain.program.primitives import (
+    ClosedJaxpr,
+    Jaxpr,
+    JaxprEqn,
+    Var,
+    branches_of,
+    callee,
+    is_inexact,
+    is_used,
+    is_var,
+    opened,
+    scan_of,
+    while_of,
+)
+
+__all__ = ["active", "reach"]
+
+
+def reach(equations: Iterable[JaxprEqn], inputs: Iterable[Var]) -> set[Var]:
+    """``inputs`` and everything computed from them: all that an equation writes, where it reads one of them."""
+    reached = set(inputs)
+    for eqn in equations:
+        if any(is_var(atom) and atom in reached for atom in eqn.invars):
+            reached.update(filter(is_used, eqn.outvars))
+    return reached
+
+
+def active(equations: Iterable[JaxprEqn], inputs: Iterable[Var]) -> set[Var]:
+    """Those of ``inputs`` that carry a derivative, and everything computed from them that does."""
+    carrying = set(filter(is_inexact, inputs))
+    for eqn in equations:
+        marks = [is_var(atom) and atom in carrying for atom in eqn.invars]
+        if any(marks):
+            moved = zip(eqn.outvars, _moved(eqn, marks), strict=True)
+            carrying.update(var for var, moves in moved if moves and is_used(var) and is_inexact(var))
+    return carrying
+
+
+Marks = Sequence[bool]
+
+
+def _moved(eqn: JaxprEqn, marks: Marks) -> Marks:
+    """Which results of an equation carry a derivative, given which operands do."""
+    if (rule := RULES.get(eqn.primitive.name)) is not None:
+        return rule(eqn, marks)
+    if (body := callee(eqn)) is not None:
+        return _through(body, marks)
+    return [True] * len(eqn.outvars)
+
+
+def _through(body: Jaxpr | ClosedJaxpr, marks: Marks) -> Marks:
+    jaxpr, _ = opened(body)
+    carrying = active(jaxpr.eqns, (var for var, moves in zip(jaxpr.invars, marks, strict=True) if moves))
+    return [is_var(out) and out in carrying for out in jaxpr.outvars]
+
+
+def _cond(eqn: JaxprEqn, marks: Marks) -> Marks:
+    each = [_through(branch, marks[1:]) for branch in branches_of(eqn)]
+    return [any(ways) for ways in zip(*each, strict=True)]
+
+
+def _scan(eqn: JaxprEqn, marks: Marks) -> Marks:
+    loop = scan_of(eqn)
+    consts, rows = marks[: loop.consts], marks[loop.consts + loop.carries :]
+
+    def step(carry: Marks) -> Marks:
+        return _through(loop.body, [*consts, *carry, *rows])
+
+    carry = _settled(marks[loop.consts : loop.consts + loop.carries], step)
+    return [*carry, *step(carry)[loop.carries :]]
+
+
+def _while(eqn: JaxprEqn, marks: Marks) -> Marks:
+    loop = while_of(eqn)
+    first = loop.predicate_consts + loop.body_consts
+    consts = marks[loop.predicate_consts : first]
+    return _settled(marks[first:], lambda carry: _through(loop.body, [*consts, *carry]))
+
+
+def _settled(carry: Marks, step: Callable[[Marks], Marks]) -> Marks:
+    """A loop's carry, once one more step marks nothing new: each step but the last marks at least one."""
+    while True:
+        after = [was or moves for was, moves in zip(carry, step(carry), strict=False)]
+        if after == list(carry):
+            return after
+        carry = after
+
+
+RULES: dict[str, Callable[[JaxprEqn, Marks], Marks]] = {
+    "cond": _cond,
+    "scan": _scan,
+    "stop_gradient": lambda eqn, _: [False] * len(eqn.outvars),
+    "while": _while,
+}

@@ -1,0 +1,68 @@
+"""Read a function: trace it once, with abstract values, to the program that JAX makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.tree_util import keystr, tree_flatten_with_path
+
+from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn, has_side_effect, inner_programs
+from jaxchain.program.source import Site
+
+__all__ = ["check_function", "trace_program"]
+
+
+def check_function(fun: Any, args: tuple[Any, ...], caller: str) -> None:
+    """Refuse what is not callable, and arguments that are not made of arrays."""
+    if not callable(fun):
+        msg = f"{caller} needs a function, but {fun!r} is not callable."
+        raise TypeError(msg)
+    for number, arg in enumerate(args):
+        for path, leaf in tree_flatten_with_path(arg)[0]:
+            if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")) and not isinstance(
+                leaf, (bool, int, float, complex)
+            ):
+                msg = (
+                    f"Argument {number}{keystr(path)} is {leaf!r}, which is not an array. Close over it, "
+                    "or split it off (eqx.partition, nnx.split), and pass the arrays alone."
+                )
+                raise TypeError(msg)
+
+
+def trace_program(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[ClosedJaxpr, Any]:
+    """The program of a pure function at ``args``, and its result as shapes.
+
+    Raises
+    ------
+    TypeError
+        If JAX cannot trace it, or it has side effects.
+    """
+    try:
+        closed, out = jax.make_jaxpr(fun, return_shape=True)(*args)
+    except (jax.errors.JAXTypeError, TypeError) as error:
+        error.add_note(
+            "jaxchain traces the function with abstract values, as jax.jit does; it must be a pure JAX function that returns arrays."
+        )
+        raise
+    if (guilty := side_effect(closed.jaxpr)) is not None:
+        msg = (
+            "The function has side effects, and a chain of pure stages would lose them: "
+            f"{guilty.primitive.name} at {Site.of(guilty)}. Take them out before discovering."
+        )
+        raise TypeError(msg)
+    for value in (*closed.in_avals, *closed.out_avals):
+        if not all(isinstance(size, int) for size in getattr(value, "shape", ())):
+            msg = f"A chain has fixed shapes, but an argument or result is {value.str_short()}, a symbolic shape. Discover it for numbers."
+            raise TypeError(msg)
+    return closed, out
+
+
+def side_effect(jaxpr: Jaxpr) -> JaxprEqn | None:
+    """The innermost equation that has a side effect, or ``None``; naming a mapped axis is none."""
+    for eqn in jaxpr.eqns:
+        if has_side_effect(eqn):
+            inner = (side_effect(body) for body in inner_programs(eqn))
+            return next((found for found in inner if found is not None), eqn)
+    return None

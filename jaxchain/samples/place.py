@@ -1,0 +1,120 @@
+"""Where a value holds the samples of a batch: on an axis, in the steps of a loop, nowhere, or nobody knows any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn
+from jaxchain.program.source import Site
+
+__all__ = ["Lost", "Mixes", "Place", "Prover", "State", "Step", "Unproven", "joined"]
+
+
+class Place(NamedTuple):
+    """Which entries of a value belong to which of B samples: along ``axis``, entry p belongs to sample (p // inner) mod B.
+
+    A plain batch axis has ``inner`` 1 and length B; a reshape may join it with others.
+    """
+
+    axis: int
+    inner: int = 1
+
+    def __str__(self) -> str:
+        return f"axis {self.axis}"
+
+
+class Step(NamedTuple):
+    """A value inside a loop over the samples: all of it belongs to the sample of the current step.
+
+    ``loop`` is how many loops are under way, the outermost being 1, so that nested ones can be told apart.
+    """
+
+    loop: int
+
+    def __str__(self) -> str:
+        return "the steps of a loop"
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What became of a value's batch: ``eqn`` mixed samples, or where not ``certain`` nobody knows.
+
+    Attributes
+    ----------
+    eqn, reason
+        The equation, and the end of a sentence that begins with its primitive.
+    number
+        Losses are counted in order of evaluation.
+    site
+        The user's line.
+    """
+
+    eqn: JaxprEqn
+    reason: str
+    certain: bool
+    number: int
+    site: Site
+
+
+State = Place | Step | Lost | None
+"""Where a value holds the batch; ``None``: nowhere, all samples share it."""
+
+
+class Mixes(Exception):  # noqa: N818  # a verdict of a rule, never seen by a user
+    """Samples meet in this equation; says how."""
+
+
+class Unproven(Exception):  # noqa: N818
+    """No rule can tell whether samples meet in this equation; says why."""
+
+
+class Prover(Protocol):
+    """What follows a batch through a program: `jaxchain.samples.proof.Batch`."""
+
+    @property
+    def samples(self) -> int:
+        """B."""
+        ...
+
+    @property
+    def loops(self) -> int:
+        """How many loops over the samples are under way."""
+        ...
+
+    @property
+    def derivatives(self) -> bool:
+        """Whether derivative rules that a user wrote are to be proven as well."""
+        ...
+
+    def lost(self, eqn: JaxprEqn, reason: str, *, certain: bool) -> Lost:
+        """The state of what ``eqn`` makes, where that loses the batch."""
+        ...
+
+    def walk(self, jaxpr: Jaxpr | ClosedJaxpr, states: Sequence[State]) -> list[State]:
+        """The states of a program's results, from those of its arguments."""
+        ...
+
+    def inside_loop(self) -> Prover:
+        """The same, within one more loop over the samples."""
+        ...
+
+    def of_values(self) -> Prover:
+        """The same, of values alone: derivative rules are not proven."""
+        ...
+
+
+def joined(batch: Prover, eqn: JaxprEqn, ones: Sequence[State], others: Sequence[State]) -> list[State]:
+    """The states of values each of which is either of two."""
+    return [_join(batch, eqn, one, other) for one, other in zip(ones, others, strict=True)]
+
+
+def _join(batch: Prover, eqn: JaxprEqn, one: State, other: State) -> State:
+    if one is None or one == other:
+        return other
+    if other is None or isinstance(one, Lost):
+        return one
+    if isinstance(other, Lost):
+        return other
+    return batch.lost(eqn, f"holds the batch now on {one}, now on {other}", certain=False)

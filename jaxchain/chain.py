@@ -7,7 +7,6 @@ the rest of jaxchain.
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any, Self, overload
 
 import jax
 
+from jaxchain.errors import unknown
 from jaxchain.show.table import Table, Tabular, si
 from jaxchain.sides import MergedSides, ParameterSides, Sides
 from jaxchain.stage import INPUT, MergedStage, Side, Stage, State
@@ -143,9 +143,7 @@ class Chain(Tabular, Sequence[Stage]):
         if begun:
             msg = f"{len(begun)} stages have names that begin with {name!r}: {', '.join(begun[:5])}. Say which."
             raise KeyError(msg)
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or list(names[:5])
-        msg = f"No stage is named {name!r}. Nearest: {', '.join(near)}."
-        raise KeyError(msg)
+        raise KeyError(unknown("stage", name, names))
 
     def merge(self, first: int | str, last: int | str, name: str | None = None) -> Chain:
         """The same chain with the stages from ``first`` to ``last``, both included, made one.

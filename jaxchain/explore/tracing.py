@@ -21,6 +21,7 @@ from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.coordinates import check_like, is_float0, is_inexact
 from jaxchain.discovery.find import UNROLL_LIMIT, check_function, trace_program
+from jaxchain.errors import unknown
 from jaxchain.explore.evaluate import check_numbers, constant_direction, evaluate
 from jaxchain.explore.nest import TraceRow, rows_of
 from jaxchain.explore.terminal import trace_text
@@ -66,13 +67,12 @@ class Trace:
         Raises
         ------
         KeyError
-            If there is none.
+            If there is none; suggests the nearest names.
         """
         for row in self.rows:
             if name == row.name or name in row.name.split(", "):
                 return row
-        msg = f"No row is named {name!r}. There are {', '.join(row.name for row in self.rows[:8])} and so on."
-        raise KeyError(msg)
+        raise KeyError(unknown("row", name, [row.name for row in self.rows]))
 
     def unfold(self, name: str | None = None) -> Trace:
         """The same trace with the calls and modules of this name, or a part of it, shown open; ``None``: all of them.

@@ -20,6 +20,7 @@ from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.discovery import discover
 from jaxchain.discovery.find import find
+from jaxchain.errors import unknown
 from jaxchain.explore.programs import make_rows
 from jaxchain.explore.rows import StageLines, TransformRow
 from jaxchain.show.html import render
@@ -39,12 +40,17 @@ class Transforms:
     chain: Chain = field(repr=False)
 
     def __getitem__(self, name: str) -> TransformRow:
-        """The row of one transform."""
+        """The row of one transform.
+
+        Raises
+        ------
+        KeyError
+            If there is none; suggests the nearest names.
+        """
         for row in self.rows:
             if row.name == name:
                 return row
-        msg = f"No transform is named {name!r}. Known: {', '.join(row.name for row in self.rows)}."
-        raise KeyError(msg)
+        raise KeyError(unknown("transform", name, [row.name for row in self.rows]))
 
     def stage(self, name: str) -> StageLines:
         """What every transform makes of one stage.

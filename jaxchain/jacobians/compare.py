@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxchain.cost.measure import Measured, measure
 from jaxchain.discovery.find import find
-from jaxchain.errors import REFUSALS, first_line
+from jaxchain.errors import REFUSALS, first_line, unknown
 from jaxchain.jacobians.modes import Mode, jacobian
 from jaxchain.jacobians.planner import make_plan
 from jaxchain.show.table import Table, Tabular, si
@@ -60,8 +60,17 @@ class Comparison(Tabular):
     notes: tuple[str, ...] = ()
 
     def __getitem__(self, mode: str) -> ModeRow:
-        """The row of one mode."""
-        return next(row for row in self.rows if row.mode == mode)
+        """The row of one mode.
+
+        Raises
+        ------
+        KeyError
+            If there is none; suggests the nearest names.
+        """
+        for row in self.rows:
+            if row.mode == mode:
+                return row
+        raise KeyError(unknown("mode", mode, [row.mode for row in self.rows]))
 
     def _table(self) -> Table:
         header = ("mode", "work", "predicted", "temporaries", "compile", "run", "max error")

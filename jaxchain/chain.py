@@ -17,12 +17,12 @@ import jax
 from jaxchain.errors import unknown
 from jaxchain.show.table import Table, Tabular, si
 from jaxchain.sides import MergedSides, ParameterSides, Sides
-from jaxchain.stage import INPUT, MergedStage, Side, Stage, State
+from jaxchain.stage import INPUT, MergedStage, Side, Stage, StageRow, State
 
 __all__ = ["Chain"]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class Chain(Tabular, Sequence[Stage]):
     """An immutable sequence of stages and the function h = f_q ∘ … ∘ f_1 that they compose to.
 
@@ -183,12 +183,15 @@ class Chain(Tabular, Sequence[Stage]):
         stages = (*self.stages[:start], merged, *self.stages[stop + 1 :])
         return Chain(stages, sides=MergedSides(self.sides, groups), argnum=self.argnum)
 
-    def __repr__(self) -> str:
-        names = self.names if len(self) <= 12 else (*self.names[:6], "…", *self.names[-5:])
-        return f"Chain({' → '.join(names)})"
+    @property
+    def rows(self) -> tuple[StageRow, ...]:
+        """What is known of each stage."""
+        return tuple(stage.row for stage in self.stages)
+
+    def _brief(self) -> str:
+        return " → ".join(self.names if len(self) <= 12 else (*self.names[:6], "…", *self.names[-5:]))
 
     def _table(self) -> Table:
-        rows = [stage.row for stage in self.stages]
         header = ("stage", "input", "output", "parameters", "work", "equations")
         text = [
             (
@@ -199,11 +202,11 @@ class Chain(Tabular, Sequence[Stage]):
                 "" if r.flops is None else si(r.flops, "FLOP"),
                 str(r.equations or ""),
             )
-            for r in rows
+            for r in self.rows
         ]
         known = [k for k, _ in enumerate(header) if any(row[k] for row in text)]
         whole: dict[str, list[str]] = {}
-        for r in rows:
+        for r in self.rows:
             whole.setdefault(r.why, []).append(r.name)
         notes = [f"{_several(names)}: {why}." for why, names in whole.items() if why]
         return Table(

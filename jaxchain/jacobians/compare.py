@@ -72,6 +72,9 @@ class Comparison(Tabular):
                 return row
         raise KeyError(unknown("mode", mode, [row.mode for row in self.rows]))
 
+    def _brief(self) -> str:
+        return ", ".join(row.mode for row in self.rows)
+
     def _table(self) -> Table:
         header = ("mode", "work", "predicted", "temporaries", "compile", "run", "max error")
         rows = [

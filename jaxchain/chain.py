@@ -7,7 +7,6 @@ the rest of jaxchain.
 
 from __future__ import annotations
 
-import difflib
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,15 +15,16 @@ from typing import Any, Self, overload
 
 import jax
 
+from jaxchain.errors import unknown
 from jaxchain.show.table import Table, Tabular, si
 from jaxchain.sides import MergedSides, ParameterSides, Sides
-from jaxchain.stage import INPUT, MergedStage, Side, Stage, State
+from jaxchain.stage import INPUT, MergedStage, Side, Stage, StageRow, State
 
 __all__ = ["Chain"]
 
 
 @jax.tree_util.register_static  # so that a chain can be passed through jit, vmap and grad
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class Chain(Tabular, Sequence[Stage]):
     """An immutable sequence of stages and the function h = f_q ∘ … ∘ f_1 that they compose to.
 
@@ -145,9 +145,7 @@ class Chain(Tabular, Sequence[Stage]):
         if begun:
             msg = f"{len(begun)} stages have names that begin with {name!r}: {', '.join(begun[:5])}. Say which."
             raise KeyError(msg)
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or list(names[:5])
-        msg = f"No stage is named {name!r}. Nearest: {', '.join(near)}."
-        raise KeyError(msg)
+        raise KeyError(unknown("stage", name, names))
 
     def merge(self, first: int | str, last: int | str, name: str | None = None) -> Chain:
         """The same chain with the stages from ``first`` to ``last``, both included, made one.
@@ -187,12 +185,15 @@ class Chain(Tabular, Sequence[Stage]):
         stages = (*self.stages[:start], merged, *self.stages[stop + 1 :])
         return Chain(stages, sides=MergedSides(self.sides, groups), argnum=self.argnum)
 
-    def __repr__(self) -> str:
-        names = self.names if len(self) <= 12 else (*self.names[:6], "…", *self.names[-5:])
-        return f"Chain({' → '.join(names)})"
+    @property
+    def rows(self) -> tuple[StageRow, ...]:
+        """What is known of each stage."""
+        return tuple(stage.row for stage in self.stages)
+
+    def _brief(self) -> str:
+        return " → ".join(self.names if len(self) <= 12 else (*self.names[:6], "…", *self.names[-5:]))
 
     def _table(self) -> Table:
-        rows = [stage.row for stage in self.stages]
         header = ("stage", "input", "output", "parameters", "work", "equations")
         text = [
             (
@@ -203,11 +204,11 @@ class Chain(Tabular, Sequence[Stage]):
                 "" if r.flops is None else si(r.flops, "FLOP"),
                 str(r.equations or ""),
             )
-            for r in rows
+            for r in self.rows
         ]
         known = [k for k, _ in enumerate(header) if any(row[k] for row in text)]
         whole: dict[str, list[str]] = {}
-        for r in rows:
+        for r in self.rows:
             whole.setdefault(r.why, []).append(r.name)
         notes = [f"{_several(names)}: {why}." for why, names in whole.items() if why]
         return Table(

@@ -4,10 +4,12 @@ Everything else that is wrong with an argument is a plain ``ValueError`` or ``Ty
 sentence says what was given, what was wanted, and the way out.
 """
 
+import difflib
 import inspect
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "TangentMismatchError",
     "first_line",
     "refusal",
+    "unknown",
     "warn",
 ]
 
@@ -74,6 +77,12 @@ HERE = f"{Path(__file__).parent}{os.sep}"
 def first_line(error: BaseException) -> str:
     """The first line of what an exception says, without its full stop; its type's name where it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+
+
+def unknown(kind: str, name: object, known: Sequence[str]) -> str:
+    """The sentence of a ``KeyError``: ``No stage is named 'sine'. Nearest: sin.``; the first names where none is near."""
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4) or list(known[:5])
+    return f"No {kind} is named {name!r}. Nearest: {', '.join(near)}."
 
 
 def warn(message: str, category: type[Warning]) -> None:

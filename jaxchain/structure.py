@@ -1,7 +1,7 @@
 """What a Jacobian is, in words and in numbers: computed from its entries, never guessed from names.
 
 A zero is an entry that is exactly zero: derivatives of stages that do not touch each other are.
-Builds on NumPy alone.
+Builds on NumPy.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxchain.show.table import Shown, Table
+
 __all__ = ["Structure"]
 
 SPARSE = 0.25
@@ -18,7 +20,7 @@ SPARSE = 0.25
 
 
 @dataclass(frozen=True)
-class Structure:
+class Structure(Shown):
     """What an (m, n) matrix is, and the numbers behind it; ``str()`` says it in one line.
 
     Attributes
@@ -109,6 +111,22 @@ class Structure:
         if self.kind != "not finite":
             parts.append(f"rank {self.rank}" + (" (full)" if self.rank == min(m, n) else f" of {min(m, n)}"))
         return " · ".join(parts)
+
+    def _brief(self) -> str:
+        return f"{self.shape[0]} × {self.shape[1]}, {self}"
+
+    def _table(self) -> Table:
+        told = (
+            ("shape", "{} × {}".format(*self.shape)),
+            ("non-zero entries", f"{self.nonzero_share:.2%}"),
+            ("bandwidth", "{} below, {} above the diagonal".format(*self.bandwidth)),
+            ("rank", str(self.rank)),
+            ("zero rows", str(self.zero_rows)),
+            ("zero columns", str(self.zero_columns)),
+            ("blocks", "{} × {}".format(*self.blocks) if self.blocks else "–"),
+            ("non-zero blocks", f"{self.block_nonzero_share:.2%}" if self.blocks else "–"),
+        )
+        return Table(str(self), ("", "number"), told)
 
 
 def _words(dense: np.ndarray, in_shape: tuple[Any, ...], out_shape: tuple[Any, ...]) -> tuple[str, bool]:

@@ -25,8 +25,8 @@ from jaxchain.derivative import Linear, Pass, jvp, vjp
 from jaxchain.discovery import discover
 from jaxchain.show.html import array_html
 from jaxchain.show.shapes import describe
-from jaxchain.show.table import Table, Tabular
-from jaxchain.show.values import norm
+from jaxchain.show.table import Shown, Table
+from jaxchain.show.values import count, norm
 from jaxchain.stage import Side, State
 from jaxchain.structure import Structure
 
@@ -46,12 +46,15 @@ Args = tuple[Any, ...]
 
 @partial(jax.tree_util.register_dataclass, data_fields=["primals", "tangents"], meta_fields=["names"])
 @dataclass(frozen=True)
-class ForwardSweep(Tabular):
+class ForwardSweep(Shown):
     """States x_0 … x_q and their tangents ẋ_0 … ẋ_q, with their names. A pytree."""
 
     names: tuple[str, ...]
     primals: tuple[State, ...]
     tangents: tuple[State, ...]
+
+    def _brief(self) -> str:
+        return count(len(self.names), "state")
 
     def _table(self) -> Table:
         return _states("Forward sweep", self.names, primal=self.primals, tangent=self.tangents)
@@ -61,7 +64,7 @@ class ForwardSweep(Tabular):
     jax.tree_util.register_dataclass, data_fields=["primals", "cotangents", "arg_cotangents"], meta_fields=["names"]
 )
 @dataclass(frozen=True)
-class ReverseSweep(Tabular):
+class ReverseSweep(Shown):
     """States x_0 … x_q and their cotangents x̄_0 … x̄_q, with their names. A pytree.
 
     ``arg_cotangents`` is a tuple like ``args``: what `jax.vjp` of the whole chain returns.
@@ -71,6 +74,9 @@ class ReverseSweep(Tabular):
     primals: tuple[State, ...]
     cotangents: tuple[State, ...]
     arg_cotangents: tuple[Any, ...]
+
+    def _brief(self) -> str:
+        return count(len(self.names), "state")
 
     def _table(self) -> Table:
         return _states("Reverse sweep", self.names, primal=self.primals, cotangent=self.cotangents)
@@ -99,7 +105,7 @@ def state_norm(state: State) -> float:
 
 @partial(jax.tree_util.register_dataclass, data_fields=["matrix"], meta_fields=["name", "in_shape", "out_shape"])
 @dataclass(frozen=True)
-class LocalJacobian:
+class LocalJacobian(Shown):
     """J_k = ∂x_k/∂x_{k-1} of one stage, between flattened states. A pytree.
 
     Attributes
@@ -123,9 +129,18 @@ class LocalJacobian:
         """What the matrix is (see `Structure`). Needs values, so not under ``jit``."""
         return Structure.of(self.matrix, self.in_shape, self.out_shape)
 
+    def _brief(self) -> str:
+        return f"{self.name}, {' × '.join(map(str, jnp.shape(self.matrix)))}"
+
+    def __str__(self) -> str:
+        """Its structure too, but for a matrix that is traced or a batch of them."""
+        try:
+            return f"Jacobian of {self._brief()}: {self.structure}"
+        except (jax.errors.TracerArrayConversionError, ValueError):
+            return f"Jacobian of {self._brief()}"
+
     def _repr_html_(self) -> str:
-        m, n = self.matrix.shape
-        return array_html(self.matrix, f"Jacobian of {self.name}, {m} × {n}: {self.structure}")
+        return array_html(self.matrix, str(self))
 
 
 def start(

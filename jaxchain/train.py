@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,8 @@ import optax
 from jaxchain.batches import Chunk, Pick, source
 from jaxchain.errors import warn
 from jaxchain.show.shapes import describe
+from jaxchain.show.table import Shown, Table
+from jaxchain.show.values import count, scalar
 
 __all__ = ["Fit", "History", "StepInfo", "fit"]
 
@@ -38,7 +40,7 @@ CHUNK = 100
     meta_fields=[],
 )
 @dataclass(frozen=True)
-class StepInfo:
+class StepInfo(Shown):
     """What ``observe`` sees of a step, before its update is applied. A pytree.
 
     Attributes
@@ -60,9 +62,17 @@ class StepInfo:
     grads: Params
     updates: Params
 
+    def _brief(self) -> str:
+        return f"step {_number(self.step)}, loss {_number(self.loss)}"
+
+    def _table(self) -> Table:
+        trees = {name: jax.tree.leaves(getattr(self, name)) for name in ("params", "batch", "grads", "updates")}
+        rows = [(name, str(len(leaves)), f"{sum(map(jnp.size, leaves)):,}") for name, leaves in trees.items()]
+        return Table(f"Training, {self._brief()}", ("part", "arrays", "numbers"), rows)
+
 
 @dataclass(frozen=True)
-class History:
+class History(Shown):
     """What happened, as NumPy arrays.
 
     Attributes
@@ -80,9 +90,19 @@ class History:
     observed: Any
     observed_steps: np.ndarray
 
+    def _brief(self) -> str:
+        ends = " → ".join(f"{loss:.4g}" for loss in self.loss[[0, -1]]) if len(self.loss) else "–"
+        return f"{count(len(self.loss), 'step')}, loss {ends}"
+
+    def _table(self) -> Table:
+        ends = [f"{loss:.4g}" for loss in self.loss[[0, -1]]] if len(self.loss) else ["–", "–"]
+        seen = len(self.observed_steps) if self.observed is not None else 0
+        row = (str(len(self.loss)), *ends, str(seen))
+        return Table("Training", ("steps", "first loss", "last loss", "observed"), [row])
+
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Shown):
     """The outcome of `fit`: trained parameters, optimiser state, history.
 
     ``diverged_at`` is the first step whose loss was not finite; the parameters are then those of
@@ -93,6 +113,17 @@ class Fit:
     opt_state: optax.OptState
     history: History
     diverged_at: int | None = None
+
+    def _brief(self) -> str:
+        diverged = "" if self.diverged_at is None else f", diverged at step {self.diverged_at}"
+        return self.history._brief() + diverged  # pyright: ignore[reportPrivateUsage]
+
+    def _table(self) -> Table:
+        table = self.history._table()  # pyright: ignore[reportPrivateUsage]
+        if self.diverged_at is None:
+            return replace(table, notes=("It did not diverge.",))
+        note = f"It diverged: the loss is not finite at step {self.diverged_at}; the parameters are of the step before."
+        return replace(table, notes=(note,))
 
 
 def fit(
@@ -278,6 +309,14 @@ def _history(records: list[_Record], every: int, diverged_at: int | None) -> His
         lambda *leaves: np.concatenate(leaves)[: len(loss)][::every], *(r.observed for r in records)
     )
     return History(loss, observed, np.arange(0, len(loss), every))
+
+
+def _number(value: Any) -> str:
+    """A number; while it is traced, its type."""
+    try:
+        return scalar(value)
+    except (TypeError, ValueError):
+        return describe(value, short=True)
 
 
 def _check_scalar(loss: Loss, params: Params, batch: Batch) -> None:

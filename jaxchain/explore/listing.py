@@ -28,6 +28,7 @@ Line = tuple[str, int | None]
 EQUATION = re.compile(r" {4}[^\s\])}]")
 # Quoted names may hold braces of their own.
 METADATA = re.compile(r', metadata=\{(?:"(?:[^"\\]|\\.)*"|[^"}])*\}')
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
 OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 
 
@@ -52,10 +53,10 @@ def program_lines(jaxpr: Any, stages: Sequence[int | None]) -> tuple[Line, ...]:
         Should JAX lay out its text in a way that does not match the equations, no line has a
         stage: none is better than a wrong one.
     """
-    jaxpr = jaxpr.replace(eqns=[_with_indented_text(eqn) for eqn in jaxpr.eqns])
-    text = jaxpr.pretty_print(width=WIDTH)
+    jaxpr = jaxpr.replace(eqns=[_with_plain_text(eqn) for eqn in jaxpr.eqns])
+    text = jaxpr.pretty_print(width=WIDTH, use_color=False)
     if "\n" not in text:  # it fits one line; a little less room breaks it into one line an equation
-        text = jaxpr.pretty_print(width=len(text) - 1)
+        text = jaxpr.pretty_print(width=len(text) - 1, use_color=False)
     lines = text.splitlines()
     # Jaxprs that several equations share are printed first, each as "let name = { lambda …".
     start = next((k for k, line in enumerate(lines) if line.startswith("{ lambda")), len(lines))
@@ -70,17 +71,21 @@ def program_lines(jaxpr: Any, stages: Sequence[int | None]) -> tuple[Line, ...]:
     return tuple((line, owner.get(k)) for k, line in enumerate(lines))
 
 
-def _with_indented_text(eqn: Any) -> Any:
-    """An equation to be printed: JAX starts the further lines of a container's text at the margin.
+def _with_plain_text(eqn: Any) -> Any:
+    """An equation to be printed: the text of a container among its parameters without colours, and indented.
 
-    Plain tuples of jaxprs it lays out itself, and functions it asks for their names.
+    On a terminal and in a notebook JAX colours the jaxprs inside a container even where it is asked not to, and
+    starts the further lines at the margin. Plain tuples of jaxprs it lays out itself, functions it asks for their
+    names.
     """
-    long: dict[str, str] = {}
+    plain: dict[str, str] = {}
     for key, value in eqn.params.items():
         laid_out = type(value) is tuple and all(hasattr(member, "eqns") or hasattr(member, "jaxpr") for member in value)
-        if isinstance(value, (tuple, list, dict, np.ndarray)) and not laid_out and "\n" in (text := str(value)):
-            long[key] = text.replace("\n", "\n" + " " * 6)
-    return eqn.replace(params=eqn.params | long) if long else eqn
+        if isinstance(value, (tuple, list, dict, np.ndarray)) and not laid_out:
+            text = COLOUR.sub("", printed := str(value)).replace("\n", "\n" + " " * 6)
+            if text != printed:
+                plain[key] = text
+    return eqn.replace(params=eqn.params | plain) if plain else eqn
 
 
 def compiled_lines(text: str) -> tuple[tuple[Line, ...], int]:

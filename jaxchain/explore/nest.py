@@ -14,6 +14,8 @@ from jaxchain.explore.evaluate import Values
 from jaxchain.explore.formula import called, formula, literal
 from jaxchain.program.flat import Call, Equation, Program
 from jaxchain.program.primitives import is_inexact, is_var
+from jaxchain.show.table import Shown, Table
+from jaxchain.show.values import count, summary
 
 __all__ = ["TraceRow", "rows_of"]
 
@@ -26,7 +28,7 @@ MANY = 8
 
 
 @dataclass(frozen=True, eq=False)
-class TraceRow:
+class TraceRow(Shown):
     """One line of a trace.
 
     Attributes
@@ -66,6 +68,16 @@ class TraceRow:
             yield self
         for row in self.rows:
             yield from row.leaves
+
+    def _brief(self) -> str:
+        return self.formula
+
+    def _table(self) -> Table:
+        columns = ("primal", "tangent", "cotangent")
+        inside = sum(1 for _ in self.leaves)
+        notes = [self.source, f"{self.call}: {count(inside, 'row')} inside." if self.rows else ""]
+        cells = [(name, summary(getattr(self, name)) or "–") for name in columns]
+        return Table(self.formula, ("", "value"), cells, list(filter(None, notes)))
 
 
 @dataclass(frozen=True, eq=False)

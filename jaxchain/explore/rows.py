@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from jaxchain.explore.listing import Line
-from jaxchain.show.table import terminal_width
+from jaxchain.show.html import render
+from jaxchain.show.table import Shown, one_line, terminal_width
+from jaxchain.show.values import count
 
 __all__ = ["StageLines", "TransformRow"]
 
@@ -23,7 +25,7 @@ COLUMN = 36
 
 
 @dataclass(frozen=True, eq=False)
-class TransformRow:
+class TransformRow(Shown):
     """What one transform makes of the function. ``print`` it: the program, with stages in the margin.
 
     Attributes
@@ -58,14 +60,14 @@ class TransformRow:
 
     name: str
     title: str
-    lines: tuple[Line, ...] = field(default=(), repr=False)
+    lines: tuple[Line, ...] = ()
     equations: int = 0
     flops: float | None = None
     residual_bytes: int | None = None
     note: str = ""
-    jaxpr: Any = field(default=None, repr=False)
-    primal: Any = field(default=None, repr=False)
-    names: tuple[str, ...] = field(default=(), repr=False)
+    jaxpr: Any = None
+    primal: Any = None
+    names: tuple[str, ...] = ()
 
     @property
     def program(self) -> str:
@@ -75,7 +77,7 @@ class TransformRow:
     def __str__(self) -> str:
         width = terminal_width()
         head = textwrap.wrap(f"{self.name}: {self.note or self.title}", width)
-        labels = [_one_line(name) for name in self.names]
+        labels = [one_line(name, GUTTER) for name in self.names]
         gutter = max((len(labels[stage]) for _, stage in self.lines if stage is not None), default=0)
         body: list[str] = []
         before: int | None = None
@@ -87,9 +89,15 @@ class TransformRow:
                 label = ""
         return "\n".join([*head, *body])
 
+    def _brief(self) -> str:
+        return f"{self.name}, {count(self.equations, 'equation') if self.lines else 'which does not exist here'}"
+
+    def _repr_html_(self) -> str:
+        return render("text.html", text=self)
+
 
 @dataclass(frozen=True)
-class StageLines:
+class StageLines(Shown):
     """The lines of one stage in every program; ``print`` it: programs side by side, as many as fit."""
 
     name: str
@@ -100,7 +108,7 @@ class StageLines:
         width = terminal_width()
         abreast = max(min((width + 3) // (COLUMN + 3), len(self.programs)), 1)
         column = (width + 3) // abreast - 3
-        rows = [f"Stage {_one_line(self.name)}"]
+        rows = [f"Stage {one_line(self.name, GUTTER)}"]
         for start in range(0, len(self.programs), abreast):
             cells = [
                 [name, *(part for line in lines for part in _wrapped(line, column))]
@@ -113,6 +121,12 @@ class StageLines:
             ]
         return "\n".join(rows)
 
+    def _brief(self) -> str:
+        return f"{self.name}, {count(len(self.programs), 'program')}"
+
+    def _repr_html_(self) -> str:
+        return render("text.html", text=self)
+
 
 def _wrapped(line: str, width: int) -> list[str]:
     """A line of a program in parts that fit, the further ones indented a little more than the first."""
@@ -121,9 +135,3 @@ def _wrapped(line: str, width: int) -> list[str]:
     return textwrap.wrap(
         line.strip(), width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False
     ) or [""]
-
-
-def _one_line(name: str) -> str:
-    """A stage's name for a margin: one line, not too long."""
-    plain = "".join(character if character.isprintable() else " " for character in name)
-    return plain if len(plain) <= GUTTER else f"{plain[: GUTTER - 1]}…"

@@ -9,7 +9,8 @@ survey, JMLR 2018, tables 2 and 3; Griewank and Walther, Evaluating Derivatives,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,13 +22,16 @@ from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.coordinates import check_like, is_float0, is_inexact
 from jaxchain.discovery.find import UNROLL_LIMIT
+from jaxchain.errors import unknown
 from jaxchain.explore.evaluate import check_numbers, constant_direction, evaluate
 from jaxchain.explore.nest import TraceRow, rows_of
 from jaxchain.explore.terminal import trace_text
 from jaxchain.program.flatten import flatten
 from jaxchain.program.reading import check_function, trace_program
 from jaxchain.show.html import render
-from jaxchain.show.values import summary
+from jaxchain.show.shapes import describe
+from jaxchain.show.table import Tabular
+from jaxchain.show.values import count, norm, summary
 
 __all__ = ["Trace", "TraceRow", "trace"]
 
@@ -39,7 +43,7 @@ HINTS = ("all are in .rows", ".unfold() shows them all, .unfold(name) those of o
 
 
 @dataclass(frozen=True, eq=False)
-class Trace:
+class Trace(Tabular):
     """What `trace` found: a table in terminals, a tree that opens and closes in notebooks.
 
     Attributes
@@ -67,13 +71,12 @@ class Trace:
         Raises
         ------
         KeyError
-            If there is none.
+            If there is none; suggests the nearest names.
         """
         for row in self.rows:
             if name == row.name or name in row.name.split(", "):
                 return row
-        msg = f"No row is named {name!r}. There are {', '.join(row.name for row in self.rows[:8])} and so on."
-        raise KeyError(msg)
+        raise KeyError(unknown("row", name, [row.name for row in self.rows]))
 
     def unfold(self, name: str | None = None) -> Trace:
         """The same trace with the calls and modules of this name, or a part of it, shown open; ``None``: all of them.
@@ -106,6 +109,24 @@ class Trace:
     def __str__(self) -> str:
         return self.text(SHOWN)
 
+    def _brief(self) -> str:
+        return count(len(self.rows), "row")
+
+    def _records(self) -> Iterable[Mapping[str, Any]]:
+        within: list[str] = []
+        for row, depth in self.walk(everything=True):
+            within[depth:] = [row.call]
+            if not row.rows:
+                norms = ((f"{kind}_norm", _norm(getattr(row, kind))) for kind in ("primal", "tangent", "cotangent"))
+                shape = "" if row.primal is None else describe(row.primal, short=True)
+                told = {
+                    "name": row.name,
+                    "formula": row.formula,
+                    "source": row.source,
+                    "call": "/".join(within[:depth]),
+                }
+                yield {**told, "shape": shape, **dict(norms)}
+
     def text(self, most: int | None = SHOWN, *, hints: tuple[str, str] = HINTS) -> str:
         """What ``print`` shows: the first and last of ``most`` rows, or all of them (``None``).
 
@@ -122,6 +143,12 @@ class Trace:
         rows, left_out = _first(self.tree, 10 * SHOWN)
         notes = [*self.notes, f"{left_out} rows are left out here; {HINTS[0]}."] if left_out else self.notes
         return render("trace.html", rows=rows, opened=self.opened, notes=notes, summary=summary)
+
+
+def _norm(value: Any) -> float | None:
+    """Euclidean norm of all numbers in a row's value; ``None`` where there is none."""
+    numbers = [leaf for leaf in jax.tree.leaves(value) if jnp.issubdtype(jnp.result_type(leaf), jnp.number)]
+    return math.hypot(*map(norm, numbers)) if numbers else None
 
 
 def _first(tree: Sequence[TraceRow], most: int) -> tuple[list[TraceRow], int]:

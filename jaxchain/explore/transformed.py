@@ -10,8 +10,8 @@ transpose to gradients, POPL 2023, arXiv 2204.10923.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -20,10 +20,11 @@ from jaxchain.chain import Chain, looked_along
 from jaxchain.collector import uncollected
 from jaxchain.discovery import discover
 from jaxchain.discovery.find import find
+from jaxchain.errors import unknown
 from jaxchain.explore.programs import make_rows
 from jaxchain.explore.rows import StageLines, TransformRow
 from jaxchain.show.html import render
-from jaxchain.show.table import Table, si
+from jaxchain.show.table import Table, Tabular, si
 
 __all__ = ["StageLines", "TransformRow", "Transforms", "transforms"]
 
@@ -32,19 +33,24 @@ SHOWN = 400
 
 
 @dataclass(frozen=True, eq=False)
-class Transforms:
+class Transforms(Tabular):
     """What `transforms` found: ``.rows``, a table for terminals, and all programs side by side in notebooks."""
 
     rows: tuple[TransformRow, ...]
-    chain: Chain = field(repr=False)
+    chain: Chain
 
     def __getitem__(self, name: str) -> TransformRow:
-        """The row of one transform."""
+        """The row of one transform.
+
+        Raises
+        ------
+        KeyError
+            If there is none; suggests the nearest names.
+        """
         for row in self.rows:
             if row.name == name:
                 return row
-        msg = f"No transform is named {name!r}. Known: {', '.join(row.name for row in self.rows)}."
-        raise KeyError(msg)
+        raise KeyError(unknown("transform", name, [row.name for row in self.rows]))
 
     def stage(self, name: str) -> StageLines:
         """What every transform makes of one stage.
@@ -69,7 +75,14 @@ class Transforms:
             self.chain.names[number], tuple((title, tuple(text.splitlines())) for title, text in programs)
         )
 
-    def __str__(self) -> str:
+    def _brief(self) -> str:
+        return ", ".join(row.name for row in self.rows)
+
+    def _records(self) -> Iterable[Mapping[str, Any]]:
+        columns = ("name", "equations", "flops", "residual_bytes", "note")
+        return ({column: getattr(row, column) for column in columns} for row in self.rows)
+
+    def _table(self) -> Table:
         rows = [
             (
                 row.name,
@@ -80,9 +93,7 @@ class Transforms:
             for row in self.rows
         ]
         notes = [f"{row.name}: {row.note or row.title}" for row in self.rows]
-        return str(
-            Table("What each transform makes of it", ("transform", "equations", "work", "residuals"), rows, notes)
-        )
+        return Table("What each transform makes of it", ("transform", "equations", "work", "residuals"), rows, notes)
 
     def _repr_html_(self) -> str:
         shown = {stage for row in self.rows for _, stage in row.lines[:SHOWN] if stage is not None}

@@ -13,6 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxchain.show.table import Table, Tabular, si
+from jaxchain.show.values import count
+
 __all__ = ["Bracketing", "Costs", "Solution", "Step", "bracket", "solve"]
 
 Kind = Literal["accumulate tangent", "accumulate adjoint", "multiply", "eliminate tangent", "eliminate adjoint"]
@@ -43,13 +46,40 @@ class Step:
     stop: int
     cost: float
 
+    def __str__(self) -> str:
+        def matrix(start: int | None, stop: int | None) -> str:
+            return f"∂x{stop}/∂x{start}"
+
+        left, right = matrix(self.middle, self.stop), matrix(self.start, self.middle)
+        how = {
+            "accumulate tangent": ", by tangents",
+            "accumulate adjoint": ", by cotangents",
+            "multiply": f" = {left} · {right}",
+            "eliminate tangent": f": push the columns of {right} through to x{self.stop}",
+            "eliminate adjoint": f": pull the rows of {left} back to x{self.start}",
+        }
+        return matrix(self.start, self.stop) + how[self.kind]
+
 
 @dataclass(frozen=True)
-class Bracketing:
+class Bracketing(Tabular):
     """An optimal plan: total ``cost`` in multiply-adds, and ``steps`` in an order that can be run."""
 
     cost: float
     steps: tuple[Step, ...]
+
+    @property
+    def rows(self) -> tuple[Step, ...]:
+        """The steps."""
+        return self.steps
+
+    def _brief(self) -> str:
+        return f"{count(len(self.steps), 'step')}, {si(self.cost, '')} multiply-adds"
+
+    def _table(self) -> Table:
+        rows = [(str(step), si(step.cost, "")) for step in self.steps]
+        notes = [f"Together {si(self.cost, '')} multiply-adds."]
+        return Table("Bracketing", ("step", "multiply-adds"), rows, notes)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxchain.chain import differentiated
 from jaxchain.cost.measure import Measured, measure
 from jaxchain.derivative import ALL_AT_ONCE, Pass
 from jaxchain.discovery.find import Found, find
-from jaxchain.errors import REFUSALS, ModeError, first_line, refusal
+from jaxchain.errors import REFUSALS, ModeError, first_line, refusal, unknown
 from jaxchain.jacobians.blocks import require_real
 from jaxchain.jacobians.modes import compute, jacobian
 from jaxchain.jacobians.planner import Decision, Way, decide
@@ -61,8 +61,20 @@ class Comparison(Tabular):
     notes: tuple[str, ...] = ()
 
     def __getitem__(self, mode: str) -> ModeRow:
-        """The row of one mode."""
-        return next(row for row in self.rows if row.mode == mode)
+        """The row of one mode.
+
+        Raises
+        ------
+        KeyError
+            If there is none; suggests the nearest names.
+        """
+        for row in self.rows:
+            if row.mode == mode:
+                return row
+        raise KeyError(unknown("mode", mode, [row.mode for row in self.rows]))
+
+    def _brief(self) -> str:
+        return ", ".join(row.mode for row in self.rows)
 
     def _table(self) -> Table:
         header = ("mode", "work", "predicted", "temporaries", "compile", "run", "max error")

@@ -1,4 +1,4 @@
-"""Tables and numbers for people: one place that turns rows into terminal text and notebook HTML.
+"""Tables and numbers for people: one place that turns rows and results into terminal text and notebook HTML.
 
 Layout and wrapping in a terminal are rich's, HTML is Jinja2's; either is imported when first used.
 """
@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
-__all__ = ["Table", "Tabular", "si", "terminal_width"]
+__all__ = ["Shown", "Table", "Tabular", "one_line", "si", "terminal_width"]
+
+BRIEF = 100
+"""How many characters of a result its repr tells at most."""
 
 PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P"}
 
@@ -107,14 +110,64 @@ def _widest(columns: Sequence[Sequence[str]], parts: Callable[[str], list[str]])
     return [max((cell_len(part) for cell in column for part in parts(cell)), default=1) for column in columns]
 
 
-class Tabular:
-    """What shows itself as a table: ``str()`` in a terminal, rich display in a notebook."""
+def one_line(text: str, most: int) -> str:
+    """Text for a margin or a repr: one line, cut off where it is longer than this."""
+    plain = "".join(character if character.isprintable() else " " for character in text)
+    return plain if len(plain) <= most else f"{plain[: most - 1]}…"
+
+
+class Shown:
+    """A result that shows itself: ``str()`` in a terminal, a short line for ``repr()``, a table in a notebook.
+
+    A class says how by its ``_table``; by ``_brief``, what its repr says of it.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # @dataclass leaves a repr alone that the class itself has; the one that it would write holds every array.
+        cls.__repr__ = cls.__repr__
 
     def _table(self) -> Table:
         raise NotImplementedError
 
+    def _brief(self) -> str:
+        return self._table().title
+
     def __str__(self) -> str:
         return str(self._table())
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({one_line(self._brief(), BRIEF)})"
+
     def _repr_html_(self) -> str:
         return self._table()._repr_html_()  # pyright: ignore[reportPrivateUsage]
+
+
+class Tabular(Shown):
+    """A result that is ``.rows``, and so can be a data frame."""
+
+    rows: Any
+
+    def to_pandas(self) -> Any:
+        """The ``.rows`` as a ``pandas.DataFrame``, in order.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            import pandas as pd  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            msg = "A data frame is one of pandas, which is not installed: pip install pandas."
+            raise ImportError(msg) from error
+        return pd.DataFrame(list(self._records()))
+
+    def _records(self) -> Iterable[Mapping[str, Any]]:
+        """What a data frame holds of each row, by column; here, all of its fields."""
+        return (
+            row._asdict()
+            if hasattr(row, "_asdict")
+            else {field.name: getattr(row, field.name) for field in fields(row)}
+            for row in self.rows
+        )

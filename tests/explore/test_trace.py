@@ -469,10 +469,10 @@ def test_unfold_opens_all_or_those_of_one_name():
     assert "- " in str(found.unfold("dense_0"))
 
 
-def test_an_unknown_name_is_told_what_there_is():
+def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(KeyError, match=r"'conv_9' is folded\. Folded: dense_0, dense_1"):
         of("mlp").unfold("conv_9")
-    with pytest.raises(KeyError, match=r"No row is named 'v99'\. There are v-1, v0"):
+    with pytest.raises(KeyError, match=r"No row is named 'v99'\. Nearest: v"):
         of_baydin()["v99"]
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import html
+import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from functools import cache
 from typing import Any
@@ -167,9 +170,35 @@ def test_lines_are_all_of_the_program_as_jax_prints_it(case: Case):
     row = of(case.name)["fun"]
     assert [name for name, _ in equation_lines(row)] == [eqn.primitive.name for eqn in row.jaxpr.jaxpr.eqns]
     assert row.program == "\n".join(text for text, _ in row.lines)
-    printed = row.jaxpr.jaxpr.pretty_print(width=WIDTH)
+    printed = row.jaxpr.jaxpr.pretty_print(width=WIDTH, use_color=False)
     if "\n" in printed:  # one line would not be one line an equation
         assert row.program == printed
+
+
+ON_A_TERMINAL = """
+import sys
+import jax, jax.numpy as jnp
+import jaxchain as jc
+
+def solve(x):  # its jaxprs are in a container, which JAX colours whatever it is asked
+    return jax.lax.custom_linear_solve(lambda v: 2 * v, x, lambda _, b: b / 2, lambda _, b: b / 2)
+
+if "\\x1b" not in str(jax.make_jaxpr(jnp.sin)(1.0)):
+    sys.exit("JAX does not colour what it prints here")
+found = jc.transforms(jc.Chain([jc.Stage("sin", jnp.sin), jc.Stage("solve", solve)]), jnp.ones(2))
+for row in found.rows:
+    if "\\x1b" in row.program or not {0, 1} <= {stage for _, stage in row.lines}:
+        sys.exit(f"{row.name}: {row.lines}")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_on_a_terminal_lines_have_no_colours_and_keep_their_stages():
+    ours, theirs = os.openpty()
+    with os.fdopen(ours), os.fdopen(theirs, "w") as terminal:
+        command = [sys.executable, "-c", ON_A_TERMINAL]
+        done = subprocess.run(command, stdout=terminal, stderr=subprocess.PIPE, text=True)
+    assert not done.returncode, done.stderr
 
 
 def test_further_lines_of_an_equation_have_its_stage():
@@ -361,9 +390,9 @@ def test_what_discover_refuses_is_refused_in_its_words(mlp: Case):
         transforms(mlp.chain, mlp.args[0], jnp.ones(9))
 
 
-def test_unknown_names_are_answered_with_the_known_ones():
-    with pytest.raises(KeyError, match="Known: fun, jvp, linearize"):
-        of("mlp")["hessian"]
+def test_unknown_names_are_answered_with_the_nearest():
+    with pytest.raises(KeyError, match=r"No transform is named 'linearise'\. Nearest: linearize"):
+        of("mlp")["linearise"]
     with pytest.raises(KeyError, match="Nearest: dense_0"):
         of("mlp").stage("dence_0")
 

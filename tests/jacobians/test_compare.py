@@ -150,6 +150,11 @@ def test_a_notebook_shows_the_same_table(wide):
     assert "<script" not in html
 
 
+def test_an_unknown_mode_is_answered_with_the_nearest(wide):
+    with pytest.raises(KeyError, match=r"No mode is named 'foreward'\. Nearest: forward"):
+        wide["foreward"]
+
+
 def test_an_argument_other_than_the_last_can_be_chosen():
     fun = lambda x, y: jnp.outer(x, y)  # noqa: E731
     found = jc.compare_modes(fun, jnp.ones(2), jnp.ones(5), argnum=0, repeats=1)

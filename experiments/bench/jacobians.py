@@ -134,7 +134,7 @@ def compiling(seed: int, quick: bool) -> Iterable[Row]:
         case = of_net(*nets[name], seed)
         racing = {key: jac for key, jac in transforms(case).items() if key != "jacfwd"}
         seconds = compile_seconds(racing, *case[1], repeats=1 if quick else 3)
-        yield Row(f"{name}: compile / jacrev's", seconds["auto"], seconds["jacrev"], "s", at_most=1.3)
+        yield Row(f"{name}: compile / jacrev's", seconds["auto"], seconds["jacrev"], "s", at_most=1.15)
 
 
 def numerics(seed: int, quick: bool) -> Iterable[Row]:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import matplotlib as mpl
 import pytest
 
@@ -184,6 +185,19 @@ def test_a_missed_target_is_reported_as_missed(monkeypatch):
     assert fewer.holds
     assert fewer.cells() == ("cheap", "2 FLOP", "30 FLOP", "15.0× less", "≥ 15× less", "yes")
     assert not core.less("not so cheap", 2.0, 29.0, "FLOP", 15).holds
+
+
+def test_the_physics_step_is_a_step_of_time_in_two_thousand_equations(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(EXPERIMENTS), *sys.path])
+    step, (x,) = importlib.import_module("bench.models").physics(0)
+    assert len(jax.make_jaxpr(step)(x).eqns) == pytest.approx(2000, rel=0.1)
+    moved = jax.jit(lambda x: jax.lax.fori_loop(0, 2000, lambda _, x: step(x), x))(x)
+    assert moved.shape == x.shape == (39,)
+    bodies = moved.reshape(3, 13)
+    norms = jnp.linalg.norm(bodies[:, 3:7], axis=1)
+    assert jnp.allclose(norms, 1, atol=1e-5)  # still rotations
+    assert jnp.abs(bodies[:, 2] - 0.1).max() < 0.2  # the ground holds them
+    assert jnp.abs(bodies[:, 7:10]).max() < 0.5  # and friction and damping bring them to rest
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ Question   Do the speed claims hold? Training and sweeping against JAX and optax
            against its own size, whole Jacobians against jax.jacfwd, jax.jacrev and other libraries,
            the report page against the clock.
 Command    python experiments/benchmarks.py                       (everything, some minutes)
+           python experiments/benchmarks.py --write               (and into experiments/README.md)
            python experiments/benchmarks.py --only zoo jacobians  (some functions or modules of bench/)
 Expect     A row a figure: ours, the peer's, their ratio, the target, and whether it holds. Where we
            lose, the row says so. Another benchmark is one more function in a module of bench/.
@@ -11,15 +12,14 @@ Expect     A row a figure: ours, the peer's, their ratio, the target, and whethe
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import jax
 import tyro
 from bench import basics, discovery, jacobians, pages, peers
-from bench.core import Row, quantity
+from bench.core import Row
+from bench.markdown import HEADER, here, page
 from common import RESULTS, conclude, heading
 
 from jaxchain.show.table import Table
@@ -33,7 +33,12 @@ BENCHMARKS: tuple[Callable[[int, bool], Iterable[Row]], ...] = (
 )
 
 
-def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, only: tuple[str, ...] = ()) -> None:
+PAGE = Path(__file__).parent / "README.md"
+
+
+def main(
+    seed: int = 0, quick: bool = False, out: Path = RESULTS, only: tuple[str, ...] = (), write: bool = False
+) -> None:
     """Measure every figure against its peer.
 
     Parameters
@@ -46,34 +51,38 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, only: tuple[st
         Folder for the numbers.
     only
         Names of benchmarks, or of the modules they are in; default: all of them.
+    write
+        Write the table into experiments/README.md, too: all benchmarks, measured in full.
     """
+    if write and (quick or only):
+        msg = "--write is for the whole table, measured in full: leave out --quick and --only, or leave out --write."
+        raise SystemExit(msg)
     rows: list[Row] = []
     for benchmark in chosen(only):
         start = time.perf_counter()
         print(f"· {benchmark.__name__}: {(benchmark.__doc__ or '').splitlines()[0]}", flush=True)
         rows += benchmark(seed, quick)
         print(f"  {time.perf_counter() - start:.0f} s", flush=True)
-    device = jax.devices()[0]
-    place = {
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "device": f"{device.platform}: {device.device_kind}",
-    }
-    heading(f"Against the peer, on {place['device']}, JAX {place['jax']}, Python {place['python']}")
-    print(Table("", ("figure", "ours", "peer", "ratio", "target", "holds"), [row.cells() for row in rows]))
+    place = here()
+    heading(f"Against the peer, on {place}")
+    print(Table("", HEADER, [row.cells() for row in rows]))
     lost = [row.name for row in rows if not row.holds]
     findings = [
         f"{len(rows) - len(lost)} of {len(rows)} targets hold." + (f" Missed: {'; '.join(lost)}." if lost else ""),
-        *(f"{row.name}: {quantity(row.judged, '' if row.peer else row.unit)}, target {row.target}." for row in rows),
+        *(row.verdict() for row in rows),
     ]
     fields = ("name", "ours", "peer", "unit", "judged", "target", "holds")
     numbers = {
         "seed": seed,
         "quick": quick,
-        **place,
+        "device": place.device,
+        "versions": place.versions,
         "rows": [{field: getattr(row, field) for field in fields} for row in rows],
     }
     conclude(out / "benchmarks.json", numbers, findings, [])
+    if write:
+        PAGE.write_text(page(rows, place), encoding="utf-8")
+        print(f"\nWrote {PAGE}")
 
 
 def chosen(only: tuple[str, ...]) -> list[Callable[[int, bool], Iterable[Row]]]:

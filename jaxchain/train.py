@@ -6,9 +6,9 @@ host (shuffling, checking, progress) happens between chunks. Builds on `batches`
 
 from __future__ import annotations
 
+import operator
 from collections import deque
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,9 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import keystr, tree_leaves_with_path
 
 from jaxchain.batches import Chunk, Pick, source
+from jaxchain.coordinates import is_inexact
 from jaxchain.errors import warn
+from jaxchain.show.progress import progress_bar
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import Shown, Table
 from jaxchain.show.values import count, scalar
@@ -52,7 +55,8 @@ class StepInfo(Shown):
     loss
         The loss, a scalar.
     grads, updates
-        Gradients, and what the optimiser makes of them; both like ``params``.
+        Gradients, and what the optimiser makes of them; both like ``params``. Of a complex parameter
+        w = a + ib the gradient is ∂loss/∂a + i ∂loss/∂b, which points uphill: JAX's, conjugated.
     """
 
     step: jax.Array
@@ -146,7 +150,8 @@ def fit(
     loss
         ``loss(params, batch) -> scalar``, pure.
     params
-        Where to start; a pytree of floating-point arrays.
+        Where to start; a pytree of floating-point arrays, real or complex. Complex ones descend as
+        their real and imaginary parts would: optimisers are given conjugates of JAX's gradients.
     data
         A pytree of arrays whose leading axis is the samples, or an iterable of batches. An
         iterable that can be iterated again is, until ``steps`` are done.
@@ -177,29 +182,42 @@ def fit(
         ``steps``, ``batch_size`` or ``observe_every`` is out of range; if the loss is not finite
         at the very first step.
     TypeError
-        If the loss is not a real scalar, ``key`` is missing, or a parameter is not floating point.
+        If the loss is not a real scalar, ``key`` is missing, a parameter is not floating point (names
+        the leaf), or ``steps``, ``batch_size`` or ``observe_every`` is no integer.
 
     Warns
     -----
     RuntimeWarning
         If the loss stops being finite, with the step; the last good parameters are returned. If
         an iterable of batches ends early.
+
+    Examples
+    --------
+    A line through three points, y = 2x:
+
+    >>> import jax.numpy as jnp, optax
+    >>> import jaxchain as jc
+    >>> data = (jnp.array([1.0, 2.0, 3.0]), jnp.array([2.0, 4.0, 6.0]))
+    >>> def loss(slope, batch):
+    ...     x, y = batch
+    ...     return jnp.mean((slope * x - y) ** 2)
+    >>> found = jc.train.fit(loss, jnp.array(0.0), data, optax.sgd(0.1), steps=20, progress=False)
+    >>> print(f"{found.params:.4f}", found.history.loss.shape)
+    2.0000 (20,)
     """
-    for name, value in (("steps", steps), ("observe_every", observe_every)):
-        if not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            msg = f"{name} must be at least 1, but {value!r} was given."
-            raise ValueError(msg)
+    steps, observe_every = _at_least_one("steps", steps), _at_least_one("observe_every", observe_every)
+    batch_size = None if batch_size is None else _whole("batch_size", batch_size)
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         msg = f"optimizer must be an optax optimiser, such as optax.adam(1e-3), but {optimizer!r} was given."
         raise TypeError(msg)
     pick, chunks = source(data, batch_size, key, steps=steps, chunk=CHUNK)
     run = partial(_run, loss=loss, optimizer=optimizer, observe=observe, observe_every=observe_every, pick=pick)
-    params = jax.tree.map(jnp.asarray, params)
+    params = _floating(params)
     here = _Point(0, params, optimizer.init(params))
     recent: deque[tuple[_Point, Chunk]] = deque(maxlen=2)
     records: list[_Record] = []
     diverged_at = None
-    with _progress_bar(steps, shown=progress) as advance:
+    with progress_bar(steps, shown=progress) as advance:
         for chunk in chunks:
             if not records:
                 _check_scalar(loss, params, pick(chunk.fixed, jax.tree.map(lambda x: x[0], chunk.each)))
@@ -245,6 +263,7 @@ def update(
 ) -> tuple[Params, optax.OptState, jax.Array, Params, Params]:
     """One step: new parameters and optimiser state, and the loss, gradients and updates behind them."""
     value, grads = jax.value_and_grad(loss)(params, batch)
+    grads = jax.tree.map(jnp.conj, grads)  # of real ones themselves; JAX's of complex ones point uphill mirrored
     updates, opt_state = optimizer.update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state, value, grads, updates
 
@@ -319,28 +338,41 @@ def _number(value: Any) -> str:
         return describe(value, short=True)
 
 
+def _whole(name: str, value: Any) -> int:
+    """``value`` as a Python integer; NumPy's and JAX's integers are some, booleans are none."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        msg = f"{name} is a number of steps or samples, so an integer such as 100, but {value!r} was given."
+        raise TypeError(msg) from None
+
+
+def _at_least_one(name: str, value: Any) -> int:
+    count = _whole(name, value)
+    if count < 1:
+        msg = f"{name} must be at least 1, but {count} was given."
+        raise ValueError(msg)
+    return count
+
+
+def _floating(params: Params) -> Params:
+    """The parameters as arrays, once all of them have derivatives."""
+    params = jax.tree.map(jnp.asarray, params)
+    for path, leaf in tree_leaves_with_path(params):
+        if not is_inexact(leaf):
+            msg = (
+                f"params{f' at {keystr(path)}' if path else ''} is {describe(leaf)}, but a parameter is floating point, real or complex: "
+                "nothing else has a gradient. Give it a float dtype, or let the loss close over what is not trained."
+            )
+            raise TypeError(msg)
+    return params
+
+
 def _check_scalar(loss: Loss, params: Params, batch: Batch) -> None:
     value = jax.eval_shape(loss, params, batch)
     if not hasattr(value, "shape") or value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
         advice = " Take its mean over the batch." if hasattr(value, "shape") and value.shape else ""
         msg = f"The loss must return one real number, but loss(params, batch) returns {describe(value)}.{advice}"
         raise TypeError(msg)
-
-
-@contextmanager
-def _progress_bar(steps: int, *, shown: bool) -> Generator[Callable[[int, float], None]]:
-    if not shown:
-        yield lambda _done, _loss: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]:.4g}"),
-    )
-    with Progress(*columns) as bar:
-        task = bar.add_task("training", total=steps, loss=float("nan"))
-        yield lambda done, loss: bar.update(task, advance=done, loss=loss)

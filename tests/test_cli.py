@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -594,12 +595,27 @@ def test_a_reader_that_has_gone_is_no_failure(folder, words):
     assert (process.returncode, err) == (141, b"")
 
 
+@pytest.fixture
+def interrupts_heard():
+    """Where a shell's background job runs the tests, interrupts are ignored, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts_heard")
 def test_an_interrupt_ends_quietly(folder):
     process = start("show", "slow:f", cwd=folder)
-    assert process.stderr.readline() == b"started\n"
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, b"", b"")
+    try:
+        begun, _, _ = select.select([process.stderr], [], [], 60)
+        assert begun, "the command has not begun after a minute"
+        assert process.stderr.readline() == b"started\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out, err) == (130, b"", b"")
+    finally:
+        process.kill()  # does nothing where it has ended
+        process.communicate()
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,15 @@
 
 import importlib
 import json
+import os
+import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import matplotlib as mpl
 import pytest
 
@@ -180,6 +185,99 @@ def test_a_missed_target_is_reported_as_missed(monkeypatch):
     assert fewer.holds
     assert fewer.cells() == ("cheap", "2 FLOP", "30 FLOP", "15.0× less", "≥ 15× less", "yes")
     assert not core.less("not so cheap", 2.0, 29.0, "FLOP", 15).holds
+
+
+def test_the_physics_step_is_a_step_of_time_in_two_thousand_equations(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(EXPERIMENTS), *sys.path])
+    step, (x,) = importlib.import_module("bench.models").physics(0)
+    assert len(jax.make_jaxpr(step)(x).eqns) == pytest.approx(2000, rel=0.1)
+    moved = jax.jit(lambda x: jax.lax.fori_loop(0, 2000, lambda _, x: step(x), x))(x)
+    assert moved.shape == x.shape == (39,)
+    bodies = moved.reshape(3, 13)
+    norms = jnp.linalg.norm(bodies[:, 3:7], axis=1)
+    assert jnp.allclose(norms, 1, atol=1e-5)  # still rotations
+    assert jnp.abs(bodies[:, 2] - 0.1).max() < 0.2  # the ground holds them
+    assert jnp.abs(bodies[:, 7:10]).max() < 0.5  # and friction and damping bring them to rest
+
+
+@pytest.fixture
+def benchmarks(monkeypatch, tmp_path):
+    """The script, with three figures that cost nothing, and its page in ``tmp_path``."""
+    monkeypatch.setattr(sys, "path", [str(EXPERIMENTS), *sys.path])
+    script, core = importlib.import_module("benchmarks"), importlib.import_module("bench.core")
+
+    def figures(seed, quick):
+        """Three figures."""
+        yield core.Row("slow", 2.0, 1.0, "s", at_most=1.15)
+        yield core.less("cheap", 2.0, 30.0, "FLOP", 15)
+        yield core.Row("exact", 0.975, None, "%", at_least=0.98)
+
+    monkeypatch.setattr(script, "BENCHMARKS", (figures,))
+    monkeypatch.setattr(script, "PAGE", tmp_path / "README.md")
+    yield script
+    sys.modules.pop("benchmarks")
+
+
+def test_the_written_page_holds_every_row_and_lists_those_that_miss(benchmarks, tmp_path):
+    benchmarks.main(out=tmp_path, write=True)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "python experiments/benchmarks.py --write" in text
+    assert "1 of 3 targets hold" in text
+    assert (
+        text.partition("| figure")[2]
+        == """ | ours | peer | ratio | target | holds |
+| --- | ---: | ---: | ---: | ---: | --- |
+| slow | 2 s | 1 s | 2.000 | ≤ 1.15 | **no** |
+| cheap | 2 FLOP | 30 FLOP | 15.0× less | ≥ 15× less | yes |
+| exact | 97.5% | – | – | ≥ 98.0% | **no** |
+
+## Where we lose
+
+- slow: 2, target ≤ 1.15.
+- exact: 97.5%, target ≥ 98.0%.
+"""
+    )
+
+
+def test_a_page_says_where_it_was_measured_and_not_when(benchmarks, tmp_path):
+    benchmarks.main(out=tmp_path, write=True)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert f"JAX {jax.__version__}, Python {platform.python_version()}" in text
+    assert not re.search(r"20\d\d", text.replace(jax.__version__, ""))
+    if jax.devices()[0].platform == "cpu":
+        assert f"{os.cpu_count()} cores" in text
+
+
+def test_a_page_without_a_loss_says_so(benchmarks):
+    markdown, core = (importlib.import_module(f"bench.{name}") for name in ("markdown", "core"))
+    text = markdown.page([core.Row("fast", 1.0, 2.0, "s", at_most=1)], markdown.Place("a chip", {"JAX": "1"}))
+    assert "On a chip, with JAX 1: 1 of 1 targets hold." in text
+    assert text.endswith("## Where we lose\n\nNowhere: every target holds.\n")
+
+
+@pytest.mark.parametrize("part", [{"quick": True}, {"only": ("zoo",)}], ids=str)
+def test_a_part_of_the_table_is_not_written_as_the_whole(benchmarks, tmp_path, part):
+    with pytest.raises(SystemExit, match="--write is for the whole table"):
+        benchmarks.main(out=tmp_path, write=True, **part)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("lines", "model"), [("processor : 0\nmodel name\t: Best 9 @ 3 GHz\nmodel name\t: b", "Best 9 @ 3 GHz"), ("", None)]
+)
+def test_a_processor_is_named_by_its_model_where_the_system_knows_it(benchmarks, tmp_path, lines, model):
+    (tmp_path / "cpuinfo").write_text(lines)
+    processor = importlib.import_module("bench.markdown").processor
+    elsewhere = platform.processor() or platform.machine()
+    assert processor(tmp_path / "cpuinfo") == (model or elsewhere)
+    assert processor(tmp_path / "none") == elsewhere
+
+
+def test_the_readmes_figures_are_those_of_the_page():
+    page, readme = ((folder / "README.md").read_text(encoding="utf-8") for folder in (EXPERIMENTS, EXPERIMENTS.parent))
+    rows = [line for line in readme.splitlines() if line.endswith(("| yes |", "| **no** |"))]
+    assert len(rows) >= 10
+    assert set(rows) <= set(page.splitlines())
 
 
 def test_benchmarks_are_chosen_by_name_or_module(monkeypatch):

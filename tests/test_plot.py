@@ -439,3 +439,28 @@ def test_lines_of_any_range_can_be_drawn(values, tmp_path):
 def test_refusals_name_the_argument(draw, sentence):
     with pytest.raises(ValueError, match=sentence):
         draw()
+
+
+Z = np.array([[1.0 + 2.0j, 0.0]], np.complex64)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray, np.ndarray.tolist], ids=["numpy", "jax", "list"])
+@pytest.mark.parametrize(
+    ("draw", "name"),
+    [
+        (plot.matrix, "matrix"),
+        (lambda z: plot.chain([LocalJacobian("a", z, (2,), (1,))]), "the Jacobian of 'a'"),
+        (lambda z: plot.singular_values([LocalJacobian("a", z, (2,), (1,))]), "the Jacobian of 'a'"),
+        (lambda z: plot.gradient_norms([0, 1], {"a": z[0]}), r"norms\['a'\]"),
+        (lambda z: plot.cost_curves([1, 2], z[0], [1.0, 1.0]), "forward"),
+    ],
+    ids=["matrix", "chain", "singular_values", "gradient_norms", "cost_curves"],
+)
+def test_no_imaginary_part_is_dropped_in_silence(draw, name, kind):
+    with pytest.raises(ValueError, match=rf"{name} is complex(64|128), .*\.real.*\.imag.*abs\(\)"):
+        draw(kind(Z))
+
+
+@pytest.mark.parametrize("part", [np.real, np.imag, np.abs])
+def test_every_part_that_is_offered_instead_can_be_drawn(part):
+    np.testing.assert_array_equal(plot.matrix(part(Z)).images[0].get_array(), part(Z))

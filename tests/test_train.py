@@ -1,5 +1,6 @@
 """`train.fit` against plain Python loops: same parameters, same history, same work; and what it refuses."""
 
+import doctest
 import re
 import warnings
 
@@ -14,6 +15,7 @@ import jaxchain as jc
 from jaxchain import nets, train
 from jaxchain.batches import source
 from jaxchain.cost.measure import flops
+from jaxchain.show.progress import progress_bar
 
 X = np.asarray(draw(jnp.zeros((10, 3)), 1))
 DATA = {"x": X, "y": np.asarray(draw(jnp.zeros(10), 2))}
@@ -120,6 +122,12 @@ def test_a_generator_that_ends_early_warns_and_keeps_what_it_gave(length):
     assert found.history.loss.shape == (length,) == np.shape(losses)
 
 
+def test_the_documented_example_prints_what_it_says():
+    for example in doctest.DocTestFinder().find(train.fit, "fit", globs={}):
+        assert example.examples
+        assert doctest.DocTestRunner().run(example).failed == 0
+
+
 def test_training_does_not_change_what_it_was_given():
     before = jax.tree.map(np.array, (START, DATA))
     fit()
@@ -162,6 +170,42 @@ def test_nets_train_on_digits_to_97_percent_of_a_held_out_fifth():
     )
     guesses = jax.vmap(net, (None, 0))(found.params, images[split:]).argmax(axis=1)
     assert (np.asarray(guesses) == labels[split:]).mean() >= 0.97
+
+
+# -------------------------------------------------------------------------------------------------- complex parameters
+
+W = np.array([1.0 + 1.0j, -2.0 + 0.5j, 0.25j], np.complex64)
+
+
+def test_a_complex_parameter_descends():
+    found = fit(objective=lambda w, _: jnp.sum(jnp.abs(w) ** 2), params=W, optimizer=optax.sgd(0.25), steps=20)
+    np.testing.assert_allclose(found.params, W / 2**20, rtol=1e-5)  # w − ¼·2w, twenty times
+    assert (np.diff(found.history.loss) < 0).all()
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum on a schedule"])
+def test_a_complex_parameter_is_its_real_and_imaginary_parts(name):
+    z = jnp.asarray(X[:, :3] + 1j * X[:, ::-1], jnp.complex64)
+
+    def objective(params, batch):
+        return jnp.mean(jnp.abs(jnp.tanh(z @ params["w"]) * params["scale"] - batch["y"]) ** 2)
+
+    def of_parts(parts, batch):
+        return objective({"w": parts["re"] + 1j * parts["im"], "scale": parts["scale"]}, batch)
+
+    observe = lambda info: info.grads  # noqa: E731
+    start = {"w": W / 4, "scale": jnp.array(0.5)}
+    found = fit(objective=objective, params=start, optimizer=OPTIMIZERS[name], observe=observe)
+    parts, optimizer = {"re": W.real / 4, "im": W.imag / 4, "scale": jnp.array(0.5)}, OPTIMIZERS[name]
+    opt_state = optimizer.init(parts)
+    for step in range(7):
+        grads = jax.grad(of_parts)(parts, DATA)
+        gradient = found.history.observed["w"][step]
+        np.testing.assert_allclose(gradient, grads["re"] + 1j * grads["im"], rtol=1e-4, atol=1e-5)
+        updates, opt_state = optimizer.update(grads, opt_state, parts)
+        parts = optax.apply_updates(parts, updates)
+    want = {"w": parts["re"] + 1j * parts["im"], "scale": parts["scale"]}
+    assert_close(found.params, want, tol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------------- batches
@@ -280,6 +324,17 @@ def test_progress_is_shown_and_changes_nothing(capsys):
     assert "7/7" in capsys.readouterr().out
     assert_close(shown.params, fit().params, tol=0)
     assert capsys.readouterr().out == ""
+
+
+def test_progress_says_nothing_of_a_loss_until_there_is_one(capsys):
+    with progress_bar(7, shown=True):
+        pass  # as while the first steps compile
+    out = capsys.readouterr().out
+    assert "0/7" in out
+    assert "loss" not in out
+    with progress_bar(7, shown=True) as advance:
+        advance(7, 0.25)
+    assert "loss 0.25" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------------------------------------------- divergence
@@ -482,6 +537,20 @@ def test_a_loss_that_is_no_real_number_is_refused(objective, returned):
         fit(objective=objective)
 
 
+@pytest.mark.parametrize("steps", [np.int64(5), np.uint8(5), jnp.int32(5)], ids=str)
+def test_any_integer_is_a_number_of_steps(steps):
+    found = fit(steps=steps, batch_size=np.int32(4), key=jax.random.key(0), observe_every=np.int16(2))
+    assert_close(found.params, fit(steps=5, batch_size=4, key=jax.random.key(0)).params, tol=0)
+
+
+@pytest.mark.parametrize("value", [True, np.True_, 5.0, np.float32(5), "5", [5]], ids=repr)
+@pytest.mark.parametrize("name", ["steps", "observe_every", "batch_size"])
+def test_what_is_no_integer_is_no_number_of_steps_or_samples(name, value):
+    message = f"{name} is a number of steps or samples, so an integer such as 100, but {value!r} was given"
+    with pytest.raises(TypeError, match=re.escape(message)):
+        fit(**{name: value})
+
+
 @pytest.mark.parametrize("steps", [0, -3])
 def test_fewer_than_one_step_is_refused(steps):
     with pytest.raises(ValueError, match=f"steps must be at least 1, but {steps} was given"):
@@ -493,9 +562,19 @@ def test_observing_every_zeroth_step_is_refused():
         fit(observe=lambda info: info.loss, observe_every=0)
 
 
-def test_an_integer_parameter_is_refused():
-    with pytest.raises(TypeError, match="int32"):
-        fit(objective=lambda p, _: p * 1.0, params=jnp.array(3))
+@pytest.mark.parametrize(
+    ("params", "where"),
+    [
+        (jnp.array(3), "params is int32[]"),
+        ({**START, "n": 3}, "params at ['n'] is int32[]"),
+        ((START, [jnp.zeros(2, bool)]), "params at [1][0] is bool[2]"),
+        ({**START, "key": jax.random.key(0)}, "params at ['key'] is key<fry>[]"),
+    ],
+    ids=["alone", "in a dict", "nested", "a key"],
+)
+def test_a_parameter_without_a_gradient_is_named_and_refused(params, where):
+    with pytest.raises(TypeError, match=re.escape(where) + ".*let the loss close over what is not trained"):
+        fit(params=params)
 
 
 @pytest.mark.parametrize("optimizer", [None, "adam"])

@@ -59,6 +59,12 @@ class Row:
             f"{sign} {quantity(bound, unit)}{tail}" for sign, bound, tail in bounds if bound is not None
         )
 
+    def verdict(self) -> str:
+        """What was found against the target, in words."""
+        return (
+            f"{self.name}: {quantity(self.judged, '' if self.peer is not None else self.unit)}, target {self.target}."
+        )
+
     def cells(self) -> tuple[str, ...]:
         """The row as text."""
         verdict = "yes" if self.holds else "NO"

@@ -90,9 +90,10 @@ def _is_trivial(segment: Segment) -> bool:
 
 
 def _is_affine(equation: Equation, segment: Segment) -> bool:
-    """Scales or shifts its input: one operand is the state, the other is not."""
+    """Scales or shifts its input: one operand is the state, the other is not; dividing *by* the state is neither."""
     operands = [atom for atom in equation.reads if atom not in segment.sides and atom not in segment.constants]
-    return equation.name in AFFINE and len(operands) == 1
+    inverts = equation.name == "div" and equation.eqn.invars[1] in operands
+    return equation.name in AFFINE and len(operands) == 1 and not inverts
 
 
 def _attach_trivial(groups: list[list[Segment]]) -> list[list[Segment]]:

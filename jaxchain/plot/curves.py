@@ -53,7 +53,7 @@ def line_of(name: str, values: ArrayLike, length: int | None = None) -> Floats:
     Raises
     ------
     ValueError
-        If it has another shape; names the argument.
+        If it has another shape, or is complex; names the argument.
     """
     line = numbers(name, values, ndim=1)
     if length is not None and len(line) != length:

@@ -83,7 +83,7 @@ def matrix(
     Raises
     ------
     ValueError
-        If ``matrix`` is not two-dimensional or ``clip`` is no percentile.
+        If ``matrix`` is not two-dimensional or is complex, or ``clip`` is no percentile.
     """
     values = numbers("matrix", matrix, ndim=2)
     if not 0 < clip <= 100:

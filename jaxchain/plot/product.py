@@ -97,7 +97,7 @@ def chain(
     Raises
     ------
     ValueError
-        If there is no Jacobian, one is not a matrix, or neighbours do not fit together.
+        If there is no Jacobian, one is not a matrix or is complex, or neighbours do not fit together.
     """
     named = [(jacobian.name, matrix_of(jacobian)) for jacobian in jacobians]
     _check(named)
@@ -128,7 +128,7 @@ def matrix_of(jacobian: LocalJacobian) -> Floats:
     Raises
     ------
     ValueError
-        If it is not two-dimensional; names the stage.
+        If it is not two-dimensional, or is complex; names the stage.
     """
     return numbers(f"In jacobians, the Jacobian of {jacobian.name!r}", jacobian.matrix, ndim=2)
 

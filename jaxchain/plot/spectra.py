@@ -61,7 +61,7 @@ def singular_values(jacobians: Sequence[LocalJacobian], *, ax: Axes | None = Non
     Raises
     ------
     ValueError
-        If there is no Jacobian, or one is not a matrix.
+        If there is no Jacobian, or one is not a matrix or is complex.
     """
     if not len(jacobians):
         msg = "jacobians is empty: there are no singular values. Give the result of jc.local_jacobians(chain, args)."

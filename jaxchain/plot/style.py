@@ -94,9 +94,13 @@ def numbers(name: str, values: ArrayLike, *, ndim: int) -> Floats:
     Raises
     ------
     ValueError
-        If it has another number of dimensions; names the argument.
+        If it has another number of dimensions, or is complex; names the argument.
     """
-    array = np.asarray(values, dtype=float)
+    array = np.asarray(values)
+    if np.iscomplexobj(array):  # a cast would drop the imaginary parts
+        msg = f"{name} is {array.dtype}, but what is drawn is real. Give its real part, .real, its imaginary part, .imag, or its abs()."
+        raise ValueError(msg)
+    array = array.astype(np.float64)
     if array.ndim != ndim:
         want, way_out = {1: ("one-dimensional", ""), 2: ("two-dimensional, a matrix", " Flatten the states first.")}[
             ndim

@@ -55,6 +55,14 @@ def test_the_default_joins_a_bias_to_its_product_and_finest_does_not():
     assert plain(jc.discover(fun, *args, granularity="finest").names) == ("dot", "add", "tanh")
 
 
+@pytest.mark.parametrize("numerator", [1.0, X + 1], ids=["constant", "array"])
+def test_dividing_by_the_state_is_no_scaling_of_it(numerator):
+    assert plain(jc.discover(lambda x: numerator / jnp.sin(x), X).names) == ("sin", "div")
+    assert plain(jc.discover(lambda x: jnp.sin(numerator / x), X).names) == ("div", "sin")
+    assert plain(jc.discover(lambda c, x: c / jnp.sin(x), numerator, X).names) == ("sin", "div")
+    assert len(jc.discover(lambda x: jnp.sin(x) / numerator, X)) == 1
+
+
 def test_the_default_joins_reshapes_and_casts_to_what_reads_them():
     def fun(w, x):
         return jnp.tanh(w @ jnp.sin(x).reshape(-1).astype(jnp.bfloat16).astype(jnp.float32))

@@ -188,18 +188,19 @@ class Linear:
 
     def columns(self, matrix: jax.Array, how: Pass = ALL_AT_ONCE) -> jax.Array:
         """J · matrix."""
+        push = self._forward[1]  # linearised here, not inside the map
         if how == ALL_AT_ONCE:
-            return jax.vmap(self.push, in_axes=1, out_axes=1)(matrix)
-        return how.map(self.push, matrix.T).T
+            return jax.vmap(push, in_axes=1, out_axes=1)(matrix)
+        return how.map(push, matrix.T).T
 
     def rows(self, matrix: jax.Array, how: Pass = ALL_AT_ONCE) -> jax.Array:
         """Matrix · J."""
-        return how.map(self.pull, matrix)
+        return how.map(self._reverse[1], matrix)
 
     def matrix(self, how: Pass = ALL_AT_ONCE, mode: Literal["forward", "reverse"] | None = None) -> jax.Array:
         """J itself (m, n), in one mode; by default that of fewer vectors, or the other where that does not exist."""
         if mode == "forward":
-            return how.map(self.push, self.here.identity()).T
+            return how.map(self._forward[1], self.here.identity()).T
         if mode == "reverse":
             return self.rows(self.there.identity(), how)
         first, second = ("forward", "reverse") if self.here.size <= self.there.size else ("reverse", "forward")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from conftest import assert_close, draw, real
 
-from jaxchain.coordinates import Coordinates, check_like, map_basis, require_inexact
+from jaxchain.coordinates import Coordinates, check_like, require_inexact
+from jaxchain.derivative import Pass
 from jaxchain.errors import TangentMismatchError
 
 STATES = {
@@ -94,7 +95,7 @@ def test_sizes_and_shapes_count_real_numbers():
 @pytest.mark.parametrize("chunk_size", [None, 1, 3, 7, 100])
 def test_a_map_over_a_basis_is_the_same_in_chunks(chunk_size):
     basis = jnp.eye(7)
-    got = map_basis(lambda e: {"sum": e.sum(), "double": 2 * e}, basis, chunk_size)
+    got = Pass(chunk_size).map(lambda e: {"sum": e.sum(), "double": 2 * e}, basis)
     assert_close(got, {"sum": jnp.ones(7), "double": 2 * basis}, tol=0)
 
 

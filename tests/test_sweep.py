@@ -405,7 +405,9 @@ def test_an_empty_chain_input_is_refused(sweep):
 @every_sweep
 @pytest.mark.parametrize("args", [jnp.ones(3), [jnp.ones(3)]], ids=["array", "list"])
 def test_arguments_that_are_no_tuple_are_refused(sweep, args):
-    with pytest.raises(TypeError, match=r"args is the tuple of the chain's positional arguments.*not (ArrayImpl|list)"):
+    with pytest.raises(
+        TypeError, match=r"args is the tuple of the function's positional arguments.*not (ArrayImpl|list)"
+    ):
         sweep(SIN, args)
 
 

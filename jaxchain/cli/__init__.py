@@ -20,7 +20,7 @@ from jaxchain.cli.outcome import Answer, Common, finish, reader_gone, write
 from jaxchain.cli.targets import Target, at_most_one, resolve
 
 if TYPE_CHECKING:
-    from jaxchain.jacobians import Plan
+    from jaxchain.jacobians import Decision
 
 __all__ = ["main"]
 
@@ -109,7 +109,7 @@ def trace(
     at_most_one(unfold=unfold, all=all_)
     with common.working("Evaluating the trace"):
         fun, args = resolve(target)
-        found = jc.trace(fun, *args, tangent=_direction(args, target.argnum))
+        found = jc.trace(fun, *args, argnum=target.argnum)
     shown = found.unfold() if all_ else found if unfold is None else found.unfold(unfold)
     fields = ("name", "formula", "source", "primal", "tangent", "cotangent")
     text = shown.text(most=None) if all_ else shown.text(hints=HINTS)
@@ -257,27 +257,24 @@ def demo(
     return "\n\n".join(map(str, parts)), {**data, "plan": _plan(planned), "modes": compared, "report": path}
 
 
-def _plan(found: Plan) -> dict[str, Any]:
-    return _picked(found, "cost", "forward_cost", "reverse_cost", "names", "sizes", "waist", "chunk_size", "steps")
+def _plan(found: Decision) -> dict[str, Any]:
+    fields = (
+        "mode",
+        "why",
+        "argument",
+        "cost",
+        "forward_cost",
+        "reverse_cost",
+        "names",
+        "sizes",
+        "chunk_size",
+        "steps",
+    )
+    return _picked(found, *fields)
 
 
 def _picked(value: object, *fields: str) -> dict[str, Any]:
     return {field: getattr(value, field) for field in fields}
-
-
-def _direction(args: tuple[Any, ...], argnum: int) -> tuple[Any, ...] | None:
-    """The tangent of ones in one argument, zeros in the others; ``None`` stands for the last."""
-    if argnum in (-1, len(args) - 1):
-        return None
-    if not -len(args) <= argnum < len(args):
-        msg = f"--argnum is {argnum}, but {len(args)} arguments were given."
-        raise ValueError(msg)
-    import jax
-    import jax.numpy as jnp
-
-    fill = [jnp.zeros_like] * len(args)
-    fill[argnum] = jnp.ones_like
-    return tuple(jax.tree.map(like, value) for like, value in zip(fill, args, strict=True))
 
 
 def _written(path: Path, open_page: bool) -> str:

@@ -51,8 +51,10 @@ class Target:
     seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 0)")] = None
     """Of random arguments and parameters."""
 
-    argnum: int = -1
-    """Position of the argument to differentiate with respect to; default: the last."""
+    argnum: Annotated[
+        int | None, arg(metavar="INT", help_behavior_hint="(default: a chain's own input, else the last)")
+    ] = None
+    """Position of the argument to differentiate with respect to."""
 
 
 def resolve(what: Target) -> tuple[Callable[..., Any], tuple[Any, ...]]:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.chain import Chain
+from jaxchain.chain import Chain, looked_along
 from jaxchain.collector import uncollected
 from jaxchain.coordinates import check_like, is_float0, is_inexact
 from jaxchain.discovery.find import UNROLL_LIMIT
@@ -37,6 +37,8 @@ __all__ = ["Trace", "TraceRow", "trace"]
 
 SHOWN = 60
 """How many rows a terminal is given; notebooks get ten times as many."""
+
+NOTHING = "A trace is of a function at its arguments, but no array was given among them. Make what the function closes over an argument."
 
 HINTS = ("all are in .rows", ".unfold() shows them all, .unfold(name) those of one name")
 """How to come to the rows that are left out, and to those in folds."""
@@ -166,6 +168,7 @@ def _first(tree: Sequence[TraceRow], most: int) -> tuple[list[TraceRow], int]:
 def trace(
     fun: Callable[..., Any],
     *args: Any,
+    argnum: int | None = None,
     tangent: Any = None,
     cotangent: Any = None,
     unroll_limit: int = UNROLL_LIMIT,
@@ -180,13 +183,15 @@ def trace(
         Any pure JAX function, or a chain.
     args
         Its positional arguments, as arrays.
+    argnum
+        Of a plain function, which argument is looked along; default: the last.
     tangent
         A tuple like ``args``, as in `jax.jvp`; for a function of one argument, its tangent alone will
-        do. Default: ones in the last argument, zeros in the others.
+        do. Default: ones in the argument that is looked along, zeros in the others.
     cotangent
         Like the output; default: ones.
     unroll_limit
-        As in `jaxchain.discover`: a loop over the last argument becomes a group of rows a step, up to
+        As in `jaxchain.discover`: a loop over that argument becomes a group of rows a step, up to
         so many steps.
 
     Returns
@@ -216,28 +221,32 @@ def trace(
     --------
     >>> print(jc.trace(lambda x1, x2: jnp.log(x1) + x1 * x2 - jnp.sin(x2), 2.0, 5.0, tangent=(1.0, 0.0)))
     """
-    return traced_as(fun, fun, args, tangent, cotangent, unroll_limit)
+    check_function(fun, args, "trace")
+    if not args:
+        raise TypeError(NOTHING)
+    at = looked_along(fun, argnum, args)
+    return traced_as(fun, fun, args, at, _tangent(args, at, tangent), cotangent, unroll_limit)
 
 
 def traced_as(
     named: Callable[..., Any],
     fun: Callable[..., Any],
     args: tuple[Any, ...],
-    tangent: Any,
+    at: int,
+    tangent: tuple[Any, ...],
     cotangent: Any,
     unroll_limit: int = UNROLL_LIMIT,
 ) -> Trace:
-    """The trace of ``fun``, whose arguments have the names that they have in ``named``."""
-    check_function(fun, args, "trace")
+    """The trace of ``fun`` along argument ``at``, whose arguments have the names that they have in ``named``."""
     check_numbers(args, "A trace")
-    leaves, last = jax.tree.leaves(args), len(jax.tree.leaves(args[-1:]))
+    leaves, start = jax.tree.leaves(args), len(jax.tree.leaves(args[:at]))
+    stop = start + len(jax.tree.leaves(args[at]))
     if not leaves:
-        msg = "A trace is of a function at its arguments, but no array was given among them. Make what the function closes over an argument."
-        raise TypeError(msg)
+        raise TypeError(NOTHING)
     with uncollected():
         closed, out = trace_program(fun, args)
-        program = flatten(closed, lambda invars: invars[len(invars) - last :], unroll_limit)
-    tangents = jax.tree.leaves(_tangent(args, tangent))
+        program = flatten(closed, lambda invars: invars[start:stop], unroll_limit)
+    tangents = jax.tree.leaves(tangent)
     if cotangent is None:
         cotangent = constant_direction(out, 1)
     cotangents = jax.tree.leaves(_direction(out, cotangent, "cotangent", "output"))
@@ -255,11 +264,11 @@ def traced_as(
     return Trace(rows, notes=tuple(notes))
 
 
-def _tangent(args: tuple[Any, ...], tangent: Any) -> tuple[Any, ...]:
+def _tangent(args: tuple[Any, ...], at: int, tangent: Any) -> tuple[Any, ...]:
     """One tangent an argument, from what the caller gave."""
     alone = not isinstance(tangent, tuple) or jax.tree.structure(tangent) == jax.tree.structure(args[0])
     if tangent is None:
-        tangent = (*constant_direction(args[:-1], 0), constant_direction(args[-1], 1))
+        tangent = tuple(constant_direction(arg, int(number == at)) for number, arg in enumerate(args))
     elif len(args) == 1 and alone:
         tangent = (tangent,)
     return _direction(args, tangent, "tangent", "arguments")

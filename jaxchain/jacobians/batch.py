@@ -19,7 +19,7 @@ from jaxchain.chain import default_argnum
 from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Pass, linearize, vjp
 from jaxchain.errors import REFUSALS, SamplesMixError, refusal
-from jaxchain.jacobians.blocks import Call, as_blocks
+from jaxchain.jacobians.blocks import Call, as_blocks, doc_of
 from jaxchain.samples.place import Place, Step
 from jaxchain.samples.proof import prove
 from jaxchain.show.shapes import describe
@@ -108,7 +108,7 @@ def batch_jacobian(
             return second(whole, chosen, here, there, how)
 
     named: Any = wraps(fun, assigned=("__name__", "__qualname__", "__module__"), updated=())(jac)
-    named.__doc__ = f"The Jacobian of {getattr(fun, '__name__', type(fun).__name__)} for each sample of a batch."
+    named.__doc__ = doc_of("The Jacobian for each sample of a batch", fun)
     return named
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from jaxchain.coordinates import Coordinates
 from jaxchain.discovery.find import Found, find
 from jaxchain.errors import ModeError
 
-__all__ = ["Call", "as_blocks", "require_real"]
+__all__ = ["Call", "as_blocks", "doc_of", "require_real"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,11 @@ class Call:
                 "argnums names no argument, so there is nothing to differentiate with respect to. Name one: argnums=0."
             )
             raise ValueError(msg)
-        positions = tuple(position_among(args, number) for number in numbers)
+        for number in numbers:
+            if not -len(args) <= number < len(args):
+                msg = f"argnums={argnums} names argument {number}, but {len(args)} positional arguments were given."
+                raise ValueError(msg)
+        positions = tuple(number % len(args) for number in numbers)
         if len(set(positions)) < len(positions):
             msg = f"argnums={argnums} names an argument twice."
             raise ValueError(msg)
@@ -108,6 +113,13 @@ class Call:
             and any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arg))
         }
         return find(self, (self.chosen, abstract), 0, has_aux=True)
+
+
+def doc_of(what: str, fun: Callable[..., Any]) -> str:
+    """The docstring of what is made of a function: what it is, then the function's own words, where it is a plain one."""
+    own = inspect.getdoc(fun) if inspect.isroutine(fun) else None
+    head = f"{what} of {getattr(fun, '__name__', type(fun).__name__)}."
+    return f"{head}\n\n{own}" if own else head
 
 
 def require_real(found: Found) -> None:

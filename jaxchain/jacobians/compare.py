@@ -212,7 +212,7 @@ def compare(
         for mode, m in found.items()
     )
     if decision is not None:
-        notes.append(f"auto runs {decision.mode} mode. {decision.why}")
+        notes.append(f"auto runs {decision.mode} mode; jc.plan says why.")
     if any(m.open_loops for m in found.values()):
         notes.append("The body of a while loop is counted once: work is a lower bound.")
     return Comparison(rows, argument, tuple(notes))

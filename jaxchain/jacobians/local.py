@@ -31,6 +31,7 @@ from jaxchain.program.primitives import (
     custom_rule,
     dot_of,
     is_var,
+    needed_eqns,
     opened,
 )
 from jaxchain.program.segment import Segment
@@ -90,13 +91,14 @@ def _keeps(equation: Equation, segment: Segment) -> bool:
     return shifted and not (equation.name == "sub" and equation.eqn.invars[0] is not own[0])
 
 
-def _is_elementwise(eqn: JaxprEqn, shape: tuple[int, ...]) -> bool:
-    """Whether every output entry, and its derivative, depends only on the input entries at the same place."""
-    if (rule := custom_rule(eqn)) is not None:
+def _is_elementwise(eqn: JaxprEqn, shape: tuple[int, ...], *, derivative: bool = True) -> bool:
+    """Whether every output entry (and its derivative) depends only on the input entries at the same place."""
+    if (rule := custom_rule(eqn)) is not None and derivative:
         # What differentiates is the rule, not the function that it belongs to: a user may have written one for tanh.
-        return rule.forward and _all_elementwise(rule_program(eqn, forward=True)[0], shape)
-    if (body := callee(eqn)) is not None:
-        return _all_elementwise(body, shape)
+        return rule.forward and _all_elementwise(rule_program(eqn, forward=True)[0], shape, derivative=False)
+    body = callee(eqn) if rule is None else rule.body
+    if body is not None:
+        return _all_elementwise(body, shape, derivative=derivative)
     if eqn.primitive.name == "broadcast_in_dim":  # of a scalar: a constant laid out beside the state
         return eqn.invars[0].aval.shape == ()
     return eqn.primitive.name in ELEMENTWISE and all(
@@ -104,8 +106,9 @@ def _is_elementwise(eqn: JaxprEqn, shape: tuple[int, ...]) -> bool:
     )
 
 
-def _all_elementwise(body: Jaxpr | ClosedJaxpr, shape: tuple[int, ...]) -> bool:
-    return all(_is_elementwise(inner, shape) for inner in opened(body)[0].eqns)
+def _all_elementwise(body: Jaxpr | ClosedJaxpr, shape: tuple[int, ...], *, derivative: bool) -> bool:
+    jaxpr = opened(body)[0]
+    return all(_is_elementwise(eqn, shape, derivative=derivative) for eqn in needed_eqns(jaxpr, jaxpr.outvars))
 
 
 def _state_and_side(equation: Equation, segment: Segment) -> tuple[int, int] | None:

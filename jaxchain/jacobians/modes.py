@@ -21,7 +21,7 @@ from jaxchain.cost.budget import fit
 from jaxchain.derivative import ALL_AT_ONCE, Linear, Pass, whole
 from jaxchain.discovery.find import Found
 from jaxchain.errors import first_line
-from jaxchain.jacobians.blocks import Call, as_blocks, require_real
+from jaxchain.jacobians.blocks import Call, as_blocks, doc_of, require_real
 from jaxchain.jacobians.execute import by_colours, execute
 from jaxchain.jacobians.planner import Decision, Mode, decide
 
@@ -113,7 +113,7 @@ def jacobian(
     as_it_is = how == ALL_AT_ONCE and memory_limit is None
 
     def decided(call: Call) -> tuple[Found | None, Decision]:
-        found, decision = _decided(call, "reverse" if holomorphic else mode)
+        found, decision = _decided(call, "reverse" if holomorphic else mode, strict=not as_it_is)
         if memory_limit is None or found is None:
             return found, decision
         return found, _within(memory_limit, found, decision, mode)
@@ -138,9 +138,7 @@ def jacobian(
         return decided(Call.of(fun, argnums, has_aux, args, kwargs))[1]
 
     named: Any = wraps(fun, assigned=("__name__", "__qualname__", "__module__"), updated=())(jac)
-    named.__doc__ = (
-        f"The Jacobian of {getattr(fun, '__name__', type(fun).__name__)}; its ``plan`` says how it is computed."
-    )
+    named.__doc__ = doc_of("The Jacobian", fun)
     named.plan = plan
     return named
 
@@ -156,7 +154,7 @@ def _check(fun: Any, mode: Any, chunk_size: Any, memory_limit: Any, sharding: An
         msg = f'mode="{mode}" multiplies real Jacobians; leave it out where holomorphic=True.'
         raise ValueError(msg)
     if holomorphic and (chunk_size is not None or sharding is not None):
-        msg = "chunk_size and sharding are of real Jacobians; leave them out where holomorphic=True."
+        msg = "chunk_size computes real Jacobians; leave it out, and sharding, where holomorphic=True."
         raise ValueError(msg)
     if memory_limit is not None and (memory_limit < 1 or chunk_size is not None or holomorphic):
         msg = "memory_limit is a positive number of bytes, and it chooses the chunks itself: leave chunk_size and holomorphic out."
@@ -210,8 +208,8 @@ def plan(
     return decision if memory_limit is None else _within(memory_limit, found, decision, "auto")
 
 
-def _decided(call: Call, mode: Mode) -> tuple[Found | None, Decision]:
-    """What was traced, and how to go about it; nothing, where JAX alone knows what to do."""
+def _decided(call: Call, mode: Mode, *, strict: bool) -> tuple[Found | None, Decision]:
+    """What was traced, and how to go about it; nothing, unless ``strict``, where JAX alone knows what to do."""
 
     def by_jax(way: Any, why: str) -> tuple[None, Decision]:
         return None, Decision(way, None, why, call.argument)
@@ -220,12 +218,12 @@ def _decided(call: Call, mode: Mode) -> tuple[Found | None, Decision]:
         found = call.find()
     except TypeError as error:
         # It looks at values, as reverse mode outside jit allows; it has side effects; or it is no function of numbers.
-        if mode != "auto":
+        if mode != "auto" or strict:
             raise
         return by_jax("reverse", f"The function could not be read: {first_line(error)}.")
     leaves = *jax.tree.leaves(found.input), *jax.tree.leaves(found.out)
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves) or not jax.tree.leaves(found.out):
-        if mode != "auto":
+        if mode != "auto" or strict:
             require_real(found)
         # Complex values have conventions, and what is no number errors, of JAX's own; a complex output needs forward mode.
         complex_out = any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(found.out))

@@ -17,7 +17,7 @@ import numpy as np
 from jaxchain.chain import Chain, default_argnum
 from jaxchain.coordinates import Coordinates
 from jaxchain.discovery.find import find
-from jaxchain.jacobians.blocks import Call, require_real
+from jaxchain.jacobians.blocks import Call, doc_of, require_real
 from jaxchain.jacobians.execute import Linearised, by_colours, linearise, perform
 from jaxchain.jacobians.matrix import Dense, Diagonal, Identity, Matrix
 from jaxchain.jacobians.modes import jacobian
@@ -215,7 +215,7 @@ def _of_plan(
 
 def _named(wrapped: Callable[..., Any], fun: Callable[..., Any], what: str) -> Callable[..., Any]:
     named: Any = wraps(fun, assigned=("__name__", "__qualname__", "__module__"), updated=())(wrapped)
-    named.__doc__ = f"{what} of {getattr(fun, '__name__', type(fun).__name__)}."
+    named.__doc__ = doc_of(what, fun)
     return named
 
 

@@ -206,7 +206,12 @@ def _planned(decision: Decision) -> dict[str, Any]:
     """What the page's script needs to know of a decision: which order to show first, and where it is narrow."""
     assert decision.plan is not None
     shown = decision.mode if decision.mode in ("forward", "reverse") else "mixed"
-    return {"waist": decision.plan.waist, "waist_size": min(decision.plan.sizes), "mode": shown}
+    return {
+        "waist": decision.plan.waist,
+        "waist_size": min(decision.plan.sizes),
+        "mode": shown,
+        "why": f"jc.jacobian runs {decision.mode} mode. {decision.why}",
+    }
 
 
 def _modes(chain: Chain, found: Found, decision: Decision, args: tuple[Any, ...]) -> dict[str, Any]:
@@ -243,9 +248,9 @@ def _trace(
     if len(program.equations) > TRACED or len(kinds) > KINDS:
         note = f"{count(len(program.equations), 'equation')} of {count(len(kinds), 'kind')} are too many to be traced here: jc.trace(fun, *args) shows them."
         return {"rows": [], "notes": [note]}
-    tangent = list(constant_direction(args, 0))
-    tangent[chain.argnum % len(args)] = surveyed.tangent
-    traced = traced_as(fun, marked(chain), args, tuple(tangent), surveyed.cotangent)
+    tangent, at = list(constant_direction(args, 0)), chain.argnum % len(args)
+    tangent[at] = surveyed.tangent
+    traced = traced_as(fun, marked(chain), args, at, tuple(tangent), surveyed.cotangent)
     rows = [
         {
             "name": row.name,

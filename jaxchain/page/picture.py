@@ -32,7 +32,8 @@ def picture(
     cells = extreme_of_blocks(matrix, side, side)
     rows, starts = block_starts(m, side), block_starts(n, side)
     notes: list[str] = []
-    if columns is not None and width is not None and len(columns) < width:
+    sampled = columns is not None and width is not None and len(columns) < width
+    if columns is not None and sampled:
         notes.append(f"Only {len(columns)} of {width} columns were computed, evenly spread.")
     if cells.size and cells.shape != matrix.shape:
         notes.append(
@@ -44,6 +45,7 @@ def picture(
         "cells": list(cells.shape),
         "rows": rows.tolist(),
         "columns": [int(columns[k]) for k in starts] if columns is not None else starts.tolist(),
+        "sampled": sampled,
         "double": double,
         "values": base64.b64encode(cells.astype("<f8" if double else "<f4").tobytes()).decode("ascii"),
         "note": " ".join(notes),

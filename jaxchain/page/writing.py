@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from jaxchain.chain import Chain
+from jaxchain.chain import Chain, looked_along
 from jaxchain.discovery import discover
 from jaxchain.explore.evaluate import check_numbers
 from jaxchain.page.content import page
@@ -32,7 +32,7 @@ def report(
     *args: Any,
     path: str | os.PathLike[str] = "report.html",
     title: str | None = None,
-    argnum: int = -1,
+    argnum: int | None = None,
     tangent: Any = None,
     cotangent: Any = None,
     force: bool = False,
@@ -85,7 +85,8 @@ def report(
     target = Path(path)
     _check_target(target, force=force)
     check_numbers(args, "A report")
-    chain = fun if isinstance(fun, Chain) else discover(fun, *args, argnum=argnum)
+    at = looked_along(fun, argnum, args)
+    chain = fun if isinstance(fun, Chain) else discover(fun, *args, argnum=at)
     title = title or _title(fun)
     with _telling(progress) as say:
         data = page(chain, args, title, fun=fun, tangent=tangent, cotangent=cotangent, say=say)

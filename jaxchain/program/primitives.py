@@ -241,12 +241,17 @@ def pruned(closed: ClosedJaxpr, which: slice) -> Callable[..., list[Any]]:
     """The function that computes some of a program's results, and nothing that only others need."""
     jaxpr = closed.jaxpr
     outs = jaxpr.outvars[which]
+    return function_of(new_jaxpr(jaxpr.constvars, jaxpr.invars, outs, needed_eqns(jaxpr, outs)), closed.consts)
+
+
+def needed_eqns(jaxpr: Jaxpr, outs: Sequence[Atom]) -> list[JaxprEqn]:
+    """The equations that some results of a program depend on, in order."""
     read, kept = set(filter(is_var, outs)), list[JaxprEqn]()
     for eqn in reversed(jaxpr.eqns):
         if not read.isdisjoint(filter(is_used, eqn.outvars)):
             read.update(filter(is_var, eqn.invars))
             kept.append(eqn)
-    return function_of(new_jaxpr(jaxpr.constvars, jaxpr.invars, outs, kept[::-1]), closed.consts)
+    return kept[::-1]
 
 
 def opened(jaxpr: Jaxpr | ClosedJaxpr) -> tuple[Jaxpr, Sequence[Any]]:

@@ -62,7 +62,7 @@ def test_what_is_read_off_is_the_jacobian(name):
     fun, shape, kind = READ_OFF[name]
     x = weights(*shape, seed=2)
     plan = make_plan(find(fun, (x,), 0))
-    assert [unit.kind for unit in plan.units] == [kind]
+    assert [unit.kind for unit in plan.plan.units] == [kind]
     want = jax.jacrev(fun)(x).reshape(plan.sizes[-1], x.size)
     np.testing.assert_allclose(execute(plan, (x,)), want, rtol=1e-5, atol=1e-6)
 
@@ -125,4 +125,4 @@ def test_a_stage_that_forgets_its_input_makes_every_partial_jacobian_across_it_z
 
 def test_neighbouring_diagonals_are_one():
     plan = jc.plan(lambda x: jnp.exp(jnp.sin(x) * 2) + 1, (weights(5),))
-    assert [unit.kind for unit in plan.units] == ["diagonal"]
+    assert [unit.kind for unit in plan.plan.units] == ["diagonal"]

@@ -95,18 +95,29 @@ def test_keyword_arguments_are_not_differentiated(mode, chunk_size):
     np.testing.assert_allclose(got, np.diag(9 * x**2), rtol=1e-6)
 
 
-@every_mode
+@pytest.mark.parametrize("mode", ["auto", "forward", "reverse"])
 def test_a_holomorphic_function_has_a_complex_jacobian(mode):
     z = draw(jnp.zeros(3, jnp.complex64))
     fun = lambda z: jnp.stack([z[0] * z[1], jnp.exp(z[2])])  # noqa: E731
     assert_close(jc.jacobian(fun, mode=mode, holomorphic=True)(z), jax.jacrev(fun, holomorphic=True)(z))
 
 
+def test_a_real_function_is_not_holomorphic():
+    with pytest.raises(TypeError, match=r"holomorphic=True requires inputs with complex dtype"):
+        jc.jacobian(lambda x: jnp.sin(jnp.cos(x)), holomorphic=True)(jnp.ones(40))
+
+
+def test_an_order_of_real_matrices_is_not_holomorphic():
+    with pytest.raises(ValueError, match='mode="mixed" multiplies real Jacobians'):
+        jc.jacobian(jnp.sin, mode="mixed", holomorphic=True)
+
+
 def test_the_jacobian_of_a_chain_is_that_of_its_function(mlp):
     found = jax.jit(lambda *args: [jc.jacobian(mlp.chain, -1, mode=mode)(*args) for mode in MODES])
     for got in found(*mlp.args):
         assert_close(got, jax.jit(jax.jacrev(mlp.chain, 1))(*mlp.args))
-    assert_close(jax.jit(jc.jacobian(mlp.chain))(*mlp.args), jax.jit(jax.jacrev(mlp.chain))(*mlp.args))
+    assert_close(jax.jit(jc.jacobian(mlp.chain))(*mlp.args), jax.jit(jax.jacrev(mlp.chain, 1))(*mlp.args))
+    assert_close(jax.jit(jc.jacobian(mlp.chain, 0))(*mlp.args), jax.jit(jax.jacrev(mlp.chain))(*mlp.args))
 
 
 def test_auto_differentiates_what_only_reverse_mode_can_where_sizes_are_equal():
@@ -154,7 +165,11 @@ def test_the_wrapper_keeps_name_and_docstring():
         """What it is."""
         return x
 
-    assert (jc.jacobian(fun).__name__, jc.jacobian(fun).__doc__) == ("fun", "What it is.")
+    assert (jc.jacobian(fun).__name__, jc.jacobian(fun).__doc__) == ("fun", "The Jacobian of fun.\n\nWhat it is.")
+
+
+def test_the_jacobian_of_a_chain_does_not_take_the_docstring_of_all_chains(mlp):
+    assert jc.jacobian(mlp.chain).__doc__ == "The Jacobian of Chain."
 
 
 # ------------------------------------------------------------------------------------------------------------- cost

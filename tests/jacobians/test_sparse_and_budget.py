@@ -45,9 +45,9 @@ def test_without_asdex_sparse_mode_says_how_to_install_it(monkeypatch):
 def test_auto_takes_a_colouring_where_there_is_one():
     np.testing.assert_allclose(jc.jacobian(stencil)(X), jax.jacrev(stencil)(X), rtol=1e-5, atol=1e-6)
     plan = jc.plan(stencil, (X,))
-    assert (plan.whole is not None) == sparse.available()
+    assert (plan.plan.whole is not None) == sparse.available()
     if sparse.available():
-        assert plan.whole.colours <= 12
+        assert plan.plan.whole.colours <= 12
         assert 2 * flops(jc.jacobian(stencil), X) < min(flops(jax.jacfwd(stencil), X), flops(jax.jacrev(stencil), X))
 
 

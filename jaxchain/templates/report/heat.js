@@ -92,8 +92,7 @@ function describe(output, picture, [row, column]) {
   const [rows, columns] = picture.shape;
   const stop = (starts, k, count) => (k + 1 < starts.length ? starts[k + 1] : count) - 1;
   // Where only some columns were computed, the columns between them have not been seen.
-  const sampled = picture.note.startsWith("Only");
-  const last = sampled ? picture.columns[column] : stop(picture.columns, column, columns);
+  const last = picture.sampled ? picture.columns[column] : stop(picture.columns, column, columns);
   const name = (word, from, to) => (from === to ? `${word} ${from}` : `${word}s ${from}–${to}`);
   const [lastRow, firstRow, first] = [stop(picture.rows, row, rows), picture.rows[row], picture.columns[column]];
   const block = lastRow > firstRow || last > first;

@@ -14,7 +14,7 @@ async function begin() {
     return;
   }
   document.documentElement.classList.add("drawn");
-  selection.mode = cheapest();
+  selection.mode = data.plan.mode;
   selection.stage = firstToShow();
   if (location.hash.includes("=")) followAddress();
   for (const start of [startProduct, startSteps, startStage, startAlong, startPrograms, startTrace, watchGround])
@@ -37,15 +37,6 @@ function markTable() {
   };
   mark();
   follow(["stage"], mark);
-}
-
-/** The order of least work: the simple one where the plan does not beat it. */
-function cheapest() {
-  const cost = (mode) => read(data.ways[mode].cost) ?? Infinity;
-  return ["reverse", "forward", "mixed"].reduce(
-    (best, mode) => (cost(mode) < 0.9 * cost(best) ? mode : best),
-    "reverse",
-  );
 }
 
 /** The first stage with a picture that has more to see than a diagonal: the first with parameters, else the first. */

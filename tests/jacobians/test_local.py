@@ -62,7 +62,7 @@ def test_what_is_read_off_is_the_jacobian(name):
     fun, shape, kind = READ_OFF[name]
     x = weights(*shape, seed=2)
     plan = make_plan(find(fun, (x,), 0))
-    assert [unit.kind for unit in plan.plan.units] == [kind]
+    assert [unit.kind for unit in plan.units] == [kind]
     want = jax.jacrev(fun)(x).reshape(plan.sizes[-1], x.size)
     np.testing.assert_allclose(execute(plan, (x,)), want, rtol=1e-5, atol=1e-6)
 

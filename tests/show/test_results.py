@@ -29,7 +29,7 @@ def fitted(learning_rate=0.1):
 
 BUILD = {
     "Chain": lambda: NET,
-    "Plan": lambda: jc.plan(NET, args()),
+    "Decision": lambda: jc.plan(NET, args()),
     "Bracketing": lambda: jc.bracket([2, 3, 1], [6, 3]),
     "Comparison": lambda: jc.compare_modes(jnp.sin, jnp.ones(2), repeats=1),
     "Trace": lambda: jc.trace(NET, *args()),
@@ -59,7 +59,7 @@ REPR = {
     "StepInfo": "StepInfo(step 3, loss 0.5)",
 }
 EACH = pytest.mark.parametrize("name", BUILD)
-WITH_ROWS = pytest.mark.parametrize("name", ["Chain", "Plan", "Bracketing", "Comparison", "Trace", "Transforms"])
+WITH_ROWS = pytest.mark.parametrize("name", ["Chain", "Decision", "Bracketing", "Comparison", "Trace", "Transforms"])
 OF_THE_USER = {"params", "opt_state", "batch", "loss", "grads", "updates", "observed", "primals", "tangents"} | {
     "cotangents",
     "arg_cotangents",

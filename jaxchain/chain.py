@@ -92,6 +92,11 @@ class Chain(Tabular, Sequence[Stage]):
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Fresh parameters: stage name → that stage's parameters; stages without any are left out.
 
+        Raises
+        ------
+        TypeError
+            If the chain was discovered: its function's own arguments are its parameters.
+
         Examples
         --------
         >>> params = jc.nets.mlp([3, 2, 1]).init(jax.random.key(0))

@@ -100,7 +100,7 @@ def gradient_norms(
     Raises
     ------
     ValueError
-        If there is no line, or one has another length than ``steps``.
+        If there is no line, or one has another length than ``steps`` or is complex.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def norms_by_depth(
     Raises
     ------
     ValueError
-        If there is no case, or ``theory`` has a label that ``cases`` lacks or another length.
+        If there is no case, one is complex, or ``theory`` has a label that ``cases`` lacks or another length.
 
     Examples
     --------
@@ -227,7 +227,11 @@ def cost_curves(
     Raises
     ------
     ValueError
-        If a curve has another length than ``sizes``.
+        If a curve has another length than ``sizes`` or is complex.
+
+    References
+    ----------
+    Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 3 and 4 (what the modes cost).
 
     Examples
     --------

@@ -63,6 +63,11 @@ def singular_values(jacobians: Sequence[LocalJacobian], *, ax: Axes | None = Non
     ValueError
         If there is no Jacobian, or one is not a matrix or is complex.
 
+    References
+    ----------
+    Pennington, Schoenholz and Ganguli, Resurrecting the sigmoid in deep learning through dynamical
+    isometry, arXiv 1711.04735.
+
     Examples
     --------
     >>> net = jc.nets.mlp([3, 2, 1])

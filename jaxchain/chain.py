@@ -43,6 +43,18 @@ class Chain(Tabular, Sequence[Stage]):
         If there is no stage, or two have the same name.
     TypeError
         If something in ``stages`` is not a `Stage`.
+
+    References
+    ----------
+    Griewank and Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, ch. 2 and 3.
+
+    Examples
+    --------
+    >>> chain = jc.Chain([jc.Stage("square", jnp.square), jc.Stage("sine", jnp.sin)])
+    >>> f"{chain(2.0):.4f}"  # sin(2²)
+    '-0.7568'
+    >>> chain.names, chain["sine"].name, chain[:1]
+    (('square', 'sine'), 'sine', Chain(square))
     """
 
     stages: tuple[Stage, ...]
@@ -78,7 +90,19 @@ class Chain(Tabular, Sequence[Stage]):
         return (INPUT, *self.names)
 
     def init(self, key: jax.Array) -> dict[str, Any]:
-        """Fresh parameters: stage name → that stage's parameters; stages without any are left out."""
+        """Fresh parameters: stage name → that stage's parameters; stages without any are left out.
+
+        Raises
+        ------
+        TypeError
+            If the chain was discovered: its function's own arguments are its parameters.
+
+        Examples
+        --------
+        >>> params = jc.nets.mlp([3, 2, 1]).init(jax.random.key(0))
+        >>> jax.tree.map(jnp.shape, params)
+        {'dense_0': {'b': (2,), 'w': (2, 3)}, 'dense_1': {'b': (1,), 'w': (1, 2)}}
+        """
         return self.sides.init(key)
 
     def split(self, *args: Any) -> tuple[State, tuple[Side, ...]]:
@@ -93,6 +117,13 @@ class Chain(Tabular, Sequence[Stage]):
             If the number of arguments is not the chain's.
         ParameterMismatchError
             If ``params`` belongs to another chain; names the stage.
+
+        Examples
+        --------
+        >>> net = jc.nets.mlp([3, 2, 1])
+        >>> state, sides = net.split(net.init(jax.random.key(0)), jnp.ones(3))
+        >>> state.shape, [len(side) for side in sides]  # a dense stage reads its parameters, relu reads nothing
+        ((3,), [1, 0, 1])
         """
         if not -len(args) <= self.argnum < len(args):
             msg = f"The chain input is argument {self.argnum}, but {len(args)} arguments were given."
@@ -135,6 +166,12 @@ class Chain(Tabular, Sequence[Stage]):
         ------
         KeyError
             If there is none, or several begin so; suggests the nearest names.
+
+        Examples
+        --------
+        >>> net = jc.nets.mlp([3, 2, 1])
+        >>> net.position("dense_1"), net.position("relu")
+        (2, 1)
         """
         names = self.names
         if name in names:
@@ -165,6 +202,12 @@ class Chain(Tabular, Sequence[Stage]):
             If there is no such stage.
         ValueError
             If ``last`` comes before ``first``.
+
+        Examples
+        --------
+        >>> net = jc.nets.mlp([3, 2, 1])
+        >>> net.merge("dense_0", "relu_0", "hidden").names
+        ('hidden', 'dense_1')
         """
         start, stop = (self.position(at) if isinstance(at, str) else range(len(self))[at] for at in (first, last))
         if stop < start:

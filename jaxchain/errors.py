@@ -27,19 +27,47 @@ __all__ = [
 
 
 class StageError(ValueError):
-    """A stage could not be applied to the state that it was given."""
+    """A stage could not be applied to the state that it was given.
+
+    Examples
+    --------
+    >>> jc.Chain([jc.Stage("dense", lambda x: jnp.ones((2, 3)) @ x)])(jnp.ones(4))
+    Traceback (most recent call last):
+    jaxchain.errors.StageError: Stage 'dense' cannot be applied to the state that it was given, ...
+    """
 
 
 class TangentMismatchError(ValueError):
-    """A tangent or cotangent does not look like the state that it belongs to."""
+    """A tangent or cotangent does not look like the state that it belongs to.
+
+    Examples
+    --------
+    >>> jc.forward_sweep(jnp.sin, (jnp.ones(3),), jnp.ones(2))
+    Traceback (most recent call last):
+    jaxchain.errors.TangentMismatchError: ...
+    """
 
 
 class ParameterMismatchError(ValueError):
-    """Parameters do not belong to the chain that they were passed to."""
+    """Parameters do not belong to the chain that they were passed to.
+
+    Examples
+    --------
+    >>> jc.nets.mlp([3, 2, 1])({"dense_0": {}}, jnp.ones(3))
+    Traceback (most recent call last):
+    jaxchain.errors.ParameterMismatchError: ...
+    """
 
 
 class SamplesMixError(ValueError):
-    """Samples of a batch mix, or cannot be proven not to."""
+    """Samples of a batch mix, or cannot be proven not to.
+
+    Examples
+    --------
+    >>> jc.batch_jacobian(lambda x: x - jnp.mean(x, axis=0))(jnp.ones((4, 3)))
+    Traceback (most recent call last):
+    jaxchain.errors.SamplesMixError: ...
+    """
 
 
 class ModeError(TypeError):

@@ -58,6 +58,12 @@ class Stage:
         If the name is empty or reserved.
     TypeError
         If ``fn`` or ``init`` is not callable.
+
+    Examples
+    --------
+    >>> layer = jc.Stage("dense", lambda w, x: w @ x, init=lambda key: jnp.ones((3, 2)))
+    >>> layer(layer.init(jax.random.key(0)), jnp.array([1.0, 2.0])).tolist()
+    [3.0, 3.0, 3.0]
     """
 
     name: str

@@ -50,6 +50,16 @@ class Structure(Shown):
         than two axes.
     block_nonzero_share
         Blocks that are not entirely zero, over all blocks.
+
+    References
+    ----------
+    Golub and Van Loan, Matrix Computations, 4th ed., sec. 5.4 (numerical rank).
+
+    Examples
+    --------
+    >>> structure = jc.Structure.of(np.diag([1.0, 2.0, 0.0]))
+    >>> structure.kind, structure.rank, structure.zero_rows
+    ('diagonal', 2, 1)
     """
 
     kind: str
@@ -73,6 +83,11 @@ class Structure(Shown):
             If it is not a matrix.
         jax.errors.TracerArrayConversionError
             Under ``jit``: the words depend on values.
+
+        Examples
+        --------
+        >>> print(jc.Structure.of(np.tril(np.ones((3, 3)))))
+        lower-triangular · rank 3 (full)
         """
         own = np.asarray(matrix)
         if own.ndim != 2:

@@ -87,6 +87,12 @@ def discover(
     ----------
     Lengauer and Tarjan, A fast algorithm for finding dominators in a flowgraph, TOPLAS 1979;
     Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 9 and 10.
+
+    Examples
+    --------
+    >>> chain = jc.discover(lambda w, x: jnp.tanh(w @ x), jnp.ones((3, 2)), jnp.ones(2))
+    >>> [(name.split("@")[0], row.out_shape) for name, row in zip(chain.names, chain.rows)]
+    [('dot', 'f32[3]'), ('tanh', 'f32[3]')]
     """
     if granularity not in get_args(Granularity):
         msg = f"Unknown granularity {granularity!r}. Known: {', '.join(get_args(Granularity))}."

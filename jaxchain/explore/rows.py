@@ -56,6 +56,17 @@ class TransformRow(Shown):
         the output, then what ``jaxpr`` takes first.
     names
         The stages' names.
+
+    Examples
+    --------
+    >>> row = jc.transforms(lambda x: jnp.sin(x) * x, 2.0)["fun"]
+    >>> row.equations, row.flops
+    (2, 2.0)
+    >>> print(row.program)
+    { lambda ; a:f32[]. let
+        b:f32[] = sin a
+        c:f32[] = mul b a
+      in (c,) }
     """
 
     name: str

@@ -56,6 +56,14 @@ class Trace(Tabular):
         Which of them are shown open; ``None``: all.
     notes
         What is missing, and why.
+
+    Examples
+    --------
+    >>> trace = jc.trace(lambda x: jnp.sin(x) * x, 2.0)
+    >>> [row.formula for row in trace.rows]
+    ['v0 = x', 'v1 = sin(v0)', 'v2 = v1 × v0', 'y = v2']
+    >>> f"{trace['v2'].tangent:.4f}"  # cos(2)·2 + sin(2)
+    '0.0770'
     """
 
     tree: tuple[TraceRow, ...]
@@ -87,6 +95,15 @@ class Trace(Tabular):
         ------
         KeyError
             If nothing of that name is folded; says what is.
+
+        Examples
+        --------
+        >>> chain = jc.Chain([jc.Stage("line", lambda x: 2 * x + 1), jc.Stage("sine", jnp.sin)])
+        >>> trace = jc.trace(chain, 1.0)
+        >>> [row.formula for row, _ in trace.walk()]
+        ['v0 = x', 'v2 = line(v0)', 'v3 = sin(v2)', 'y = v3']
+        >>> [row.formula for row, _ in trace.unfold("line").walk()]
+        ['v0 = x', 'v2 = line(v0)', 'v1 = 2 × v0', 'v2 = v1 + 1', 'v3 = sin(v2)', 'y = v3']
         """
         if name is None:
             return replace(self, opened=None)
@@ -98,7 +115,14 @@ class Trace(Tabular):
         return replace(self, opened=None if self.opened is None else self.opened | named)
 
     def walk(self, *, everything: bool = False) -> Iterator[tuple[TraceRow, int]]:
-        """Rows in order with their depth, folds before what they hold; closed ones alone unless ``everything``."""
+        """Rows in order with their depth, folds before what they hold; closed ones alone unless ``everything``.
+
+        Examples
+        --------
+        >>> chain = jc.Chain([jc.Stage("line", lambda x: 2 * x + 1), jc.Stage("sine", jnp.sin)])
+        >>> [(row.call or row.name, depth) for row, depth in jc.trace(chain, 1.0).walk(everything=True)]
+        [('v0', 0), ('line', 0), ('v1', 1), ('v2', 1), ('v3', 0), ('y', 0)]
+        """
 
         def inside(rows: Sequence[TraceRow], depth: int) -> Iterator[tuple[TraceRow, int]]:
             for row in rows:
@@ -138,6 +162,16 @@ class Trace(Tabular):
             How many rows are shown.
         hints
             How to come to the rows that are left out, and to those in folds, where it is not Python that is asked.
+
+        Examples
+        --------
+        >>> print(jc.trace(lambda x: jnp.sin(x) ** 2, 0.0).text(2))
+        Evaluation trace
+        trace       source  primal ↓  tangent ↓  cotangent ↑
+        v0 = x                     0          1            0
+        … 2 rows …
+        y = v2                     0          0            1
+        2 rows are left out here; all are in .rows.
         """
         return trace_text(list(self.walk()), self.notes, most, hints)
 
@@ -219,7 +253,19 @@ def trace(
 
     Examples
     --------
-    >>> print(jc.trace(lambda x1, x2: jnp.log(x1) + x1 * x2 - jnp.sin(x2), 2.0, 5.0, tangent=(1.0, 0.0)))
+    Forward mode down the tangents, reverse mode up the cotangents; ``print(trace)`` shows a table:
+
+    >>> trace = jc.trace(lambda x1, x2: jnp.log(x1) + x1 * x2 - jnp.sin(x2), 2.0, 5.0, tangent=(1.0, 0.0))
+    >>> for row in trace.rows:
+    ...     print(f"{row.formula:14} {row.primal:7.3f} {row.tangent:7.3f} {row.cotangent:7.3f}")
+    v-1 = x1         2.000   1.000   5.500
+    v0 = x2          5.000   0.000   1.716
+    v1 = log(v-1)    0.693   0.500   1.000
+    v2 = v-1 × v0   10.000   5.000   1.000
+    v3 = v1 + v2    10.693   5.500   1.000
+    v4 = sin(v0)    -0.959   0.000  -1.000
+    v5 = v3 - v4    11.652   5.500   1.000
+    y = v5          11.652   5.500   1.000
     """
     check_function(fun, args, "trace")
     if not args:

@@ -34,7 +34,21 @@ SHOWN = 400
 
 @dataclass(frozen=True, eq=False)
 class Transforms(Tabular):
-    """What `transforms` found: ``.rows``, a table for terminals, and all programs side by side in notebooks."""
+    """What `transforms` found: a table for terminals, and all programs side by side in notebooks.
+
+    Attributes
+    ----------
+    rows
+        One a transform, those that do not exist for the function among them.
+    chain
+        Whose stages the lines are of.
+
+    Examples
+    --------
+    >>> transforms = jc.transforms(lambda x: jnp.sin(x) * x, 2.0)
+    >>> transforms["linearize"].residual_bytes  # sin x and cos x, 4 bytes each
+    8
+    """
 
     rows: tuple[TransformRow, ...]
     chain: Chain
@@ -64,6 +78,12 @@ class Transforms(Tabular):
         ------
         KeyError
             If there is none; suggests the nearest names.
+
+        Examples
+        --------
+        >>> chain = jc.Chain([jc.Stage("square", jnp.square), jc.Stage("sine", jnp.sin)])
+        >>> dict(jc.transforms(chain, 2.0).stage("sine").programs)["linearize"]  # times what was kept: cos
+        ('e:f32[] = mul d b',)
         """
         number = self.chain.position(name)
         programs = [
@@ -149,6 +169,14 @@ def transforms(fun: Callable[..., Any], *args: Any, argnum: int | None = None) -
     ----------
     Radul, Paszke, Frostig, Johnson and Maclaurin, You only linearize once: tangents transpose to
     gradients, POPL 2023, arXiv 2204.10923.
+
+    Examples
+    --------
+    >>> table = jc.transforms(lambda x: jnp.sin(x) * x, 2.0)
+    >>> [row.name for row in table.rows]
+    ['fun', 'jvp', 'linearize', 'transpose', 'vjp', 'grad', 'vmap', 'jit']
+    >>> table["fun"].equations, table["vmap"].flops  # sin and mul, of 8 samples
+    (2, 16.0)
     """
     at = looked_along(fun, argnum, args)
     if not isinstance(fun, Chain):

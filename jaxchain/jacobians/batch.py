@@ -83,6 +83,12 @@ def batch_jacobian(
     ----------
     Agarwal and Ganichev, Auto-vectorizing TensorFlow graphs: Jacobians, auto-batching and beyond,
     arXiv 1903.04243.
+
+    Examples
+    --------
+    >>> x = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> jc.batch_jacobian(jnp.square)(x).tolist()  # (B, *out, *in), where jax.jacrev gives (B, *out, B, *in)
+    [[[2.0, 0.0], [0.0, 4.0]], [[6.0, 0.0], [0.0, 8.0]]]
     """
     if mode not in get_args(BatchMode):
         msg = f"Unknown mode {mode!r}. Known: {', '.join(get_args(BatchMode))}."

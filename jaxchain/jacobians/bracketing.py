@@ -38,6 +38,12 @@ class Step:
         States 0 … q; ``middle`` is ``None`` for an accumulation.
     cost
         Of this step alone, in multiply-adds.
+
+    Examples
+    --------
+    >>> step = jc.bracket([3, 1, 3], [3, 3]).steps[0]
+    >>> print(step, step.cost)
+    ∂x1/∂x0, by cotangents 3
     """
 
     kind: Kind
@@ -63,7 +69,21 @@ class Step:
 
 @dataclass(frozen=True)
 class Bracketing(Tabular):
-    """An optimal plan: total ``cost`` in multiply-adds, and ``steps`` in an order that can be run."""
+    """An optimal plan.
+
+    Attributes
+    ----------
+    cost
+        Of all steps, in multiply-adds.
+    steps
+        In an order that can be run: a matrix is made before it is used.
+
+    Examples
+    --------
+    >>> plan = jc.bracket([3, 1, 3], [3, 3])
+    >>> plan.cost, len(plan.steps)
+    (12, 2)
+    """
 
     cost: float
     steps: tuple[Step, ...]
@@ -133,6 +153,17 @@ def bracket(
     ----------
     Naumann, Matrix-free Jacobian chaining, arXiv 2406.11862; Naumann et al., arXiv 2505.06056;
     Griewank and Naumann, Accumulating Jacobians as chained sparse matrix products, 2003.
+
+    Examples
+    --------
+    Through a waist of one number, 3 → 1 → 3: one cotangent (3), then its row pushed on (9).
+
+    >>> print(jc.bracket([3, 1, 3], [3, 3]))
+    Bracketing
+    step                                                multiply-adds
+    ∂x1/∂x0, by cotangents                                          3
+    ∂x2/∂x0: push the columns of ∂x1/∂x0 through to x2              9
+    Together 12 multiply-adds.
     """
     _check(sizes, edges, memory_limit)
     exact = _number_type(sizes, edges)

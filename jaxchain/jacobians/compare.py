@@ -41,6 +41,12 @@ class ModeRow:
         Largest absolute difference of an entry from reverse mode's.
     predicted_flops
         What the plan predicted, before anything was compiled; ``None`` where the function is complex.
+
+    Examples
+    --------
+    >>> row = jc.compare_modes(jnp.sin, jnp.ones(4), repeats=1)["forward"]
+    >>> row.mode, row.max_error < 1e-6
+    ('forward', True)
     """
 
     mode: str
@@ -54,7 +60,23 @@ class ModeRow:
 
 @dataclass(frozen=True)
 class Comparison(Tabular):
-    """What `compare_modes` found: ``.rows``, and a table for terminals and notebooks."""
+    """What `compare_modes` found: ``.rows``, and a table for terminals and notebooks.
+
+    Attributes
+    ----------
+    rows
+        One a mode that exists.
+    argument
+        Which argument is differentiated with respect to, in words.
+    notes
+        Which mode ``auto`` runs, and which do not exist and why.
+
+    Examples
+    --------
+    >>> modes = jc.compare_modes(jnp.sin, jnp.ones(4), repeats=1)
+    >>> modes["auto"].max_error < 1e-6
+    True
+    """
 
     rows: tuple[ModeRow, ...]
     argument: str = "argument 0"
@@ -120,7 +142,7 @@ def compare_modes(
     Raises
     ------
     ValueError
-        If ``argnum`` or ``chunk_size`` is out of range.
+        If ``argnum``, ``chunk_size`` or ``repeats`` is out of range.
     TypeError
         If no mode exists, as for an input that is not floating point.
 
@@ -128,6 +150,10 @@ def compare_modes(
     -----
     ``auto`` runs what `jacobian` decides. A mode that does not exist for a function (forward mode through a custom
     VJP, reverse mode through a while loop) has no row, and a note says why.
+
+    References
+    ----------
+    Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 3 and 4 (what the modes cost).
 
     Examples
     --------

@@ -103,9 +103,11 @@ def jacobian(
 
     Examples
     --------
-    >>> jac = jc.jacobian(lambda x: jnp.sin(x) * x[0])
-    >>> jac(jnp.zeros(3)).shape
-    (3, 3)
+    >>> jac = jc.jacobian(lambda x: jnp.sum(x**2))
+    >>> jac(jnp.array([1.0, 2.0, 3.0])).tolist()  # 2x
+    [2.0, 4.0, 6.0]
+    >>> jac.plan(jnp.ones(3)).mode
+    'reverse'
     """
     _check(fun, mode, chunk_size, memory_limit, sharding, holomorphic)
     how = Pass(chunk_size, sharding)

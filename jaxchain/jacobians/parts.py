@@ -53,6 +53,15 @@ def jacobian_rows(
         From the call, if the output has no such row.
     TypeError
         If ``rows`` are no integers; from the call, if an input or output is not real floating point.
+
+    References
+    ----------
+    Griewank and Walther, Evaluating Derivatives, 2nd ed., sec. 3.2.
+
+    Examples
+    --------
+    >>> jc.jacobian_rows(jnp.square, [0, -1])(jnp.array([1.0, 2.0, 3.0])).tolist()
+    [[2.0, 0.0, 0.0], [0.0, 0.0, 6.0]]
     """
     wanted = np.asarray(rows).reshape(-1)
     if wanted.size and wanted.dtype != bool and not np.issubdtype(wanted.dtype, np.integer):
@@ -106,6 +115,15 @@ def jacobian_diagonal(fun: Callable[..., Any], argnums: int | None = None) -> Ca
         From the call, if the Jacobian is not square.
     TypeError
         From the call, if an input or output is not real floating point.
+
+    References
+    ----------
+    Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 10.
+
+    Examples
+    --------
+    >>> jc.jacobian_diagonal(lambda x: x * jnp.sum(x))(jnp.array([1.0, 2.0])).tolist()  # Σx + x_i
+    [4.0, 5.0]
     """
 
     def diagonal(plan: Plan, args: tuple[Any, ...]) -> jax.Array:
@@ -142,6 +160,15 @@ def gram_diagonal(fun: Callable[..., Any], argnums: int | None = None) -> Callab
     ------
     TypeError
         From the call, if an input or output is not real floating point.
+
+    References
+    ----------
+    Moré, The Levenberg-Marquardt algorithm: implementation and theory, 1978, scales variables by it.
+
+    Examples
+    --------
+    >>> jc.gram_diagonal(lambda x: jnp.array([[3.0, 1.0], [4.0, 2.0]]) @ x)(jnp.ones(2)).tolist()  # 3² + 4², 1² + 2²
+    [25.0, 5.0]
     """
 
     def gram(plan: Plan, args: tuple[Any, ...]) -> jax.Array:
@@ -169,11 +196,13 @@ def partial_jacobian(
         Its positional arguments.
     start, stop
         Names of stages; ``"input"`` is the chain input. ``start`` comes first.
+    argnum
+        Of a plain function, which argument is the chain input; default: the last.
 
     Returns
     -------
     jax.Array
-        (m, n) between flattened states.
+        (m, n) between flattened states, a complex number in them as its real and imaginary part.
 
     Raises
     ------
@@ -181,6 +210,18 @@ def partial_jacobian(
         If there is no such stage; suggests the nearest names.
     ValueError
         If ``stop`` comes before ``start``.
+    TypeError
+        If ``args`` is not a tuple, or the chain input is not floating point.
+
+    References
+    ----------
+    Naumann, arXiv 2406.11862.
+
+    Examples
+    --------
+    >>> chain = jc.Chain([jc.Stage("double", lambda x: 2 * x), jc.Stage("square", jnp.square)])
+    >>> jc.partial_jacobian(chain, (jnp.array([1.0, 3.0]),), "double", "square").tolist()  # 2 · (2x)
+    [[4.0, 0.0], [0.0, 12.0]]
     """
     chain, *_ = start_of(chain, args, argnum)
     first, last = (-1 if name == INPUT else chain.position(name) for name in (start, stop))

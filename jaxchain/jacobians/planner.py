@@ -144,6 +144,12 @@ class Decision(Tabular):
         Which argument is differentiated with respect to, in words.
     chunk_size
         How many rows or columns at once keep it within a memory limit; ``None``: all.
+
+    Examples
+    --------
+    >>> decision = jc.plan(lambda x: jnp.sum(x**2), (jnp.ones(100),))
+    >>> decision.mode, decision.sizes[0], decision.sizes[-1]
+    ('reverse', 100, 1)
     """
 
     mode: Way
@@ -197,7 +203,14 @@ class Decision(Tabular):
         return () if self.plan is None else self.plan.sizes
 
     def describe(self, step: Step) -> str:
-        """One step in words."""
+        """One step in words.
+
+        Examples
+        --------
+        >>> decision = jc.plan(jc.Chain([jc.Stage("sum", jnp.sum)]), (jnp.ones(100),))
+        >>> [decision.describe(step) for step in decision.steps]
+        ['∂sum/∂input by 1 cotangent']
+        """
         if self.plan is None:
             return ""
         if self.mode == "mixed":

@@ -47,12 +47,24 @@ def conv_net(
     Returns
     -------
     Chain
-        ``net(params, x)``: (height, width, channels) → (classes,).
+        ``net(params, x)``: (height, width, channels) → (classes,); of a convolution ``params`` holds ``w``
+        (kernel_size, kernel_size, n_in, n_out) and ``b`` (n_out,).
 
     Raises
     ------
     ValueError
         As `mlp`.
+
+    References
+    ----------
+    LeCun et al., Gradient-based learning applied to document recognition, Proceedings of the IEEE 1998.
+
+    Examples
+    --------
+    >>> net = jc.nets.conv_net((8, 8, 1), [4], classes=10, stride=2)
+    >>> params = jax.eval_shape(net.init, jax.random.key(0))
+    >>> net.names, params["conv_0"]["w"].shape, jax.eval_shape(net, params, jnp.ones((8, 8, 1))).shape
+    (('conv_0', 'relu_0', 'flatten', 'dense_0'), (3, 3, 1, 4), (10,))
     """
     height, width, n_in = sizes_of(image_shape, "image_shape (height, width, channels)", exactly=3)
     classes, kernel_size, stride = sizes_of(

@@ -45,7 +45,7 @@ def mlp(
     Returns
     -------
     Chain
-        ``net(params, x)``: (n_0,) → (n_L,).
+        ``net(params, x)``: (n_0,) → (n_L,); of a dense layer ``params`` holds ``w`` (n_out, n_in) and ``b`` (n_out,).
 
     Raises
     ------
@@ -56,6 +56,15 @@ def mlp(
     ----------
     He et al., arXiv 1502.01852; Glorot and Bengio, AISTATS 2010; LeCun et al., Efficient BackProp,
     1998; Saxe et al., arXiv 1312.6120 (orthogonal).
+
+    Examples
+    --------
+    >>> net = jc.nets.mlp([784, 32, 10])
+    >>> net.names
+    ('dense_0', 'relu_0', 'dense_1')
+    >>> params = net.init(jax.random.key(0))
+    >>> params["dense_0"]["w"].shape, net(params, jnp.ones(784)).shape
+    ((32, 784), (10,))
     """
     widths = sizes_of(sizes, "sizes")
     layers, (name, act) = Layers(init, sigma_w, sigma_b, dtype), activation_named(activation)
@@ -83,6 +92,17 @@ def autoencoder(
     -------
     Chain
         ``net(params, x)``: (n_0,) → (n_0,).
+
+    References
+    ----------
+    Hinton and Salakhutdinov, Reducing the dimensionality of data with neural networks, Science 2006.
+
+    Examples
+    --------
+    >>> net = jc.nets.autoencoder([8, 4, 2])
+    >>> params = jax.eval_shape(net.init, jax.random.key(0))
+    >>> [layer["w"].shape for layer in params.values()]  # 8-4-2-4-8
+    [(4, 8), (2, 4), (4, 2), (8, 4)]
     """
     widths = sizes_of(sizes, "sizes")
     return mlp([*widths, *widths[-2::-1]], activation, init, sigma_w, sigma_b, dtype=dtype)
@@ -115,7 +135,7 @@ def residual_net(
     Returns
     -------
     Chain
-        ``net(params, x)``: (n_in,) → (n_out,).
+        ``net(params, x)``: (n_in,) → (n_out,); of a block ``params`` holds ``down`` (W₁, b₁) and ``up`` (W₂, b₂).
 
     Raises
     ------
@@ -125,6 +145,12 @@ def residual_net(
     References
     ----------
     He et al., arXiv 1512.03385.
+
+    Examples
+    --------
+    >>> net = jc.nets.residual_net([3, 8, 2], depth=2)
+    >>> net.names, net(net.init(jax.random.key(0)), jnp.ones(3)).shape
+    (('dense_in', 'block_0', 'block_1', 'dense_out'), (2,))
     """
     n_in, width, n_out = sizes_of(sizes, "sizes (in, width, out)", exactly=3)
     (depth,) = sizes_of([depth], "depth", 1)

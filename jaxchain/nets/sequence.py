@@ -42,7 +42,8 @@ def rnn(
     Returns
     -------
     Chain
-        ``net(params, x)``: (steps, n_0) → (n_L,).
+        ``net(params, x)``: (steps, n_0) → (n_L,); of a recurrent layer ``params`` holds ``input`` (U, b) and
+        ``recurrent``, W.
 
     Raises
     ------
@@ -52,6 +53,13 @@ def rnn(
     References
     ----------
     Elman, Finding structure in time, 1990.
+
+    Examples
+    --------
+    >>> net = jc.nets.rnn([3, 8, 2])
+    >>> params = jax.eval_shape(net.init, jax.random.key(0))
+    >>> net.names, jax.eval_shape(net, params, jnp.ones((5, 3))).shape  # five steps
+    (('rnn_0', 'last', 'dense_0'), (2,))
     """
     *widths, classes = sizes_of(sizes, "sizes", 3)
     layers, (_, act) = Layers(init, sigma_w, sigma_b, dtype), activation_named(activation)
@@ -118,6 +126,15 @@ def transformer(
     References
     ----------
     Vaswani et al., arXiv 1706.03762; Xiong et al., arXiv 2002.04745 (pre-norm).
+
+    Examples
+    --------
+    >>> net = jc.nets.transformer((3, 8, 2), depth=1, heads=2)
+    >>> net.names
+    ('embed', 'attention_0', 'mlp_0', 'norm', 'unembed')
+    >>> params = jax.eval_shape(net.init, jax.random.key(0))
+    >>> jax.eval_shape(net, params, jnp.ones((5, 3))).shape  # five positions
+    (5, 2)
     """
     n_in, width, n_out = sizes_of(sizes, "sizes (in, width, out)", exactly=3)
     depth, heads = sizes_of([depth, heads], "depth and heads")

@@ -69,8 +69,8 @@ def report(
     ------
     FileExistsError
         If there is a file that `report` did not write, unless ``force``.
-    FileNotFoundError, IsADirectoryError
-        If the folder does not exist, or ``path`` is one.
+    FileNotFoundError, IsADirectoryError, PermissionError
+        If the folder does not exist, ``path`` is one, or the folder cannot be written to.
     TypeError, ValueError
         As `jaxchain.discover`; if an argument is no array.
     TangentMismatchError
@@ -81,6 +81,11 @@ def report(
     It computes with numbers and compiles, so it is no part of a traced program. Large matrices are
     shown by the entry of largest magnitude of each block; where accumulating every local Jacobian
     would take too long, some of its columns are. The page says so wherever it applies.
+
+    Examples
+    --------
+    >>> jc.report(lambda x: jnp.sin(x) * x, jnp.float32(2.0), path="sine.html").name
+    'sine.html'
     """
     target = Path(path)
     _check_target(target, force=force)

@@ -84,6 +84,12 @@ def matrix(
     ------
     ValueError
         If ``matrix`` is not two-dimensional or is complex, or ``clip`` is no percentile.
+
+    Examples
+    --------
+    >>> ax = jc.plot.matrix(jax.jacobian(jnp.square)(jnp.arange(3.0)), title="∂x²/∂x")
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('input (3)', 'output (3)')
     """
     values = numbers("matrix", matrix, ndim=2)
     if not 0 < clip <= 100:

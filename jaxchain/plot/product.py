@@ -98,6 +98,13 @@ def chain(
     ------
     ValueError
         If there is no Jacobian, one is not a matrix or is complex, or neighbours do not fit together.
+
+    Examples
+    --------
+    >>> net = jc.nets.mlp([3, 2, 1])
+    >>> ax = jc.plot.chain(jc.local_jacobians(net, (net.init(jax.random.key(0)), jnp.ones(3))))
+    >>> [text.get_text().split() for text in ax.texts if "×" in text.get_text()]
+    [['dense_1', '1×2'], ['relu_0', '2×2'], ['dense_0', '2×3'], ['J', '1×3']]
     """
     named = [(jacobian.name, matrix_of(jacobian)) for jacobian in jacobians]
     _check(named)

@@ -208,6 +208,16 @@ def save(figure: Figure | Axes, path: str | Path) -> Path:
     -------
     Path
         The file written.
+
+    Raises
+    ------
+    ValueError
+        If the axes have been removed from their figure.
+
+    Examples
+    --------
+    >>> jc.plot.save(jc.plot.matrix(np.eye(3)), "pictures/identity.png").name
+    'identity.png'
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -155,6 +155,13 @@ class Tabular(Shown):
         ------
         ImportError
             If pandas is not installed.
+
+        Examples
+        --------
+        >>> jc.bracket([3, 1, 3], [3, 3]).to_pandas()
+                         kind  start  middle  stop  cost
+        0  accumulate adjoint      0     NaN     1     3
+        1   eliminate tangent      0     1.0     2     9
         """
         try:
             import pandas as pd  # pyright: ignore[reportMissingImports]

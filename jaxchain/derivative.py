@@ -20,12 +20,7 @@ import numpy as np
 
 from jaxchain.coordinates import Coordinates, is_inexact
 from jaxchain.errors import REFUSALS, refusal
-from jaxchain.program.primitives import (
-    ClosedJaxpr,
-    JaxprEqn,
-    function_of_equation,
-    like,
-)
+from jaxchain.program.primitives import ClosedJaxpr, JaxprEqn, function_of_equation, like
 from jaxchain.program.primitives import (
     is_inexact as carries,
 )

@@ -20,7 +20,8 @@ from jaxchain.program.primitives import (
     dot_of,
     fft_sizes,
     opened,
-    size,
+    shape_of,
+    size_of,
 )
 
 __all__ = ["flops", "total_flops"]
@@ -31,11 +32,11 @@ def flops(eqn: JaxprEqn) -> float:
     name = eqn.primitive.name
     if name in MOVES:
         return 0.0
-    out = float(sum(map(size, eqn.outvars)))
+    out = float(sum(map(size_of, eqn.outvars)))
     if name in RULES:
         return RULES[name](eqn, out)
     if FAMILY.get(name) in ("reduction", "cumulative", "window"):
-        return float(size(eqn.invars[0]))
+        return float(size_of(eqn.invars[0]))
     inner = bodies(eqn)
     return sum(_body(body) * times for body, times in inner) if inner else out
 
@@ -50,12 +51,12 @@ def _body(jaxpr: Jaxpr) -> float:
 
 
 def _dot(eqn: JaxprEqn, out: float) -> float:
-    shape = eqn.invars[0].aval.shape
+    shape = shape_of(eqn.invars[0])
     return 2.0 * out * math.prod(shape[axis] for axis in dot_of(eqn).contracted[0])
 
 
 def _convolution(eqn: JaxprEqn, out: float) -> float:
-    kernel = eqn.invars[1].aval.shape
+    kernel = shape_of(eqn.invars[1])
     return 2.0 * out * math.prod(kernel) / kernel[convolution_of(eqn).kernel[0]]
 
 

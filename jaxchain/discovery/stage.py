@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from jaxchain.discovery.cuts import cuts, live_sets
 from jaxchain.discovery.name import names, word
 from jaxchain.program.flat import Program, needed
 from jaxchain.program.flow import reach
-from jaxchain.program.primitives import RESHAPING, Var, is_inexact, is_var
+from jaxchain.program.primitives import RESHAPING, Var, is_inexact, is_var, shape_of
 from jaxchain.program.segment import Segment, fits
 from jaxchain.show.shapes import describe
 from jaxchain.stage import Side, Stage, StageRow, State
@@ -93,7 +94,7 @@ class DiscoveredStage(Stage):
             self.name,
             _aval_text(self.in_tree, segment.inputs),
             _aval_text(self.out_tree, segment.outputs),
-            sum(math.prod(var.aval.shape) for var in arrays if is_inexact(var) and var in program.given),
+            sum(math.prod(shape_of(var)) for var in arrays if is_inexact(var) and var in program.given),
             sum(flops(equation.eqn) for equation in segment.equations),
             len(segment.equations),
             next((program.notes[v] for e in segment.equations for v in e.eqn.outvars if v in program.notes), "")
@@ -141,11 +142,11 @@ def split_at_cuts(segment: Segment, carries: dict[int, list[Any]] | None = None)
         bundles=bundles,
     )
     between = [_in_order(c.values, (carries or {}).get(c.position, [])) for c in found]
-    states = [segment.inputs, *between, segment.outputs]
+    before, after = [segment.inputs, *between], [*between, segment.outputs]
     bounds = [0, *(c.position for c in found), len(segment.equations)]
     return [
-        Segment(segment.equations[bounds[k] : bounds[k + 1]], states[k], states[k + 1], segment.program)
-        for k in range(len(states) - 1)
+        Segment(segment.equations[first:stop], inputs, outputs, segment.program)
+        for (first, stop), inputs, outputs in zip(itertools.pairwise(bounds), before, after, strict=True)
     ]
 
 
@@ -181,7 +182,7 @@ def _terms(segment: Segment) -> list[Any]:
         if made is None or made.name not in ("add", "add_any") or not (last or uses.get(atom, 0) == 1):
             return [atom]
         operands = made.eqn.invars
-        if not all(is_var(a) and a in dependent and a.aval.shape == atom.aval.shape for a in operands):
+        if not all(is_var(a) and a in dependent and shape_of(a) == shape_of(atom) for a in operands):
             return [atom]
         return [term for operand in operands for term in opened(operand, last=False)]
 

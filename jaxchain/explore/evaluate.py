@@ -20,7 +20,7 @@ from jaxchain.derivative import jvp, vjp
 from jaxchain.discovery.name import word
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.program.flat import Equation, Program
-from jaxchain.program.primitives import Var, function_of_equation, is_inexact, is_var
+from jaxchain.program.primitives import Var, dtype_of, function_of_equation, is_inexact, is_var
 
 __all__ = ["Values", "check_numbers", "constant_direction", "evaluate"]
 
@@ -102,7 +102,7 @@ def _pull_back(
 
         begun = _begin(program, [values[var] for var in program.invars])
         env = _interpret(runs, {var: through(var, value) for var, value in begun.items()}, through)
-        return [env[atom] if is_var(atom) else jnp.asarray(atom.val, atom.aval.dtype) for atom in program.outs]
+        return [env[atom] if is_var(atom) else jnp.asarray(atom.val, dtype_of(atom)) for atom in program.outs]
 
     _, pull = vjp(backward, *(jnp.zeros_like(values[var]) for var in tapped))
     return dict(zip(tapped, pull(list(cotangents)), strict=True))

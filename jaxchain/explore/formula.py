@@ -19,12 +19,16 @@ from jaxchain.program.primitives import (
     axes_of,
     broadcast_axes,
     dot_of,
+    dtype_of,
     exponent_of,
     is_inexact,
     is_var,
+    ndim_of,
     permutation_of,
     runs_backwards,
     scan_of,
+    shape_of,
+    size_of,
     slice_of,
 )
 from jaxchain.show.values import scalar
@@ -87,11 +91,11 @@ def _list(numbers: Sequence[Any]) -> str:
 
 
 def _shape(eqn: JaxprEqn) -> str:
-    return "×".join(map(str, eqn.outvars[0].aval.shape)) or "scalar"
+    return "×".join(map(str, shape_of(eqn.outvars[0]))) or "scalar"
 
 
 def _rank(eqn: JaxprEqn) -> int:
-    return len(eqn.invars[0].aval.shape)
+    return len(shape_of(eqn.invars[0]))
 
 
 def _reduction(eqn: JaxprEqn, x: str) -> str:
@@ -107,18 +111,18 @@ def _axis(eqn: JaxprEqn) -> list[str]:
 
 def _broadcast(eqn: JaxprEqn, x: str, *_: str) -> str:
     """Axes align from the last one, as NumPy's do, where nothing else is said."""
-    before, after = (atom.aval for atom in (eqn.invars[0], eqn.outvars[0]))
-    if before.size == after.size:
+    before, after = eqn.invars[0], eqn.outvars[0]
+    if size_of(before) == size_of(after):
         return called("reshape", [x, _shape(eqn)])
     axes = broadcast_axes(eqn)
-    trailing = tuple(axes) == tuple(range(after.ndim - len(axes), after.ndim))
+    trailing = tuple(axes) == tuple(range(ndim_of(after) - len(axes), ndim_of(after)))
     return called("broadcast", [x, _shape(eqn), *([] if trailing else [f"axis {_list(axes)}"])])
 
 
 def _dot(eqn: JaxprEqn, left: str, right: str) -> str:
     """``@`` where NumPy's product of vectors and matrices means the same."""
     (contracted, with_), (batch, _) = dot_of(eqn)
-    ranks = [len(atom.aval.shape) for atom in eqn.invars[:2]]
+    ranks = [len(shape_of(atom)) for atom in eqn.invars[:2]]
     plain = not batch and tuple(contracted) == (ranks[0] - 1,) and tuple(with_) == (max(ranks[1] - 2, 0),)
     if plain and max(ranks) <= 2:
         return f"{left} @ {right}"
@@ -132,7 +136,7 @@ def _select(_: Any, which: str, *cases: str) -> str:
 
 
 def _slice(eqn: JaxprEqn, x: str) -> str:
-    parts = zip(slice_of(eqn), eqn.invars[0].aval.shape, strict=True)
+    parts = zip(slice_of(eqn), shape_of(eqn.invars[0]), strict=True)
     return f"{x}[{', '.join(_part(*along, size) for along, size in parts)}]"
 
 
@@ -144,7 +148,7 @@ def _part(start: int, stop: int, step: int, size: int) -> str:
 FORMULAE: dict[str, Callable[..., str]] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": lambda eqn, *read: called("concatenate", [*read, *_axis(eqn)]),
-    "convert_element_type": lambda eqn, x: f"{eqn.outvars[0].aval.dtype}({x})",
+    "convert_element_type": lambda eqn, x: f"{dtype_of(eqn.outvars[0])}({x})",
     "copy": lambda _, x: x,
     "dot_general": _dot,
     "integer_pow": lambda eqn, x: f"{x} ** {exponent_of(eqn)}",

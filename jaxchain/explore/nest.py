@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxchain.explore.evaluate import Values
 from jaxchain.explore.formula import called, formula, literal
 from jaxchain.program.flat import Call, Equation, Program
-from jaxchain.program.primitives import is_inexact, is_var
+from jaxchain.program.primitives import dtype_of, is_inexact, is_var
 from jaxchain.show.table import Shown, Table
 from jaxchain.show.values import count, summary
 
@@ -151,7 +151,7 @@ def _result(name: str, atom: Any, cotangent: Any, values: Values, names: _Names)
     seed = cotangent if is_inexact(atom) and values.cotangents else None
     if is_var(atom):
         return TraceRow(name, f"{name} = {names[atom]}", "", *_values(values, [atom])[:2], seed)
-    primal = jnp.asarray(atom.val, atom.aval.dtype)
+    primal = jnp.asarray(atom.val, dtype_of(atom))
     tangent = jnp.zeros_like(primal) if is_inexact(atom) and values.tangents else None
     return TraceRow(name, f"{name} = {literal(atom)}", "", primal, tangent, seed)
 

@@ -23,7 +23,15 @@ from jaxchain.explore.mark import marked
 from jaxchain.explore.rows import TransformRow
 from jaxchain.program.flat import Equation, Program
 from jaxchain.program.flatten import flatten
-from jaxchain.program.primitives import ClosedJaxpr, any_equation_of, is_forward_of_custom_vjp, is_var, new_jaxpr, size
+from jaxchain.program.primitives import (
+    ClosedJaxpr,
+    any_equation_of,
+    dtype_of,
+    is_forward_of_custom_vjp,
+    is_var,
+    new_jaxpr,
+    size_of,
+)
 
 __all__ = ["make_rows"]
 
@@ -216,7 +224,7 @@ def _linear(row: TransformRow, make: Callable[..., Any], args: tuple[Any, ...], 
     known = [var for var in constants if var not in kept]
     return replace(
         _listed(row, program, equations, constants),
-        residual_bytes=sum(size(atom) * atom.aval.dtype.itemsize for atom in computed),
+        residual_bytes=sum(size_of(atom) * dtype_of(atom).itemsize for atom in computed),
         jaxpr=_closed(replace(program, invars=[*kept, *program.invars]), equations, known),
         primal=_closed(primal, *_needed(primal)),
     )

@@ -170,7 +170,7 @@ def compare_modes(
     try:
         require_real(found)
     except ModeError as error:  # JAX may still have its own
-        refused = dict.fromkeys(("mixed", "auto"), error)
+        refused: dict[str, ModeError] = {"mixed": error, "auto": error}
         return compare(simple_modes(fun, at, how), args, None, words, refused, repeats)
     return compare_decided(fun, found, decide(found, "auto", words), args, how, repeats)
 

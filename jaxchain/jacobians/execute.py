@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -69,7 +69,7 @@ class Linearised:
 
 def execute(plan: Plan, args: tuple[Any, ...], how: Pass = ALL_AT_ONCE) -> jax.Array:
     """The whole Jacobian (m, n) of the planned function at ``args``, in the planned order."""
-    units = linearise(plan, args, how)
+    units = linearise(plan, plan.steps, args, how)
     return perform(plan.steps, units)[0, len(units)].dense()
 
 
@@ -88,15 +88,30 @@ def _split(
     return tuple(jax.tree.leaves(args[position])), found.sides(tuple(wanted)).values(others)
 
 
-def linearise(plan: Plan, args: tuple[Any, ...], how: Pass = ALL_AT_ONCE) -> list[Linearised]:
-    """Evaluate the function; every unit at its state."""
+def linearise(plan: Plan, steps: Sequence[Step], args: tuple[Any, ...], how: Pass = ALL_AT_ONCE) -> list[Linearised]:
+    """Evaluate the function for some steps; every unit at its state, in the mode that the steps use it in."""
+    modes = _modes(steps)
     state, values = _split(plan.found, args, [(*unit.segment.sides, *unit.core.sides) for unit in plan.units])
     units: list[Linearised] = []
-    for unit in plan.units:
+    for number, unit in enumerate(plan.units):
         sides, core_sides = ([values[v] for v in segment.sides] for segment in (unit.segment, unit.core))
         units.append(Linearised(unit, sides, core_sides, state, how))
-        state = unit.call(sides, state)
+        linearised = unit.kind == "dense" and unit.colouring is None and number in modes
+        state = units[-1].linear.value(modes[number]) if linearised else unit.call(sides, state)
     return units
+
+
+def _modes(steps: Sequence[Step]) -> dict[int, Literal["forward", "reverse"]]:
+    """The mode in which each unit is linearised, so that its evaluation is that mode's own."""
+    modes: dict[int, Literal["forward", "reverse"]] = {}
+    for step in steps:
+        if step.kind in ("accumulate tangent", "accumulate adjoint"):
+            modes[step.start] = "forward" if step.kind == "accumulate tangent" else "reverse"
+        elif step.kind == "eliminate tangent" and step.middle is not None:
+            modes.update(dict.fromkeys(range(step.middle, step.stop), "forward"))
+        elif step.kind == "eliminate adjoint" and step.middle is not None:
+            modes.update(dict.fromkeys(range(step.start, step.middle), "reverse"))
+    return modes
 
 
 def perform(steps: Sequence[Step], units: Sequence[Linearised]) -> dict[tuple[int, int], Matrix]:

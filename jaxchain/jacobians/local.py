@@ -30,9 +30,13 @@ from jaxchain.program.primitives import (
     convolution_of,
     custom_rule,
     dot_of,
+    dtype_of,
     is_var,
+    ndim_of,
     needed_eqns,
     opened,
+    shape_of,
+    size_of,
 )
 from jaxchain.program.segment import Segment
 
@@ -63,17 +67,13 @@ def read_off(segment: Segment) -> Local:
     if len(segment.inputs) != 1 or len(segment.outputs) != 1 or not is_var(segment.outputs[0]):
         return Local("dense")
     (x,), (y,) = segment.inputs, segment.outputs
-    if not all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in (x, y)):
+    if not all(jnp.issubdtype(dtype_of(v), jnp.floating) for v in (x, y)):
         return Local("dense")
     if not segment.equations:  # the output is the input itself, or it does not depend on it
         return Local("identity" if x is y else "dense")
-    if (
-        all(_keeps(e, segment) for e in segment.equations)
-        and x.aval.dtype == y.aval.dtype
-        and x.aval.size == y.aval.size
-    ):
+    if all(_keeps(e, segment) for e in segment.equations) and dtype_of(x) == dtype_of(y) and size_of(x) == size_of(y):
         return Local("identity")
-    if x.aval.shape == y.aval.shape and all(_is_elementwise(e.eqn, x.aval.shape) for e in segment.equations):
+    if shape_of(x) == shape_of(y) and all(_is_elementwise(e.eqn, shape_of(x)) for e in segment.equations):
         return Local("diagonal")
     if len(segment.equations) == 1 and (rule := RULES.get(segment.equations[0].name)) is not None:
         return rule(segment.equations[0], segment) or Local("dense")
@@ -84,10 +84,10 @@ def _keeps(equation: Equation, segment: Segment) -> bool:
     """Whether an equation passes its input on, shifted or reshaped at most."""
     own = [atom for atom in equation.reads if atom not in segment.sides and atom not in segment.constants]
     if equation.name in KEEPS_ORDER or (
-        equation.name == "broadcast_in_dim" and own and own[0].aval.size == equation.eqn.outvars[0].aval.size
+        equation.name == "broadcast_in_dim" and own and size_of(own[0]) == size_of(equation.eqn.outvars[0])
     ):
         return True
-    shifted = equation.name in SHIFTS and len(own) == 1 and own[0].aval.shape == equation.eqn.outvars[0].aval.shape
+    shifted = equation.name in SHIFTS and len(own) == 1 and shape_of(own[0]) == shape_of(equation.eqn.outvars[0])
     return shifted and not (equation.name == "sub" and equation.eqn.invars[0] is not own[0])
 
 
@@ -100,9 +100,9 @@ def _is_elementwise(eqn: JaxprEqn, shape: tuple[int, ...], *, derivative: bool =
     if body is not None:
         return _all_elementwise(body, shape, derivative=derivative)
     if eqn.primitive.name == "broadcast_in_dim":  # of a scalar: a constant laid out beside the state
-        return eqn.invars[0].aval.shape == ()
+        return shape_of(eqn.invars[0]) == ()
     return eqn.primitive.name in ELEMENTWISE and all(
-        atom.aval.shape in (shape, ()) for atom in (*eqn.invars, *eqn.outvars)
+        shape_of(atom) in (shape, ()) for atom in (*eqn.invars, *eqn.outvars)
     )
 
 
@@ -134,23 +134,26 @@ def dot_general(equation: Equation, segment: Segment) -> Local | None:
         return None
     eqn, (own, other) = equation.eqn, places
     product = dot_of(eqn)
-    if product.batched[0] or eqn.invars[own].aval.dtype != eqn.outvars[0].aval.dtype:
+    if product.batched[0] or dtype_of(eqn.invars[own]) != dtype_of(eqn.outvars[0]):
         return None
-    x, w = eqn.invars[own].aval, eqn.invars[other].aval
-    free, kept = product.free(own, x.ndim), product.free(other, w.ndim)
+    x, w = eqn.invars[own], eqn.invars[other]
+    dtype = dtype_of(x)
+    free, kept = product.free(own, ndim_of(x)), product.free(other, ndim_of(w))
     summed, by = product.contracted[own], product.contracted[other]
-    positions, outs, ins = (math.prod(a.shape[k] for k in axes) for a, axes in ((x, free), (w, kept), (w, by)))
+    positions, outs, ins = (math.prod(shape_of(a)[k] for k in axes) for a, axes in ((x, free), (w, kept), (w, by)))
     read = _side_reader(segment, eqn.invars[other])
 
     def matrix(*sides: jax.Array) -> jax.Array:
-        weights = jnp.transpose(read(*sides), (*kept, *by)).reshape(outs, ins).astype(x.dtype)
+        weights = jnp.transpose(read(*sides), (*kept, *by)).reshape(outs, ins).astype(dtype)
         if positions == 1:
             blocks = weights[None, :, None, :]
         else:
             at = np.arange(positions)
-            blocks = jnp.zeros((positions, outs, positions, ins), x.dtype).at[at, :, at, :].set(weights)
+            blocks = jnp.zeros((positions, outs, positions, ins), dtype).at[at, :, at, :].set(weights)
         # One axis each: the positions p and the weights' o that the result has, then the state's axes, p and i.
-        full = blocks.reshape([a.shape[k] for a, axes in ((x, free), (w, kept), (x, free), (x, summed)) for k in axes])
+        full = blocks.reshape(
+            [shape_of(a)[k] for a, axes in ((x, free), (w, kept), (x, free), (x, summed)) for k in axes]
+        )
         p, o = list(range(len(free))), list(range(len(free), len(free) + len(kept)))
         state = np.argsort([*free, *summed]) + len(p) + len(o)
         # The result's axes follow the operands: positions first where the state is the left one.
@@ -166,10 +169,10 @@ def conv_general_dilated(equation: Equation, segment: Segment) -> Local | None:
     if _state_and_side(equation, segment) != (0, 1):
         return None
     eqn = equation.eqn
-    if convolution_of(eqn).batch_groups != 1 or eqn.invars[0].aval.dtype != eqn.outvars[0].aval.dtype:
+    if convolution_of(eqn).batch_groups != 1 or dtype_of(eqn.invars[0]) != dtype_of(eqn.outvars[0]):
         return None
     rows, columns, weights = conv_entries(eqn)
-    shape = eqn.outvars[0].aval.size, eqn.invars[0].aval.size
+    shape = size_of(eqn.outvars[0]), size_of(eqn.invars[0])
     order = np.lexsort((columns, rows))
     rows, columns, weights = rows[order], columns[order], weights[order]
     read = _side_reader(segment, eqn.invars[1])
@@ -183,7 +186,7 @@ def conv_general_dilated(equation: Equation, segment: Segment) -> Local | None:
 
 def conv_entries(eqn: JaxprEqn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Flat (output, input, kernel) indices of every product that a convolution sums."""
-    lhs, kernel, out = (v.aval.shape for v in (*eqn.invars[:2], eqn.outvars[0]))
+    lhs, kernel, out = (shape_of(v) for v in (*eqn.invars[:2], eqn.outvars[0]))
     layout = convolution_of(eqn)
     lhs_spec, rhs_spec, out_spec, groups = layout.image, layout.kernel, layout.out, layout.feature_groups
     n_out, n_in = kernel[rhs_spec[0]], kernel[rhs_spec[1]]

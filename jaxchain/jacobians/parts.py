@@ -275,15 +275,15 @@ def _best_split(plan: Plan, work: Callable[[int], float], direct: float) -> tupl
 def _whole(plan: Plan, args: tuple[Any, ...]) -> Matrix:
     if plan.whole is not None:
         return Dense(by_colours(plan.found, plan.whole, args))
-    units = linearise(plan, args)
+    units = linearise(plan, plan.steps, args)
     return perform(plan.steps, units)[0, len(units)]
 
 
 def _factors(plan: Plan, args: tuple[Any, ...], split: int) -> tuple[jax.Array, jax.Array]:
     """The matrices before and after one state."""
-    units: list[Linearised] = linearise(plan, args)
-    q = len(units)
+    q = len(plan.units)
     steps = (*plan.solution.steps(0, split), *plan.solution.steps(split, q))
+    units: list[Linearised] = linearise(plan, steps, args)
     ready = perform(steps, units)
     return ready[0, split].dense(), ready[split, q].dense()
 

@@ -281,9 +281,9 @@ def decide(found: Found, mode: Mode = "auto", argument: str = "argument 0") -> D
     if plan.least < WORTH_IT * better:
         way: Way = "mixed" if plan.cost <= plan.whole_cost else "sparse"
         return Decision(way, plan, _gain(plan, better), argument)
-    if max(forward, reverse) < CLOSE * better and forward < reverse:
+    if max(forward, reverse) < CLOSE * better:
         pulled = plan.pulled()
-        if pulled is not None and pulled.cost <= forward:
+        if pulled is not None and pulled.cost <= better:
             why = "Forward and reverse mode are within 2 % of each other, and the last weights need no cotangent."
             return Decision("mixed", pulled, why, argument)
     way = "forward" if forward < reverse else "reverse"
@@ -351,8 +351,10 @@ def whole_colouring(found: Found, units: Sequence[Unit]) -> Colouring | None:
 
 def _may_be_sparse(units: tuple[Unit, ...]) -> bool:
     """Whether no unit makes the product dense, as far as one can see without looking for a pattern."""
-    return available() and all(
-        u.kind in ("identity", "diagonal") or may_be_sparse(u.segment, u.here, u.there) for u in units
+    # In this order: to find out whether asdex is available it is imported, which takes long.
+    return (
+        all(u.kind in ("identity", "diagonal") or may_be_sparse(u.segment, u.here, u.there) for u in units)
+        and available()
     )
 
 

@@ -19,7 +19,16 @@ import jax.numpy as jnp
 from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import jvp
 from jaxchain.program.fingerprint import Kept, fingerprint
-from jaxchain.program.primitives import MIXING, Var, any_equation, any_equation_of, is_forward_of_custom_vjp, is_inexact
+from jaxchain.program.primitives import (
+    MIXING,
+    Var,
+    any_equation,
+    any_equation_of,
+    dtype_of,
+    is_forward_of_custom_vjp,
+    is_inexact,
+    shape_of,
+)
 from jaxchain.program.segment import Segment, run
 
 __all__ = ["Colouring", "available", "colouring_of", "may_be_sparse", "unavailable"]
@@ -132,7 +141,7 @@ def _detect(segment: Segment, flat: _Flat, here: Coordinates) -> Any:
 
     with warnings.catch_warnings(), jax.ensure_compile_time_eval():
         warnings.simplefilter("ignore", asdex.DenseColoringWarning)
-        samples = [jnp.zeros(v.aval.shape, v.aval.dtype) for v in (*segment.sides, *flat.numbers)]
+        samples = [jnp.zeros(shape_of(v), dtype_of(v)) for v in (*segment.sides, *flat.numbers)]
         vector = jnp.zeros((here.size,), here.dtype)
         try:
             program = jax.make_jaxpr(linear)(vector, vector, *samples).jaxpr

@@ -15,7 +15,8 @@ from typing import Any
 import jax
 
 from jaxchain.coordinates import Coordinates
-from jaxchain.cost.count import flops, total_flops
+from jaxchain.cost.count import flops
+from jaxchain.cost.linear import Work, linear_work
 from jaxchain.derivative import jvp, vjp
 from jaxchain.discovery.find import Found
 from jaxchain.discovery.group import group
@@ -24,9 +25,7 @@ from jaxchain.errors import REFUSALS, refusal
 from jaxchain.jacobians.local import Local, read_off
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse
 from jaxchain.program.fingerprint import Kept, fingerprint
-from jaxchain.program.flatten import flatten
-from jaxchain.program.flow import reach
-from jaxchain.program.primitives import is_forward_of_custom_vjp, like
+from jaxchain.program.primitives import Jaxpr, Var, like
 from jaxchain.program.segment import Segment
 
 __all__ = ["Unit", "distinct", "joined", "units_of"]
@@ -80,15 +79,15 @@ class Unit:
         """Coordinates of its output."""
         return Coordinates.of(tuple(like(atom) for atom in self.segment.outputs))
 
-    @cached_property
+    @property
     def tangent(self) -> float:
         """Multiply-adds of one tangent; infinite where there is no forward mode (a custom VJP)."""
-        return self._work(forward=True)
+        return self.work.tangent
 
-    @cached_property
+    @property
     def adjoint(self) -> float:
         """Multiply-adds of one cotangent; infinite where there is no reverse mode (a while loop)."""
-        return self._work(forward=False)
+        return self.work.cotangent
 
     @property
     def ready(self) -> float:
@@ -114,20 +113,37 @@ class Unit:
         """Its function, from the leaves of a state to those of the next."""
         return tuple(self.segment.call(*sides, *state))
 
-    def _work(self, *, forward: bool) -> float:
+    @cached_property
+    def work(self) -> Work:
+        """Multiply-adds of one tangent and of one cotangent, beside the evaluation itself."""
         if self.kind == "identity":
-            return 0.0
+            return Work(0.0, 0.0)
         if self.kind == "diagonal":
-            return self.here.size / 2
+            return Work(1.0, 1.0).times(self.here.size / 2)
         if self.kind == "linear":
-            return flops(self.core.equations[0].eqn) / 2
+            return Work(1.0, 1.0).times(flops(self.core.equations[0].eqn) / 2)
         segment = self.segment
         inputs = (*segment.inputs, *segment.sides, *segment.constants)
         key = fingerprint([e.eqn for e in segment.equations], inputs, segment.outputs, {})
-        return WORK.get((key, self.carries, forward), lambda: self._counted(forward))
+        return WORK.get((key, self.carries), self._counted).times(0.5)
 
-    def _counted(self, forward: bool) -> float:
-        """What one tangent or cotangent takes beside the evaluation itself, counted on the program that it makes."""
+    def _counted(self) -> Work:
+        """Floating-point operations of one tangent and cotangent."""
+        try:
+            work = linear_work(*self._program(forward=True))
+        except REFUSALS as error:
+            refusal(error)
+            work = Work(math.inf, math.inf)
+        if math.isfinite(work.tangent):
+            return work
+        try:  # the rule of a custom VJP is seen in reverse mode's own program alone
+            return Work(math.inf, linear_work(*self._program(forward=False)).tangent)
+        except REFUSALS as error:
+            refusal(error)
+            return Work(math.inf, math.inf)
+
+    def _program(self, *, forward: bool) -> tuple[Jaxpr, list[Var]]:
+        """The program of one tangent or cotangent, and the variables that hold it."""
         sides, state = [[like(v) for v in atoms] for atoms in (self.segment.sides, self.segment.inputs)]
         space = self.here if forward else self.there
 
@@ -139,16 +155,8 @@ class Unit:
                 return jvp(of_state, tuple(state), space.unflatten(vector), self.carries)[1]
             return vjp(of_state, tuple(state), which=self.carries)[1](space.unflatten_cotangent(vector))
 
-        try:
-            closed = jax.make_jaxpr(linear)(jax.ShapeDtypeStruct((space.size,), space.dtype), sides, state)
-        except REFUSALS as error:
-            refusal(error)
-            return math.inf
-        program = flatten(closed)
-        if any(is_forward_of_custom_vjp(eqn) for eqn in program.eqns):
-            return math.inf
-        moved = reach(program.eqns, program.invars[:1])
-        return total_flops(e.eqn for e in program.needed() if any(v in moved for v in e.reads)) / 2
+        jaxpr = jax.make_jaxpr(linear)(jax.ShapeDtypeStruct((space.size,), space.dtype), sides, state).jaxpr
+        return jaxpr, jaxpr.invars[:1]
 
 
 def units_of(found: Found) -> list[Unit]:

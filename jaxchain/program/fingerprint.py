@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxchain.program.primitives import Atom, JaxprEqn, Var, is_jaxpr, is_used, is_var, opened
 
@@ -39,8 +41,8 @@ def fingerprint(
 
     def mark(atom: Any) -> Hashable:
         if is_var(atom):
-            return number.setdefault(atom, len(number)), str(atom.aval)
-        return "literal", str(atom.aval), _value(atom.val)
+            return number.setdefault(atom, len(number)), atom.aval
+        return "literal", atom.aval, _value(atom.val)
 
     head = tuple(map(mark, (*inputs, *constants)))
     body = tuple(
@@ -73,7 +75,7 @@ def _value(value: Any) -> Hashable:
     if is_jaxpr(value):
         jaxpr, consts = opened(value)
         return fingerprint(jaxpr.eqns, jaxpr.invars, jaxpr.outvars, dict(zip(jaxpr.constvars, consts, strict=True)))
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return _Same(value)
     if isinstance(value, (np.ndarray, np.generic, jax.Array)):
         return _array(value)
@@ -89,7 +91,7 @@ def _value(value: Any) -> Hashable:
 
 
 def _array(value: Any) -> Hashable:
-    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):  # random keys
+    if jnp.issubdtype(value.dtype, jax.dtypes.extended):  # random keys
         return "key", str(value.dtype), _array(jax.random.key_data(value))
     array = np.asarray(value)
     return str(array.dtype), array.shape, hashlib.blake2b(np.ascontiguousarray(array).tobytes()).digest()

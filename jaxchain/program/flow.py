@@ -23,7 +23,7 @@ from jaxchain.program.primitives import (
     while_of,
 )
 
-__all__ = ["active", "reach"]
+__all__ = ["active", "moved_results", "reach"]
 
 
 def reach(equations: Iterable[JaxprEqn], inputs: Iterable[Var]) -> set[Var]:
@@ -41,7 +41,7 @@ def active(equations: Iterable[JaxprEqn], inputs: Iterable[Var]) -> set[Var]:
     for eqn in equations:
         marks = [is_var(atom) and atom in carrying for atom in eqn.invars]
         if any(marks):
-            moved = zip(eqn.outvars, _moved(eqn, marks), strict=True)
+            moved = zip(eqn.outvars, moved_results(eqn, marks), strict=True)
             carrying.update(var for var, moves in moved if moves and is_used(var) and is_inexact(var))
     return carrying
 
@@ -49,7 +49,7 @@ def active(equations: Iterable[JaxprEqn], inputs: Iterable[Var]) -> set[Var]:
 Marks = Sequence[bool]
 
 
-def _moved(eqn: JaxprEqn, marks: Marks) -> Marks:
+def moved_results(eqn: JaxprEqn, marks: Marks) -> Marks:
     """Which results of an equation carry a derivative, given which operands do."""
     if (rule := RULES.get(eqn.primitive.name)) is not None:
         return rule(eqn, marks)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,9 @@ from jax.extend.core import (  # pyright: ignore[reportPrivateImportUsage]
     jaxpr_as_fun,
     jaxprs_in_params,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 __all__ = [
     "AFFINE",
@@ -191,7 +194,7 @@ MIXING = _of("cumulative", "fourier", "matrix", "solve") | frozenset(
 # ----------------------------------------------------------------------------------------------- variables and programs
 
 
-def is_var(atom: Any) -> TypeGuard[Var]:
+def is_var(atom: Any) -> TypeIs[Var]:
     """Whether an atom is a variable, not a literal."""
     return isinstance(atom, Var)
 
@@ -203,13 +206,33 @@ def is_used(var: Any) -> bool:
 
 def is_inexact(atom: Atom) -> bool:
     """Whether an atom carries a derivative: real or complex floating point."""
-    dtype = getattr(atom.aval, "dtype", None)
+    dtype = dtype_of(atom)
     return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
 
 
-def like(var: Any) -> jax.ShapeDtypeStruct:
+def shape_of(atom: Atom) -> tuple[int, ...]:
+    """The shape of an atom; of what is no array, such as a token, that of one number."""
+    return getattr(atom.aval, "shape", ())
+
+
+def dtype_of(atom: Atom) -> Any:
+    """The dtype of an atom; ``None`` of what is no array."""
+    return getattr(atom.aval, "dtype", None)
+
+
+def ndim_of(atom: Atom) -> int:
+    """How many axes an atom has."""
+    return len(shape_of(atom))
+
+
+def size_of(atom: Atom) -> int:
+    """How many entries an atom has."""
+    return math.prod(shape_of(atom))
+
+
+def like(var: Atom) -> jax.ShapeDtypeStruct:
     """A variable's shape and dtype."""
-    return jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype)
+    return jax.ShapeDtypeStruct(shape_of(var), dtype_of(var))
 
 
 def new_var(aval: Any) -> Var:
@@ -259,7 +282,7 @@ def opened(jaxpr: Jaxpr | ClosedJaxpr) -> tuple[Jaxpr, Sequence[Any]]:
     return (jaxpr.jaxpr, tuple(jaxpr.consts)) if isinstance(jaxpr, ClosedJaxpr) else (jaxpr, ())
 
 
-def is_jaxpr(value: Any) -> TypeGuard[Jaxpr | ClosedJaxpr]:
+def is_jaxpr(value: Any) -> TypeIs[Jaxpr | ClosedJaxpr]:
     """Whether a parameter is a program."""
     return isinstance(value, (Jaxpr, ClosedJaxpr))
 
@@ -490,8 +513,11 @@ class Convolution(NamedTuple):
 def convolution_of(eqn: JaxprEqn) -> Convolution:
     """The layout of a convolution."""
     p = eqn.params
+    image, kernel, out = p["dimension_numbers"]
     return Convolution(
-        *p["dimension_numbers"],
+        image,
+        kernel,
+        out,
         p["window_strides"],
         p["padding"],
         p["lhs_dilation"],
@@ -595,8 +621,3 @@ def plain_parameters(eqn: JaxprEqn) -> list[tuple[str, Any]]:
 def has_side_effect(eqn: JaxprEqn) -> bool:
     """Whether an equation does something beside computing its results; naming a mapped axis is nothing."""
     return any(type(effect).__name__ != "NamedAxisEffect" for effect in eqn.effects)
-
-
-def size(atom: Atom) -> int:
-    """How many entries an atom has; 1 for what is no array, such as a token."""
-    return math.prod(getattr(atom.aval, "shape", ()))

@@ -22,11 +22,13 @@ from jaxchain.program.primitives import (
     Jaxpr,
     JaxprEqn,
     Var,
+    dtype_of,
     function_of,
     is_used,
     is_var,
     new_jaxpr,
     new_var,
+    shape_of,
     with_callee,
 )
 
@@ -84,7 +86,7 @@ class Segment:
 def fits(values: Sequence[Any], variables: Sequence[Var]) -> bool:
     """Whether values have the shapes and dtypes of variables."""
     return len(values) == len(variables) and all(
-        (got.shape, got.dtype) == (var.aval.shape, var.aval.dtype)
+        (got.shape, got.dtype) == (shape_of(var), dtype_of(var))
         for got, var in zip(map(jax.typeof, values), variables, strict=True)
     )
 
@@ -101,7 +103,7 @@ def run(
     call = function_of(jaxpr, [program.constants[var] for var in constants])
     if all(map(is_var, outvars)):
         return call
-    return lambda *args: [jnp.asarray(value, atom.aval.dtype) for value, atom in zip(call(*args), outvars, strict=True)]
+    return lambda *args: [jnp.asarray(value, dtype_of(atom)) for value, atom in zip(call(*args), outvars, strict=True)]
 
 
 def rematerialised(equations: Sequence[Equation], outvars: Sequence[Atom]) -> list[JaxprEqn]:

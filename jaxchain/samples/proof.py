@@ -17,7 +17,7 @@ from jaxchain.discovery.group import group
 from jaxchain.discovery.name import names
 from jaxchain.errors import SamplesMixError
 from jaxchain.program.flat import Equation
-from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn, is_var, opened, size
+from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn, is_var, opened, size_of
 from jaxchain.program.reading import trace_program
 from jaxchain.program.source import Site
 from jaxchain.samples.bodies import BODIES
@@ -58,7 +58,7 @@ def prove(fun: Callable[[Any], Any], batch: Any, samples: int, axes: Sequence[in
 
 
 def _start(invars: Sequence[Any], axes: Sequence[int]) -> list[State]:
-    return [Place(axis) if var.aval.size else None for var, axis in zip(invars, axes, strict=True)]
+    return [Place(axis) if size_of(var) else None for var, axis in zip(invars, axes, strict=True)]
 
 
 def _stage(found: Found, samples: int, axes: Sequence[int]) -> str | None:
@@ -161,7 +161,7 @@ class Batch:
             after = [min(lost, key=lambda one: one.number)] * len(eqn.outvars)
         else:
             after = [self._place(eqn, states)] * len(eqn.outvars)
-        return [state if size(var) else None for var, state in zip(eqn.outvars, after, strict=True)]
+        return [state if size_of(var) else None for var, state in zip(eqn.outvars, after, strict=True)]
 
     def _place(self, eqn: JaxprEqn, states: list[State]) -> Place | Step | Lost:
         """Where the results of a primitive hold the batch: all operands that do must agree."""

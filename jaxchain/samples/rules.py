@@ -22,9 +22,11 @@ from jaxchain.program.primitives import (
     gather_sizes,
     index_numbers,
     matrix_is_left,
+    ndim_of,
     padding_of,
     permutation_of,
     reshape_order,
+    shape_of,
     window_along,
 )
 from jaxchain.samples.place import Mixes, Place, Unproven
@@ -38,7 +40,7 @@ Rule = Callable[[JaxprEqn, int, Place, int], Place]
 def elementwise(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
     """Every entry depends on the entries at the same position."""
     del samples
-    given, result = eqn.invars[k].aval.shape, eqn.outvars[0].aval.shape
+    given, result = shape_of(eqn.invars[k]), shape_of(eqn.outvars[0])
     if len(given) != len(result) or given[place.axis] != result[place.axis]:
         msg = "changes the shape of the batch"
         raise Unproven(msg)
@@ -64,7 +66,7 @@ def trailing(count: Callable[[JaxprEqn, int], int], how: str) -> Rule:
 
     def rule(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
         del samples
-        if place.axis >= eqn.invars[k].aval.ndim - count(eqn, k):
+        if place.axis >= ndim_of(eqn.invars[k]) - count(eqn, k):
             msg = f"{how} the batch"
             raise Mixes(msg)
         return place
@@ -75,12 +77,12 @@ def trailing(count: Callable[[JaxprEqn, int], int], how: str) -> Rule:
 def reshape(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
     """Row-major order stays, so sample b holds the flat positions with (position // stride) mod B = b."""
     del k
-    old, order = list(eqn.invars[0].aval.shape), reshape_order(eqn)
+    old, order = list(shape_of(eqn.invars[0])), reshape_order(eqn)
     axis = place.axis
     if order is not None:
         old, axis = [old[d] for d in order], list(order).index(axis)
     stride, step = place.inner * math.prod(old[axis + 1 :]), 1
-    new = eqn.outvars[0].aval.shape
+    new = shape_of(eqn.outvars[0])
     for axis in reversed(range(len(new))):
         if stride % step == 0 and (step * new[axis]) % (stride * samples) == 0:
             return Place(axis, stride // step)
@@ -122,7 +124,7 @@ def dot_general(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
         raise Mixes(msg)
     if place.axis in product.batched[k]:
         return place._replace(axis=list(product.batched[k]).index(place.axis))
-    free = [product.free(j, eqn.invars[j].aval.ndim) for j in (0, 1)]
+    free = [product.free(j, ndim_of(eqn.invars[j])) for j in (0, 1)]
     before = len(product.batched[k]) + (len(free[0]) if k == 1 else 0)
     return place._replace(axis=before + free[k].index(place.axis))
 
@@ -130,7 +132,7 @@ def dot_general(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
 def conv_general_dilated(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
     """Images stay apart, and so do groups of channels."""
     layout = convolution_of(eqn)
-    image, kernel = (eqn.invars[j].aval.shape for j in (0, 1))
+    image, kernel = (shape_of(eqn.invars[j]) for j in (0, 1))
     (rows, features, *_), (row_out, feature_out, *_) = layout.image, layout.out
     per_group = kernel[layout.kernel[0]] // (layout.feature_groups * layout.batch_groups)
     if k == 1 and place.axis == layout.kernel[0]:
@@ -175,20 +177,20 @@ def pad(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
 def slice_(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
     """All of the batch."""
     del samples
-    return _whole(place, eqn.outvars[0].aval.shape[place.axis], eqn.invars[k].aval.shape[place.axis])
+    return _whole(place, shape_of(eqn.outvars[0])[place.axis], shape_of(eqn.invars[k])[place.axis])
 
 
 def dynamic_update_slice(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
     """A shared block may be written anywhere; one that holds the batch must hold all of it."""
     del samples
-    return _whole(place, eqn.invars[k].aval.shape[place.axis], eqn.invars[0].aval.shape[place.axis])
+    return _whole(place, shape_of(eqn.invars[k])[place.axis], shape_of(eqn.invars[0])[place.axis])
 
 
 def gather(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
     """Windows over the whole batch, or one batched look-up a sample."""
     del samples
-    numbers, operand = index_numbers(eqn), eqn.invars[0].aval.shape
-    beside = [axis for axis in range(eqn.outvars[0].aval.ndim) if axis not in numbers.offset_dims]
+    numbers, operand = index_numbers(eqn), shape_of(eqn.invars[0])
+    beside = [axis for axis in range(ndim_of(eqn.outvars[0])) if axis not in numbers.offset_dims]
     if k == 0 and place.axis not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims):
         gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
         kept = [axis for axis in range(len(operand)) if axis not in gone]
@@ -197,7 +199,7 @@ def gather(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
     axis = place.axis
     if k == 0 and axis in numbers.operand_batching_dims:
         axis = numbers.start_indices_batching_dims[list(numbers.operand_batching_dims).index(axis)]
-    elif k == 0 or axis == eqn.invars[1].aval.ndim - 1:
+    elif k == 0 or axis == ndim_of(eqn.invars[1]) - 1:
         msg = "looks samples up by index (jnp.take_along_axis and vmap show which is whose)"
         raise Unproven(msg)
     return place._replace(axis=beside[axis])
@@ -206,7 +208,7 @@ def gather(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
 def scatter(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
     """Windows over the whole batch, or one batched write a sample; shared values may be written anywhere."""
     del samples
-    numbers, operand = index_numbers(eqn), eqn.invars[0].aval.shape
+    numbers, operand = index_numbers(eqn), shape_of(eqn.invars[0])
     axis = place.axis
     if k == 0:
         return place
@@ -214,9 +216,9 @@ def scatter(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
         gone = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
         kept = [a for a in range(len(operand)) if a not in gone]
         result = place._replace(axis=kept[list(numbers.update_window_dims).index(axis)])
-        return _whole(result, eqn.invars[2].aval.shape[axis], operand[result.axis])
+        return _whole(result, shape_of(eqn.invars[2])[axis], operand[result.axis])
     if k == 2:
-        axis = [a for a in range(eqn.invars[2].aval.ndim) if a not in numbers.update_window_dims].index(axis)
+        axis = [a for a in range(ndim_of(eqn.invars[2])) if a not in numbers.update_window_dims].index(axis)
     if axis not in numbers.scatter_indices_batching_dims:
         msg = "writes samples by index (vmap shows which is whose)"
         raise Unproven(msg)
@@ -226,7 +228,7 @@ def scatter(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
 
 def triangular_solve(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
     """Right-hand sides stay apart: columns, or rows where the matrix stands on the right."""
-    free = eqn.invars[1].aval.ndim - (1 if matrix_is_left(eqn) else 2)
+    free = ndim_of(eqn.invars[1]) - (1 if matrix_is_left(eqn) else 2)
     return place if k == 1 and place.axis == free else MATRIX_RULE(eqn, k, place, samples)
 
 

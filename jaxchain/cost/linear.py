@@ -1,0 +1,142 @@
+"""What the derivative of a program costs, a tangent or a cotangent, read off the program of one JVP.
+
+In that program everything that reads the tangent is linear in it. A tangent runs just these equations; a cotangent
+runs their transposes, in reverse. So one trace prices both modes, and neither is compiled, nor reverse mode traced.
+
+References: Radul et al., You only linearize once, POPL 2023, arXiv 2204.10923.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from jaxchain.cost.count import flops
+from jaxchain.program.flow import moved_results
+from jaxchain.program.primitives import (
+    Jaxpr,
+    JaxprEqn,
+    Var,
+    branches_of,
+    callee,
+    is_inexact,
+    is_used,
+    is_var,
+    needed_eqns,
+    opened,
+    scan_of,
+    size_of,
+    while_of,
+)
+
+__all__ = ["Work", "linear_work"]
+
+
+class Work(NamedTuple):
+    """Floating-point operations of one tangent, and of one cotangent; infinite where there is no such mode."""
+
+    tangent: float
+    cotangent: float
+
+    def times(self, count: float) -> Work:
+        """As often."""
+        return Work(self.tangent * count, self.cotangent * count)
+
+
+def linear_work(jaxpr: Jaxpr, moved: Iterable[Var]) -> Work:
+    """What the part of a program takes that is linear in some of its inputs, and needed for its results.
+
+    Parameters
+    ----------
+    jaxpr
+        The program of a JVP.
+    moved
+        The tangents among its inputs.
+    """
+    moving, uses = set(moved), Counter[Var]()
+    tangent = cotangent = 0.0
+    for eqn in needed_eqns(jaxpr, jaxpr.outvars):
+        marks = [is_var(atom) and atom in moving for atom in eqn.invars]
+        if not any(marks):
+            continue
+        for var, moves in zip(eqn.outvars, moved_results(eqn, marks), strict=True):
+            if moves and is_used(var) and is_inexact(var):
+                moving.add(var)
+        uses.update(atom for atom, moves in zip(eqn.invars, marks, strict=True) if moves and is_var(atom))
+        work = _of(eqn, marks)
+        tangent, cotangent = tangent + work.tangent, cotangent + work.cotangent
+    uses.update(out for out in jaxpr.outvars if is_var(out) and out in moving)
+    # What is read in several places gets a cotangent from each, and they are added.
+    joined = sum((times - 1) * size_of(var) for var, times in uses.items())
+    return Work(tangent, cotangent + joined)
+
+
+def _of(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
+    if (rule := RULES.get(eqn.primitive.name)) is not None:
+        return rule(eqn, marks)
+    if (body := callee(eqn)) is not None:
+        return _inside(opened(body)[0], marks)
+    work = flops(eqn)
+    return Work(work, work)
+
+
+def _inside(body: Jaxpr, marks: Sequence[bool]) -> Work:
+    return linear_work(body, (var for var, moves in zip(body.invars, marks, strict=True) if moves))
+
+
+def _scan(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
+    loop = scan_of(eqn)
+    carried = moved_results(eqn, marks)[: loop.carries]  # what moves once moves in every later step
+    inner = [*marks[: loop.consts], *carried, *marks[loop.consts + loop.carries :]]
+    return _inside(loop.body.jaxpr, inner).times(loop.length)
+
+
+def _while(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
+    loop = while_of(eqn)
+    first = loop.predicate_consts + loop.body_consts
+    inner = [*marks[loop.predicate_consts : first], *moved_results(eqn, marks)]
+    return Work(_inside(loop.body.jaxpr, inner).tangent, math.inf)  # its body counts once: nobody knows the trips
+
+
+def _cond(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
+    each = [_inside(branch.jaxpr, marks[1:]) for branch in branches_of(eqn)]
+    return Work(max(work.tangent for work in each), max(work.cotangent for work in each))
+
+
+def _broadcast(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
+    """Its transpose sums over the copies."""
+    del marks
+    before, after = size_of(eqn.invars[0]), size_of(eqn.outvars[0])
+    return Work(0.0, float(after) if after > before else 0.0)
+
+
+def _gather(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
+    """Its transpose adds what was looked up in several places."""
+    del marks
+    return Work(0.0, float(size_of(eqn.outvars[0])))
+
+
+def _sum(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
+    """Its transpose copies."""
+    del marks
+    return Work(flops(eqn), 0.0)
+
+
+def _difference(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
+    """Of two operands that move, only the second is negated on the way back."""
+    return Work(flops(eqn), float(size_of(eqn.outvars[0])) if marks[1] else 0.0)
+
+
+RULES: dict[str, Callable[[JaxprEqn, Sequence[bool]], Work]] = {
+    **dict.fromkeys(["add", "add_any", "reduce_sum"], _sum),
+    "broadcast_in_dim": _broadcast,
+    "cond": _cond,
+    "custom_lin": lambda *_: Work(math.inf, math.inf),  # forward mode through a custom VJP
+    "gather": _gather,
+    "scan": _scan,
+    "sub": _difference,
+    "while": _while,
+}
+"""Primitive → work of an equation, given which operands move. Without a rule a transpose takes as much as the equation."""

@@ -1,0 +1,114 @@
+"""One decision: what `jc.plan` and `jac.plan` print is what `jacobian` runs, and XLA counts it so."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from conftest import draw, some_params
+
+import jaxchain as jc
+from jaxchain.cost.measure import flops
+
+NETS = {
+    "64-128-64-10": (jc.nets.mlp([64, 128, 64, 10]), 64, "reverse"),
+    "10-64-256": (jc.nets.mlp([10, 64, 256], "tanh", "lecun"), 10, "forward"),
+    "64-4-64": (jc.nets.autoencoder([64, 4]), 64, "mixed"),
+}
+nets = pytest.mark.parametrize("name", NETS)
+
+
+def at(name):
+    net, size, mode = NETS[name]
+    return net, (some_params(net), draw(jnp.zeros(size), 2)), mode
+
+
+@nets
+def test_the_plan_is_the_decision_that_the_jacobian_takes(name):
+    net, args, mode = at(name)
+    decision = jc.plan(net, args)
+    assert decision.mode == mode
+    assert str(jc.jacobian(net).plan(*args)) == str(decision)
+    done = flops(jc.jacobian(net), *args)
+    assert done == flops(jc.jacobian(net, mode=mode), *args)
+    if mode in ("forward", "reverse"):
+        assert done == flops({"forward": jax.jacfwd, "reverse": jax.jacrev}[mode](net, 1), *args)
+
+
+@nets
+def test_the_comparison_and_the_page_show_the_same_decision(name, tmp_path):
+    from jaxchain.page.content import page
+
+    net, args, mode = at(name)
+    assert f"auto runs {mode} mode" in str(jc.compare_modes(net, *args, repeats=1))
+    shown = page(net, args, "title", say=lambda _: None)["plan"]
+    assert shown["why"].startswith(f"jc.jacobian runs {mode} mode.")
+    assert shown["mode"] == mode
+
+
+@nets
+def test_the_steps_are_those_of_the_mode_and_cost_what_it_costs(name):
+    net, args, mode = at(name)
+    decision = jc.plan(net, args)
+    assert sum(step.cost for step in decision.steps) == pytest.approx(decision.cost)
+    assert (len(decision.steps) == 1) == (mode != "mixed")
+    assert decision.cost <= min(decision.forward_cost, decision.reverse_cost)
+
+
+def test_a_plan_of_shapes_is_the_plan_of_arrays():
+    net, args, _ = at("64-4-64")
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), args)
+    assert str(jc.plan(net, shapes)) == str(jc.plan(net, args)) == str(jc.jacobian(net).plan(*shapes))
+
+
+def test_a_decision_is_by_the_arguments_of_the_call():
+    decision = jc.jacobian(lambda a, b: jnp.sin(a) * b, (0, 1)).plan(jnp.ones(3), jnp.ones(3))
+    assert decision.sizes[0] == 6
+    assert "arguments 0, 1" in str(decision)
+
+
+def test_what_was_asked_for_is_the_reason():
+    assert jc.jacobian(jnp.sin, mode="reverse").plan(jnp.ones(3)).why == 'mode="reverse" was asked for.'
+
+
+def test_what_cannot_be_read_is_left_to_jax_and_said():
+    def looks_at_values(x):
+        return jnp.sin(x) if x[0] > 0 else jnp.cos(x)
+
+    decision = jc.jacobian(looks_at_values).plan(jnp.ones(3))
+    assert decision.mode == "reverse"
+    assert decision.why.startswith("The function could not be read")
+    assert "reverse mode" in str(decision)
+    assert jc.jacobian(looks_at_values)(jnp.ones(3)).shape == (3, 3)
+
+
+def test_a_memory_limit_is_part_of_the_decision():
+    net = jc.nets.mlp([50, 200, 40], "tanh")
+    args = some_params(net), draw(jnp.zeros(50), 2)
+    whole = jax.jit(jc.jacobian(net)).lower(*args).compile().memory_analysis().temp_size_in_bytes
+    decision = jc.jacobian(net, memory_limit=int(whole * 0.9)).plan(*args)
+    assert decision.chunk_size is not None
+    assert "memory limit" in str(decision)
+
+
+def test_a_function_is_traced_once():
+    calls = []
+
+    def fun(x):
+        calls.append(x)
+        return jnp.tanh(x) * x[0]
+
+    jax.jit(jc.jacobian(fun)).lower(jnp.ones(5))
+    assert len(calls) == 1
+
+
+def test_a_call_with_aux_traces_once_and_returns_it():
+    calls = []
+
+    def fun(x):
+        calls.append(x)
+        return jnp.tanh(x), {"norm": jnp.linalg.norm(x)}
+
+    jac, aux = jax.jit(jc.jacobian(fun, has_aux=True))(jnp.ones(5))
+    want, _ = jax.jacrev(fun, has_aux=True)(jnp.ones(5))
+    assert len(calls) == 2
+    assert jnp.allclose(jac, want)
+    assert jnp.allclose(aux["norm"], jnp.sqrt(5.0))

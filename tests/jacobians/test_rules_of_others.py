@@ -1,0 +1,162 @@
+"""A derivative rule that a user wrote is what differentiates: it is read, wherever the function that it belongs to comes from."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_close, draw
+
+import jaxchain as jc
+from jaxchain.jacobians import sparse
+from jaxchain.program.source import is_library
+
+N = 40
+X = draw(jnp.zeros(N), 3)
+BATCH = draw(jnp.zeros((4, 3)), 4)
+MODES = ("auto", "forward", "reverse", "mixed", *(("sparse",) if sparse.available() else ()))
+every_mode = pytest.mark.parametrize("mode", MODES)
+
+
+@jax.custom_jvp
+def straight_through(x):
+    """Rounds, and differentiates as the identity."""
+    return jnp.round(x)
+
+
+straight_through.defjvp(lambda primals, tangents: (straight_through(*primals), tangents[0]))
+
+flipping_tanh = jax.custom_jvp(jnp.tanh)
+flipping_tanh.defjvp(lambda primals, tangents: (jnp.tanh(*primals), tangents[0][::-1]))
+
+flipping_sin = jax.custom_vjp(jnp.sin)
+flipping_sin.defvjp(lambda x: (jnp.sin(x), None), lambda _, cotangent: (cotangent[::-1],))
+
+
+@jax.custom_jvp
+def ignoring(x):
+    """Nothing of the input is in the value; the derivative has all of it, upside down."""
+    return jnp.zeros_like(x)
+
+
+ignoring.defjvp(lambda primals, tangents: (jnp.zeros_like(primals[0]), tangents[0][::-1]))
+
+
+@jax.custom_jvp
+def ignoring_samples_apart(x):
+    return jnp.zeros_like(x)
+
+
+ignoring_samples_apart.defjvp(lambda primals, tangents: (jnp.zeros_like(primals[0]), 3.0 * tangents[0]))
+
+
+def rounded_sine(x):
+    return jnp.sin(straight_through(x))
+
+
+@every_mode
+def test_a_straight_through_estimator_has_the_derivative_of_its_rule(mode):
+    assert_close(jax.jit(jc.jacobian(rounded_sine, mode=mode))(X), jax.jacrev(rounded_sine)(X))
+
+
+def test_parts_of_a_jacobian_follow_the_rule():
+    whole = np.asarray(jax.jacrev(rounded_sine)(X))
+    assert_close(jc.jacobian_diagonal(rounded_sine)(X), jnp.diagonal(whole))
+    assert_close(jc.gram_diagonal(rounded_sine)(X), (whole**2).sum(0))
+    assert_close(jc.jacobian_rows(rounded_sine, [0, 7, -1])(X), whole[[0, 7, -1]])
+
+
+@every_mode
+def test_a_rule_given_to_a_library_function_is_the_one_that_counts(mode):
+    def fun(x):
+        return jnp.cos(flipping_tanh(2 * x))
+
+    assert_close(jax.jit(jc.jacobian(fun, mode=mode))(X), jax.jacrev(fun)(X))
+
+
+@pytest.mark.parametrize("mode", ["auto", "reverse", "mixed"])
+def test_a_vjp_given_to_a_library_function_is_the_one_that_counts(mode):
+    def fun(x):
+        return jnp.cos(flipping_sin(2 * x))
+
+    assert_close(jax.jit(jc.jacobian(fun, mode=mode))(X), jax.jacrev(fun)(X))
+
+
+@pytest.mark.parametrize("rule", [flipping_tanh, flipping_sin, ignoring], ids=["jvp", "vjp", "value ignores its input"])
+def test_a_rule_that_mixes_samples_is_no_batch(rule):
+    with pytest.raises(jc.SamplesMixError, match="derivative rule of its own"):
+        jc.batch_jacobian(rule)(BATCH)
+
+
+@pytest.mark.parametrize("rule", [ignoring_samples_apart, straight_through, jax.nn.relu, jax.nn.silu])
+def test_a_rule_that_keeps_samples_apart_is_a_batch(rule):
+    whole = jax.jacrev(rule)(BATCH)
+    assert_close(jc.batch_jacobian(rule)(BATCH), jnp.stack([whole[b, :, b] for b in range(4)]))
+
+
+def test_what_a_value_ignores_may_still_mix_further_on():
+    with pytest.raises(jc.SamplesMixError):
+        jc.batch_jacobian(lambda x: ignoring_samples_apart(x)[::-1])(BATCH)
+
+
+def test_samples_that_meet_in_a_mutable_reference_are_not_proven_apart():
+    def fun(x):
+        ref = jax.new_ref(jnp.zeros(3))
+        for row in x:
+            ref[...] = ref[...] + row
+        return x * ref[...]
+
+    with pytest.raises(TypeError, match="side effects"):
+        jc.batch_jacobian(fun)(BATCH)
+
+
+def test_a_printing_function_is_refused_as_the_docstring_says():
+    def fun(x):
+        jax.debug.print("{x}", x=x)
+        return jnp.sin(x)
+
+    with pytest.raises(TypeError, match="side effects"):
+        jc.batch_jacobian(fun)(BATCH)
+
+
+def test_a_package_whose_folder_begins_like_jaxs_is_not_jax():
+    folder = Path(jax.__file__).parent
+    for near, ours in ((f"{folder}opt", False), (f"{folder}_md", False), (str(folder), True)):
+        namespace = {}
+        exec(compile("def fun(x):\n    return x + 1\n", f"{near}/module.py", "exec"), namespace)
+        assert is_library(jax.make_jaxpr(jax.jit(namespace["fun"]))(1.0).eqns[0].params["jaxpr"]) is ours
+
+
+TWO_PATTERNS = """
+    import jax, jax.numpy as jnp, numpy as np
+    import jaxchain as jc
+
+    def looked_up(order):
+        def fun(x):
+            return jax.lax.cond(x[0] > 1e9, lambda x: x[order] * 2.0, lambda x: x[order], jnp.sin(x))
+        return fun
+
+    x = jnp.linspace(0.1, 1.0, 40)
+    for order in (np.arange(40)[::-1].copy(), np.roll(np.arange(40), 3)):
+        got, want = jc.jacobian(looked_up(order))(x), jax.jacrev(looked_up(order))(x)
+        assert np.abs(np.asarray(got - want)).max() < 1e-6, "another function's pattern"
+"""
+
+
+@pytest.mark.parametrize("simplified", ["0", "1"])
+def test_functions_that_differ_in_an_inner_array_alone_do_not_share_a_pattern(simplified, monkeypatch):
+    monkeypatch.setenv("JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS", simplified)
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(TWO_PATTERNS)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("length", [2, 4])
+def test_a_mask_of_rows_is_as_long_as_the_output(length):
+    with pytest.raises(IndexError, match=f"entry for each number in the output, 3, but this one has {length}"):
+        jc.jacobian_rows(jnp.sin, np.ones(length, bool))(jnp.ones(3))

@@ -157,7 +157,14 @@ class Chain(Tabular, Sequence[Stage]):
             return type(self)(self.stages[index], sides=self.sides[index], argnum=self.argnum)
         if isinstance(index, str):
             return self.stages[self.position(index)]
-        return self.stages[index]
+        return self.stages[self._number(index)]
+
+    def _number(self, index: int) -> int:
+        """A stage's number from 0."""
+        if not -len(self) <= index < len(self):
+            msg = f"There is no stage {index}: the chain has {len(self)} stage{'s' * (len(self) != 1)}, counted from 0."
+            raise IndexError(msg)
+        return index % len(self)
 
     def position(self, name: str) -> int:
         """Where the stage of this name, or the only one whose name begins so, stands.
@@ -209,7 +216,7 @@ class Chain(Tabular, Sequence[Stage]):
         >>> net.merge("dense_0", "relu_0", "hidden").names
         ('hidden', 'dense_1')
         """
-        start, stop = (self.position(at) if isinstance(at, str) else range(len(self))[at] for at in (first, last))
+        start, stop = (self.position(at) if isinstance(at, str) else self._number(at) for at in (first, last))
         if stop < start:
             msg = f"merge joins the stages from first to last, but {self.names[stop]!r} comes before {self.names[start]!r}. Swap them."
             raise ValueError(msg)

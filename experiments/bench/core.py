@@ -15,6 +15,8 @@ from typing import Any
 
 import jax
 
+from jaxchain.jacobians.sparse import PATTERNS
+from jaxchain.jacobians.unit import WORK
 from jaxchain.show.table import si
 
 __all__ = ["Row", "compile_seconds", "in_turns", "less", "quantity", "race"]
@@ -118,7 +120,9 @@ def compile_seconds(functions: Mapping[str, Callable[..., Any]], *args: Any, rep
     """Median seconds to trace, lower and compile each function, as if for the first time."""
 
     def fresh(fun: Callable[..., Any]) -> Any:
-        # A new function each time: jax.jit remembers the traces of those it has seen.
+        # A new function each time, and jaxchain's own memory cleared: both would remember what they have seen.
+        WORK.clear()
+        PATTERNS.clear()
         return jax.jit(lambda *given: fun(*given)).lower(*args).compile() and ()
 
     calls: dict[str, Callable[[], Any]] = {name: lambda f=fun: fresh(f) for name, fun in functions.items()}

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from jaxchain.explore.nest import TraceRow
 from jaxchain.show.table import Table, terminal_width
-from jaxchain.show.values import summary
+from jaxchain.show.values import count, summary
 
 __all__ = ["trace_text"]
 
@@ -38,8 +38,8 @@ def _table(
     shown = [*walked[: most // 2], *walked[most // 2 - most :]] if left_out else walked
     cells = [_cells(row, depth, is_open=id(row) in opened, picture=picture) for row, depth in shown]
     if left_out:
-        cells.insert(most // 2, (f"… {left_out} rows …", "", "", "", ""))
-        told.append(f"{left_out} rows are left out here; {hints[0]}.")
+        cells.insert(most // 2, (f"… {count(left_out, 'row')} …", "", "", "", ""))
+        told.append(f"{count(left_out, 'row')} {'is' if left_out == 1 else 'are'} left out here; {hints[0]}.")
     if any(row.rows and id(row) not in opened for row, _ in walked):
         told.append(f"+ holds more rows: {hints[1]}.")
     kept = [0, 1, 2, 3, 4] if source else [0, 2, 3, 4]

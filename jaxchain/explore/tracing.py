@@ -26,7 +26,9 @@ from jaxchain.errors import unknown
 from jaxchain.explore.evaluate import check_numbers, constant_direction, evaluate
 from jaxchain.explore.nest import TraceRow, rows_of
 from jaxchain.explore.terminal import trace_text
+from jaxchain.program.flat import Program
 from jaxchain.program.flatten import flatten
+from jaxchain.program.primitives import ClosedJaxpr
 from jaxchain.program.reading import check_function, trace_program
 from jaxchain.show.html import render
 from jaxchain.show.shapes import describe
@@ -271,28 +273,22 @@ def trace(
     if not args:
         raise TypeError(NOTHING)
     at = looked_along(fun, argnum, args)
-    return traced_as(fun, fun, args, at, _tangent(args, at, tangent), cotangent, unroll_limit)
-
-
-def traced_as(
-    named: Callable[..., Any],
-    fun: Callable[..., Any],
-    args: tuple[Any, ...],
-    at: int,
-    tangent: tuple[Any, ...],
-    cotangent: Any,
-    unroll_limit: int = UNROLL_LIMIT,
-) -> Trace:
-    """The trace of ``fun`` along argument ``at``, whose arguments have the names that they have in ``named``."""
     check_numbers(args, "A trace")
     leaves, start = jax.tree.leaves(args), len(jax.tree.leaves(args[:at]))
-    stop = start + len(jax.tree.leaves(args[at]))
     if not leaves:
         raise TypeError(NOTHING)
+    stop = start + len(jax.tree.leaves(args[at]))
     with uncollected():
         closed, out = trace_program(fun, args)
         program = flatten(closed, lambda invars: invars[start:stop], unroll_limit)
-    tangents = jax.tree.leaves(tangent)
+    return trace_of(program, out, args, names_of(fun, args, closed), _tangent(args, at, tangent), cotangent)
+
+
+def trace_of(
+    program: Program, out: Any, args: tuple[Any, ...], names: Sequence[str], tangent: tuple[Any, ...], cotangent: Any
+) -> Trace:
+    """The trace of a flat program at ``args``; ``names`` are those of its arguments' arrays, ``out`` its result's shapes."""
+    leaves, tangents = jax.tree.leaves(args), jax.tree.leaves(tangent)
     if cotangent is None:
         cotangent = constant_direction(out, 1)
     cotangents = jax.tree.leaves(_direction(out, cotangent, "cotangent", "output"))
@@ -300,14 +296,7 @@ def traced_as(
     notes = list(values.notes)
     if not any(map(is_inexact, leaves)):
         notes.append("No argument is a real or complex number, so nothing has a derivative: give 2.0 instead of 2.")
-    rows = rows_of(
-        program,
-        values,
-        _arguments(named, args, closed if named is fun else jax.make_jaxpr(named)(*args)),
-        _results(out),
-        cotangents,
-    )
-    return Trace(rows, notes=tuple(notes))
+    return Trace(rows_of(program, values, names, _results(out), cotangents), notes=tuple(notes))
 
 
 def _tangent(args: tuple[Any, ...], at: int, tangent: Any) -> tuple[Any, ...]:
@@ -336,7 +325,7 @@ def _part(part: Any, like: Any) -> Any:
     return jnp.asarray(part, like.dtype) if isinstance(part, int | float | complex) else part
 
 
-def _arguments(fun: Callable[..., Any], args: tuple[Any, ...], closed: Any) -> list[str]:
+def names_of(fun: Callable[..., Any], args: tuple[Any, ...], closed: ClosedJaxpr) -> list[str]:
     """What the caller names every array among the arguments: ``x``, ``params['w']``."""
     if isinstance(fun, Chain) and len(args) <= 2:
         words = ("params", "x")[-len(args) :]

@@ -232,9 +232,7 @@ class Decision(Tabular):
             f"The narrowest state is {self.plan.waist}, {count(min(self.sizes), 'number')}.",
         ]
         if self.chunk_size:
-            notes.append(
-                f"To keep within the memory limit, {count(self.chunk_size, 'row')} or columns are computed at once."
-            )
+            notes.append(f"The memory limit leaves room for {count(self.chunk_size, 'vector')} of a basis at a time.")
         title = f"Jacobian of {m} × {n} by {self.argument}: {self.mode} mode"
         return Table(title, ("step", "multiply-adds"), rows, notes)
 
@@ -245,11 +243,12 @@ def _whole(cost: float) -> str:
 
 
 def _compared(plan: Plan) -> str:
-    forward, reverse = (
-        f"{word} mode would take {_whole(cost)} multiply-adds" if math.isfinite(cost) else f"{word} mode does not exist"
-        for word, cost in (("Forward", plan.forward_cost), ("reverse", plan.reverse_cost))
-    )
-    return f"{forward}, {reverse}, the cheapest other way {_whole(plan.least)}."
+    """What each way would cost, in one sentence."""
+    ways = {"forward mode": plan.forward_cost, "reverse mode": plan.reverse_cost, "the cheapest order": plan.cost}
+    if plan.whole is not None:
+        ways["colours"] = plan.whole_cost
+    costs = [f"{way} {_whole(cost) if math.isfinite(cost) else 'does not exist'}" for way, cost in ways.items()]
+    return f"Multiply-adds: {', '.join(costs)}."
 
 
 def decide(found: Found, mode: Mode = "auto", argument: str = "argument 0") -> Decision:
@@ -301,17 +300,18 @@ def _gain(plan: Plan, better: float) -> str:
 
 def _simple(plan: Plan, way: Way) -> str:
     """Why a simple mode is run: the other is dearer or missing, and no order saves enough."""
-    m, n = plan.sizes[-1], plan.sizes[0]
-    other = plan.reverse_cost if way == "forward" else plan.forward_cost
-    if not math.isfinite(other):
-        first = f"Only {way} mode exists here"
+    rows, columns = count(plan.sizes[-1], "row"), count(plan.sizes[0], "column")
+    if not math.isfinite(max(plan.forward_cost, plan.reverse_cost)):
+        first = f"Only {way} mode exists here."
+    elif plan.forward_cost == plan.reverse_cost:
+        first = f"Both simple modes cost the same: {rows}, {columns}."
     elif way == "forward":
-        first = f"{count(n, 'column')} by tangents are no dearer than {count(m, 'row')} by cotangents"
+        first = f"Of the simple modes, forward is the cheaper: {columns} to push, against {rows} to pull."
     else:
-        first = f"{count(m, 'row')} by cotangents are no dearer than {count(n, 'column')} by tangents"
+        first = f"Of the simple modes, reverse is the cheaper: {rows} to pull, against {columns} to push."
     better = min(plan.forward_cost, plan.reverse_cost)
-    share = f"{plan.least / better:.0%} of that work" if better else "as much work"
-    return f"{first}. The cheapest other way would take {share}, and one is run only below {WORTH_IT:.0%}."
+    share = f"{plan.least / better:.0%} of its work" if better else "as much work"
+    return f"{first} No other way is below {WORTH_IT:.0%} of that: the cheapest takes {share}."
 
 
 def _coloured(plan: Plan) -> Plan:

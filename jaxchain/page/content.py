@@ -24,7 +24,7 @@ from jaxchain.errors import REFUSALS, refusal
 from jaxchain.explore.evaluate import constant_direction
 from jaxchain.explore.mark import marked, stage_of
 from jaxchain.explore.nest import TraceRow
-from jaxchain.explore.tracing import traced_as
+from jaxchain.explore.tracing import names_of, trace_of
 from jaxchain.explore.transformed import transforms_of
 from jaxchain.jacobians.compare import compare_decided, predictions
 from jaxchain.jacobians.planner import Decision, decide
@@ -32,7 +32,6 @@ from jaxchain.page.folding import fold
 from jaxchain.page.headline import directions, headline
 from jaxchain.page.picture import picture
 from jaxchain.page.ways import named, ways
-from jaxchain.program.flat import Program
 from jaxchain.program.primitives import plain_parameters
 from jaxchain.show.plain import plain
 from jaxchain.show.shapes import describe
@@ -79,7 +78,7 @@ def page(
     say("Comparing the modes")
     modes = _modes(chain, found, decision, args)
     say("Tracing every equation")
-    equations = _trace(fun, chain, args, surveyed, found.program)
+    equations = _trace(fun, chain, args, surveyed, found)
     say("Transforming the program")
     return plain(
         {
@@ -239,9 +238,10 @@ def _modes(chain: Chain, found: Found, decision: Decision, args: tuple[Any, ...]
 
 
 def _trace(
-    fun: Callable[..., Any], chain: Chain, args: tuple[Any, ...], surveyed: Survey, program: Program
+    fun: Callable[..., Any], chain: Chain, args: tuple[Any, ...], surveyed: Survey, found: Found
 ) -> dict[str, Any]:
     """Every equation with its values, under the stage that it belongs to."""
+    program = found.program
     kinds = {
         (e.name, *(str(atom.aval) for atom in e.eqn.invars), str(plain_parameters(e.eqn))) for e in program.equations
     }
@@ -250,7 +250,8 @@ def _trace(
         return {"rows": [], "notes": [note]}
     tangent, at = list(constant_direction(args, 0)), chain.argnum % len(args)
     tangent[at] = surveyed.tangent
-    traced = traced_as(fun, marked(chain), args, at, tuple(tangent), surveyed.cotangent)
+    names = names_of(fun, args, jax.make_jaxpr(fun)(*args))  # as the caller named them, not the marked chain
+    traced = trace_of(program, found.out, args, names, tuple(tangent), surveyed.cotangent)
     rows = [
         {
             "name": row.name,

@@ -103,6 +103,10 @@ class Kept:
     def __init__(self, most: int) -> None:
         self.most, self.found = most, dict[Hashable, Any]()
 
+    def clear(self) -> None:
+        """Forget all of it, as a benchmark of a first call does."""
+        self.found.clear()
+
     def get(self, key: Hashable, find: Callable[[], Any]) -> Any:
         """What is kept under ``key``; found and kept, where there is nothing yet."""
         if key not in self.found:

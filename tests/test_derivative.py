@@ -287,6 +287,23 @@ def test_a_chunk_size_that_counts_is_taken(size):
     close(Pass(chunk_size=size).map(lambda row: row * 2, jnp.ones((5, 2))), 2 * np.ones((5, 2)))
 
 
+@pytest.mark.parametrize(("size", "most"), [(None, 7), (1, 1), (3, 3), (7, 7), (9, 7)])
+def test_never_more_than_a_chunk_goes_through_at_once(size, most):
+    at_once: list[int] = []
+
+    @jax.custom_batching.custom_vmap
+    def run(row):
+        return row * 2
+
+    @run.def_vmap
+    def of_many(axis_size, in_batched, rows):
+        at_once.append(axis_size)
+        return rows * 2, True
+
+    close(Pass(size).map(run, jnp.ones((7, 2))), 2 * np.ones((7, 2)))
+    assert max(at_once) == most
+
+
 def test_a_basis_spread_over_devices_gives_the_same():
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     for size in (None, 2):

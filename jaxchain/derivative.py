@@ -61,7 +61,7 @@ class Pass:
         """``run`` on every row of ``basis``; results stacked in front."""
         if self.sharding is not None:
             basis = jax.lax.with_sharding_constraint(basis, self.sharding)
-        if self.chunk_size is None or not len(basis):  # lax.map would divide by a batch of none
+        if self.chunk_size is None:
             return jax.vmap(run)(basis)
         return jax.lax.map(run, basis, batch_size=self.chunk_size)
 

@@ -77,13 +77,15 @@ class ModeError(TypeError):
 REFUSALS = (TypeError, ValueError, NotImplementedError)
 """The classes of what JAX raises where a mode does not exist; `refusal` tells those errors from a user's bug."""
 
-# In the order of jax/_src: interpreters/ad.py, custom_derivatives.py, lax/control_flow, callback.py, ffi.py, api.py.
 SAYINGS = re.compile(
-    r"(forward|reverse)-mode (autodiff|differentiation)|Linearization failed to produce|do not support JVP"
-    r"|cannot be differentiated|requires (real|numerical|complex|floating)[^.]* (inputs|outputs)",
-    re.IGNORECASE,
+    r"can't apply forward-mode autodiff \(jvp\) to a custom_vjp|Reverse-mode differentiation does not work for"
+    r"|Linearization failed to produce known values|callbacks do not support JVP|FFI call to .* cannot be differentiated"
+    r"|^(jacfwd|jacrev|grad|value_and_grad) (with holomorphic=True )?requires "
 )
-RULES = re.compile(r"\b(rule|JVP|VJP|derivatives?|autodiff)\b|^$")
+"""What JAX says, of a TypeError or ValueError, where a mode does not exist."""
+
+MISSING = re.compile(r"\brule\b.* not implemented|\bJVP not implemented|^Derivatives |decomposition derivative")
+"""The same of a NotImplementedError."""
 
 
 def refusal(error: Exception) -> str:
@@ -93,7 +95,7 @@ def refusal(error: Exception) -> str:
     primitive without a rule, an input that has no derivative.
     """
     text = first_line(error)
-    told = RULES if isinstance(error, NotImplementedError) else SAYINGS
+    told = MISSING if isinstance(error, NotImplementedError) else SAYINGS
     if isinstance(error, ModeError) or (not isinstance(error, StageError) and told.search(str(error))):
         return text
     raise error

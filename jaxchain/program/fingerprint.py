@@ -83,6 +83,8 @@ def _value(value: Any) -> Hashable:
         return type(value), tuple((_value(key), _value(item)) for key, item in value.items())
     if isinstance(value, (tuple, list)):
         return type(value), tuple(map(_value, value))
+    if isinstance(value, (float, complex)):
+        return type(value), repr(value)  # NaN is NaN here, and −0 is not 0
     try:
         hash(value)
     except TypeError:

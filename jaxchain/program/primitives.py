@@ -135,11 +135,12 @@ FAMILY = {name: family for family, names in FAMILIES.items() for name in names.s
 """Primitive → its kind."""
 
 
-def _of(*families: str) -> frozenset[str]:
+def names_in(*families: str) -> frozenset[str]:
+    """The primitives of some families."""
     return frozenset(name for name, family in FAMILY.items() if family in families)
 
 
-ELEMENTWISE = _of("elementwise")
+ELEMENTWISE = names_in("elementwise")
 
 RESHAPING = frozenset(
     [
@@ -167,7 +168,7 @@ SHIFTS = AFFINE - {"div", "mul", "neg"}
 HEAVY = frozenset(["cond", "conv_general_dilated", "dot_general", "fft", "scan", "while"])
 """What a stage is named by, where it holds one."""
 
-MOVES = _of("layout", "pass", "fresh") | frozenset(
+MOVES = names_in("layout", "pass", "fresh") | frozenset(
     [
         "convert_element_type",
         "copy",
@@ -186,7 +187,7 @@ MOVES = _of("layout", "pass", "fresh") | frozenset(
 )
 """Moves numbers, computes none: no floating-point operation in XLA's count."""
 
-MIXING = _of("cumulative", "fourier", "matrix", "solve") | frozenset(
+MIXING = names_in("cumulative", "fourier", "matrix", "solve") | frozenset(
     ["call_hi_primitive", "custom_vjp_call", "dot_general", "scan", "sort", "while"]
 )
 """Makes a pattern dense more often than not, or has a derivative that no program shows before it runs."""

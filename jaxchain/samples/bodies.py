@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from jaxchain.derivative import rule_program
 from jaxchain.program.primitives import (
-    FAMILIES,
     JaxprEqn,
     branches_of,
     callee,
@@ -20,6 +19,7 @@ from jaxchain.program.primitives import (
     is_used,
     is_var,
     linear_solve_of,
+    names_in,
     scan_of,
     while_of,
 )
@@ -182,9 +182,9 @@ def _told(eqn: JaxprEqn, state: State, batch: Prover) -> State:
 
 
 BODIES: dict[str, Body] = {
-    **dict.fromkeys((FAMILIES["call"] + FAMILIES["remat"]).split(), _call),
-    **dict.fromkeys(FAMILIES["custom"].split(), _custom),
-    **dict.fromkeys(FAMILIES["pass"].split(), _each),
+    **dict.fromkeys(names_in("call", "remat"), _call),
+    **dict.fromkeys(names_in("custom"), _custom),
+    **dict.fromkeys(names_in("pass"), _each),
     "custom_linear_solve": _linear_solve,
     "cond": _cond,
     "scan": _scan,

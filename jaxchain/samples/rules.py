@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 from jaxchain.program.primitives import (
     ELEMENTWISE,
-    FAMILY,
     JaxprEqn,
     Window,
     axes_of,
@@ -22,6 +21,7 @@ from jaxchain.program.primitives import (
     gather_sizes,
     index_numbers,
     matrix_is_left,
+    names_in,
     ndim_of,
     padding_of,
     permutation_of,
@@ -247,16 +247,12 @@ def _matrix_axes(eqn: JaxprEqn, k: int) -> int:
 MATRIX_RULE = trailing(_matrix_axes, "takes as part of a matrix")
 
 
-def _of(family: str) -> set[str]:
-    return {name for name, of in FAMILY.items() if of == family}
-
-
 RULES: dict[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE, elementwise),
-    **dict.fromkeys(_of("reduction"), along("reduces over", removed=True)),
+    **dict.fromkeys(names_in("reduction"), along("reduces over", removed=True)),
     **dict.fromkeys(["argmax", "argmin"], along("compares over", removed=True)),
-    **dict.fromkeys(_of("cumulative"), along("accumulates along")),
-    **dict.fromkeys(_of("window") - {"select_and_scatter"}, reduce_window),
+    **dict.fromkeys(names_in("cumulative"), along("accumulates along")),
+    **dict.fromkeys(names_in("window") - {"select_and_scatter"}, reduce_window),
     "sort": along("sorts along"),
     "top_k": along("picks the largest along"),
     "rev": along("reverses"),
@@ -266,7 +262,7 @@ RULES: dict[str, Rule] = {
     "stack": stack,
     "squeeze": along("removes", removed=True),
     "fft": trailing(lambda eqn, _: len(fft_sizes(eqn)), "transforms along"),
-    **dict.fromkeys(_of("matrix"), MATRIX_RULE),
+    **dict.fromkeys(names_in("matrix"), MATRIX_RULE),
     "triangular_solve": triangular_solve,
     "reshape": reshape,
     "transpose": transpose,

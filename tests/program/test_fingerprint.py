@@ -244,3 +244,14 @@ def test_nothing_that_was_found_is_found_twice_even_if_it_is_none():
     for _ in range(3):
         assert kept.get("a", lambda: looked.append(1)) is None
     assert looked == [1]
+
+
+@pytest.mark.parametrize(("one", "other", "same"), [(0.0, -0.0, False), (float("nan"), float("nan"), True)])
+def test_numbers_among_the_parameters_are_compared_by_what_they_are(one, other, same):
+    def filled(value):
+        def fun(x):
+            return x.at[jnp.array([1, 9])].get(mode="fill", fill_value=value)
+
+        return of_closed(jax.make_jaxpr(fun)(jnp.arange(4.0)))
+
+    assert (filled(one) == filled(other)) == same

@@ -16,11 +16,11 @@ import pytest
 from jax import lax
 from jax.extend.core import jaxpr_as_fun, jaxprs_in_params
 
-from jaxchain.cost import count
+from jaxchain.cost import count, linear
 from jaxchain.explore import formula
 from jaxchain.jacobians import local
 from jaxchain.program import flow, primitives
-from jaxchain.samples import rules
+from jaxchain.samples import bodies, rules
 
 # ---------------------------------------------------------------------------------------------------------- the tables
 
@@ -72,6 +72,8 @@ TABLES = {
     "program/primitives.py MIXING": primitives.MIXING,
     "jacobians/local.py RULES": local.RULES,
     "samples/rules.py RULES": rules.RULES,
+    "samples/bodies.py BODIES": bodies.BODIES,
+    "cost/linear.py RULES": linear.RULES,
     "cost/count.py RULES": count.RULES,
     "program/flow.py RULES": flow.RULES,
     "explore/formula.py FORMULAE": formula.FORMULAE,

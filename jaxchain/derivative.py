@@ -60,10 +60,18 @@ class Pass:
     def map(self, run: Callable[[jax.Array], Any], basis: jax.Array) -> Any:
         """``run`` on every row of ``basis``; results stacked in front."""
         if self.sharding is not None:
-            basis = jax.lax.with_sharding_constraint(basis, self.sharding)
+            basis = _spread(basis, self.sharding)
         if self.chunk_size is None:
             return jax.vmap(run)(basis)
         return jax.lax.map(run, basis, batch_size=self.chunk_size)
+
+
+def _spread(basis: jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:
+    """A basis laid out over devices: as a wish, or on a mesh whose axes are explicit as a part of its type."""
+    mesh = getattr(sharding, "mesh", None)
+    if mesh is not None and any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types):
+        return jax.sharding.reshard(basis, sharding)
+    return jax.lax.with_sharding_constraint(basis, sharding)
 
 
 ALL_AT_ONCE = Pass()

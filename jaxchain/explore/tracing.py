@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.chain import Chain, looked_along
+from jaxchain.arguments import looked_along
+from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.coordinates import check_like, is_float0, is_inexact
 from jaxchain.discovery.find import UNROLL_LIMIT

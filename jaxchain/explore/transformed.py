@@ -16,7 +16,8 @@ from typing import Any
 
 import jax
 
-from jaxchain.chain import Chain, looked_along
+from jaxchain.arguments import looked_along
+from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.discovery import discover
 from jaxchain.discovery.find import find

@@ -27,7 +27,7 @@ from jaxchain.explore.nest import TraceRow
 from jaxchain.explore.tracing import names_of, trace_of
 from jaxchain.explore.transformed import transforms_of
 from jaxchain.jacobians.compare import compare_decided, predictions
-from jaxchain.jacobians.planner import Decision, decide
+from jaxchain.jacobians.decision import Decision, decide
 from jaxchain.page.folding import fold
 from jaxchain.page.headline import directions, headline
 from jaxchain.page.picture import picture

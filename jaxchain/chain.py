@@ -16,6 +16,7 @@ import jax
 
 from jaxchain.errors import unknown
 from jaxchain.show.table import Table, Tabular, si
+from jaxchain.show.values import count
 from jaxchain.sides import MergedSides, ParameterSides, Sides
 from jaxchain.stage import INPUT, MergedStage, Side, Stage, StageRow, State
 
@@ -261,7 +262,7 @@ class Chain(Tabular, Sequence[Stage]):
             whole.setdefault(r.why, []).append(r.name)
         notes = [f"{_several(names)}: {why}." for why, names in whole.items() if why]
         return Table(
-            f"Chain of {len(self)} stage{'s' * (len(self) != 1)}",
+            f"Chain of {count(len(self), 'stage')}" + (f" along argument {self.argnum}" if self.argnum != -1 else ""),
             [header[k] for k in known],
             [[row[k] for k in known] for row in text],
             notes,

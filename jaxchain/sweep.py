@@ -107,7 +107,8 @@ def forward_sweep(
         state, tangent = jvp(partial(stage, *side), state, tangent, stage.carries)
         primals.append(state)
         tangents.append(tangent)
-    return ForwardSweep(chain.names_with_input, tuple(primals), tuple(tangents))
+    at = chain.argnum % len(args)
+    return ForwardSweep(chain.names_with_input, tuple(primals), tuple(tangents), at)
 
 
 def reverse_sweep(
@@ -169,7 +170,9 @@ def reverse_sweep(
         cotangents.append(cotangent)
         side_cotangents.append(tuple(side_cotangent))
     arg_cotangents = pull_split((cotangent, tuple(reversed(side_cotangents))))
-    return ReverseSweep(chain.names_with_input, tuple(primals), tuple(reversed(cotangents)), arg_cotangents)
+    cotangents.reverse()
+    at = chain.argnum % len(args)
+    return ReverseSweep(chain.names_with_input, tuple(primals), tuple(cotangents), arg_cotangents, at)
 
 
 def local_jacobians(

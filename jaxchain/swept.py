@@ -21,7 +21,7 @@ from jaxchain.structure import Structure
 __all__ = ["ForwardSweep", "LocalJacobian", "ReverseSweep", "state_norm"]
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["primals", "tangents"], meta_fields=["names"])
+@partial(jax.tree_util.register_dataclass, data_fields=["primals", "tangents"], meta_fields=["names", "argument"])
 @dataclass(frozen=True)
 class ForwardSweep(Shown):
     """States x_0 … x_q and their tangents ẋ_0 … ẋ_q. A pytree.
@@ -32,6 +32,8 @@ class ForwardSweep(Shown):
         q + 1 of them: ``"input"``, then the stages'.
     primals, tangents
         q + 1 states each; a tangent has its state's structure, shapes and dtypes, float0 for integers.
+    argument
+        Which argument is the chain input, counted from 0.
 
     Examples
     --------
@@ -43,16 +45,21 @@ class ForwardSweep(Shown):
     names: tuple[str, ...]
     primals: tuple[State, ...]
     tangents: tuple[State, ...]
+    argument: int
 
     def _brief(self) -> str:
         return count(len(self.names), "state")
 
     def _table(self) -> Table:
-        return _states("Forward sweep", self.names, primal=self.primals, tangent=self.tangents)
+        return _states(
+            f"Forward sweep along argument {self.argument}", self.names, primal=self.primals, tangent=self.tangents
+        )
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["primals", "cotangents", "arg_cotangents"], meta_fields=["names"]
+    jax.tree_util.register_dataclass,
+    data_fields=["primals", "cotangents", "arg_cotangents"],
+    meta_fields=["names", "argument"],
 )
 @dataclass(frozen=True)
 class ReverseSweep(Shown):
@@ -66,6 +73,8 @@ class ReverseSweep(Shown):
         q + 1 states each; a cotangent has its state's structure, shapes and dtypes, float0 for integers.
     arg_cotangents
         A tuple like ``args``: what `jax.vjp` of the whole chain returns.
+    argument
+        Which argument is the chain input, counted from 0.
 
     Examples
     --------
@@ -78,12 +87,15 @@ class ReverseSweep(Shown):
     primals: tuple[State, ...]
     cotangents: tuple[State, ...]
     arg_cotangents: tuple[Any, ...]
+    argument: int
 
     def _brief(self) -> str:
         return count(len(self.names), "state")
 
     def _table(self) -> Table:
-        return _states("Reverse sweep", self.names, primal=self.primals, cotangent=self.cotangents)
+        return _states(
+            f"Reverse sweep along argument {self.argument}", self.names, primal=self.primals, cotangent=self.cotangents
+        )
 
 
 def _states(title: str, names: tuple[str, ...], **columns: tuple[State, ...]) -> Table:

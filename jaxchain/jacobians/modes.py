@@ -229,7 +229,10 @@ def _decided(call: Call, mode: Mode, *, strict: bool) -> tuple[Found | None, Dec
             require_real(found)
         # Complex values have conventions, and what is no number errors, of JAX's own; a complex output needs forward mode.
         complex_out = any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(found.out))
-        return by_jax("forward" if complex_out else "reverse", "Not all of the input and output is real, and then JAX knows best which conventions hold.")
+        return by_jax(
+            "forward" if complex_out else "reverse",
+            "Not all of the input and output is real, and then JAX knows best which conventions hold.",
+        )
     return found, decide(found, mode, call.argument)
 
 

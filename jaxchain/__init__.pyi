@@ -3,6 +3,7 @@ from . import plot as plot
 from . import train as train
 from .chain import Chain as Chain
 from .discovery import discover as discover
+from .errors import ModeError as ModeError
 from .errors import ParameterMismatchError as ParameterMismatchError
 from .errors import SamplesMixError as SamplesMixError
 from .errors import StageError as StageError
@@ -30,13 +31,13 @@ from .jacobians import plan as plan
 from .page import report as report
 from .stage import Stage as Stage
 from .structure import Structure as Structure
-from .sweep import ForwardSweep as ForwardSweep
-from .sweep import LocalJacobian as LocalJacobian
-from .sweep import ReverseSweep as ReverseSweep
 from .sweep import forward_sweep as forward_sweep
 from .sweep import local_jacobians as local_jacobians
 from .sweep import prefix_jacobians as prefix_jacobians
 from .sweep import reverse_sweep as reverse_sweep
 from .sweep import suffix_jacobians as suffix_jacobians
+from .swept import ForwardSweep as ForwardSweep
+from .swept import LocalJacobian as LocalJacobian
+from .swept import ReverseSweep as ReverseSweep
 
 __version__: str

@@ -7,9 +7,8 @@ the rest of jaxchain.
 
 from __future__ import annotations
 
-import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, overload
 
@@ -17,6 +16,7 @@ import jax
 
 from jaxchain.errors import unknown
 from jaxchain.show.table import Table, Tabular, si
+from jaxchain.show.values import count
 from jaxchain.sides import MergedSides, ParameterSides, Sides
 from jaxchain.stage import INPUT, MergedStage, Side, Stage, StageRow, State
 
@@ -262,81 +262,11 @@ class Chain(Tabular, Sequence[Stage]):
             whole.setdefault(r.why, []).append(r.name)
         notes = [f"{_several(names)}: {why}." for why, names in whole.items() if why]
         return Table(
-            f"Chain of {len(self)} stage{'s' * (len(self) != 1)}",
+            f"Chain of {count(len(self), 'stage')}" + (f" along argument {self.argnum}" if self.argnum != -1 else ""),
             [header[k] for k in known],
             [[row[k] for k in known] for row in text],
             notes,
         )
-
-
-def check_args(args: Any) -> None:
-    """Refuse arguments that are not given as a tuple.
-
-    Raises
-    ------
-    TypeError
-        Says what the tuple is.
-    """
-    if not isinstance(args, tuple):
-        msg = f"args is the tuple of the function's positional arguments, as in jax.jvp: (x,) or (params, x), not {type(args).__name__}."
-        raise TypeError(msg)
-
-
-def looked_along(fun: Callable[..., Any], argnum: int | None, args: tuple[Any, ...]) -> int:
-    """Which argument, counted from the first, is looked along: a chain's own input, else ``argnum``, else the last.
-
-    Raises
-    ------
-    ValueError
-        If there is no such argument, or it is not the one that a chain was found along.
-    TypeError
-        If ``argnum`` is no integer.
-    """
-    at = position_among(args, -1 if argnum is None else argnum)
-    if not isinstance(fun, Chain):
-        return at
-    own = position_among(args, fun.argnum)
-    if argnum is not None and at != own:
-        msg = f"This chain runs along argument {own}, so argnum={argnum} cannot be looked along. Leave argnum out, or discover the function with it."
-        raise ValueError(msg)
-    return own
-
-
-def differentiated(fun: Callable[..., Any], argnum: int | None, args: tuple[Any, ...]) -> int:
-    """Which argument, counted from the first, is differentiated: ``argnum``, else a chain's own input, else the first.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `looked_along`.
-    """
-    return position_among(args, default_argnum(fun) if argnum is None else argnum)
-
-
-def default_argnum(fun: Callable[..., Any]) -> int:
-    """What is differentiated with respect to where nothing is said: a chain's own input, else JAX's 0."""
-    return fun.argnum if isinstance(fun, Chain) else 0
-
-
-def position_among(args: tuple[Any, ...], argnum: int) -> int:
-    """The position of an argument, counted from the first.
-
-    Raises
-    ------
-    ValueError
-        If there is no such argument.
-    TypeError
-        If ``argnum`` is no integer.
-    """
-    try:
-        at = operator.index(argnum)
-    except TypeError as error:
-        msg = f"argnum must be an integer, the position of an argument, but {argnum!r} was given."
-        raise TypeError(msg) from error
-    if not -len(args) <= at < len(args):
-        msg = f"argnum={argnum} names no argument: {len(args)} were given."
-        raise ValueError(msg)
-    return at % len(args)
 
 
 def _several(names: list[str]) -> str:

@@ -10,25 +10,20 @@ References: Griewank and Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, ch
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from jaxchain.chain import Chain, check_args, looked_along
-from jaxchain.coordinates import check_like, is_float0, is_inexact, require_inexact
+from jaxchain.arguments import check_args, looked_along
+from jaxchain.chain import Chain
+from jaxchain.coordinates import check_like, require_inexact
 from jaxchain.derivative import Linear, Pass, jvp, vjp
 from jaxchain.discovery import discover
-from jaxchain.show.html import array_html
-from jaxchain.show.shapes import describe
-from jaxchain.show.table import Shown, Table
-from jaxchain.show.values import count, norm
 from jaxchain.stage import Side, State
-from jaxchain.structure import Structure
+from jaxchain.swept import ForwardSweep, LocalJacobian, ReverseSweep
 
 __all__ = [
     "ForwardSweep",
@@ -42,138 +37,6 @@ __all__ = [
 ]
 
 Args = tuple[Any, ...]
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["primals", "tangents"], meta_fields=["names"])
-@dataclass(frozen=True)
-class ForwardSweep(Shown):
-    """States x_0 … x_q and their tangents ẋ_0 … ẋ_q. A pytree.
-
-    Attributes
-    ----------
-    names
-        q + 1 of them: ``"input"``, then the stages'.
-    primals, tangents
-        q + 1 states each; a tangent has its state's structure, shapes and dtypes, float0 for integers.
-
-    Examples
-    --------
-    >>> sweep = jc.forward_sweep(lambda x: jnp.sin(x) ** 2, (0.5,), 1.0)
-    >>> [f"{tangent:.4f}" for tangent in sweep.tangents]  # 1, cos x, 2 sin x cos x
-    ['1.0000', '0.8776', '0.8415']
-    """
-
-    names: tuple[str, ...]
-    primals: tuple[State, ...]
-    tangents: tuple[State, ...]
-
-    def _brief(self) -> str:
-        return count(len(self.names), "state")
-
-    def _table(self) -> Table:
-        return _states("Forward sweep", self.names, primal=self.primals, tangent=self.tangents)
-
-
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["primals", "cotangents", "arg_cotangents"], meta_fields=["names"]
-)
-@dataclass(frozen=True)
-class ReverseSweep(Shown):
-    """States x_0 … x_q and their cotangents x̄_0 … x̄_q. A pytree.
-
-    Attributes
-    ----------
-    names
-        q + 1 of them: ``"input"``, then the stages'.
-    primals, cotangents
-        q + 1 states each; a cotangent has its state's structure, shapes and dtypes, float0 for integers.
-    arg_cotangents
-        A tuple like ``args``: what `jax.vjp` of the whole chain returns.
-
-    Examples
-    --------
-    >>> sweep = jc.reverse_sweep(lambda x: jnp.sin(x) ** 2, (0.5,), 1.0)
-    >>> [f"{cotangent:.4f}" for cotangent in sweep.cotangents]  # 2 sin x cos x, 2 sin x, 1
-    ['0.8415', '0.9589', '1.0000']
-    """
-
-    names: tuple[str, ...]
-    primals: tuple[State, ...]
-    cotangents: tuple[State, ...]
-    arg_cotangents: tuple[Any, ...]
-
-    def _brief(self) -> str:
-        return count(len(self.names), "state")
-
-    def _table(self) -> Table:
-        return _states("Reverse sweep", self.names, primal=self.primals, cotangent=self.cotangents)
-
-
-def _states(title: str, names: tuple[str, ...], **columns: tuple[State, ...]) -> Table:
-    """One row a state: its shape and the norm of each column's value there."""
-    states = next(iter(columns.values()))
-    norms = [[_norm_text(value) for value in row] for row in zip(*columns.values(), strict=True)]
-    rows = [(name, describe(state, short=True), *row) for name, state, row in zip(names, states, norms, strict=True)]
-    return Table(title, ("state", "shape", *(f"‖{name}‖" for name in columns)), rows)
-
-
-def _norm_text(state: State) -> str:
-    """Euclidean norm of a state in short; nothing while it is traced."""
-    try:
-        return f"{state_norm(state):.4g}"
-    except jax.errors.TracerArrayConversionError:
-        return ""
-
-
-def state_norm(state: State) -> float:
-    """Euclidean norm of a state, whatever its structure; what carries no derivative has no say."""
-    return math.hypot(*(norm(leaf) for leaf in jax.tree.leaves(state) if not is_float0(leaf) and is_inexact(leaf)))
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["matrix"], meta_fields=["name", "in_shape", "out_shape"])
-@dataclass(frozen=True)
-class LocalJacobian(Shown):
-    """J_k = ∂x_k/∂x_{k-1} of one stage, between flattened states. A pytree.
-
-    Attributes
-    ----------
-    name
-        The stage's name.
-    matrix
-        (m, n): m numbers in the stage's output, n in its input. Leaves of a pytree state are
-        joined in leaf order; a complex leaf counts as its real parts, then its imaginary parts.
-    in_shape, out_shape
-        Shapes of the states; for a pytree, a tuple of its leaves' shapes.
-
-    Examples
-    --------
-    >>> (square,) = jc.local_jacobians(jnp.square, (jnp.array([1.0, 2.0]),))
-    >>> square.matrix.tolist(), square.structure.kind
-    ([[2.0, 0.0], [0.0, 4.0]], 'diagonal')
-    """
-
-    name: str
-    matrix: jax.Array
-    in_shape: tuple[Any, ...]
-    out_shape: tuple[Any, ...]
-
-    @cached_property
-    def structure(self) -> Structure:
-        """What the matrix is (see `Structure`). Needs values, so not under ``jit``."""
-        return Structure.of(self.matrix, self.in_shape, self.out_shape)
-
-    def _brief(self) -> str:
-        return f"{self.name}, {' × '.join(map(str, jnp.shape(self.matrix)))}"
-
-    def __str__(self) -> str:
-        """Its structure too, but for a matrix that is traced or a batch of them."""
-        try:
-            return f"Jacobian of {self._brief()}: {self.structure}"
-        except (jax.errors.TracerArrayConversionError, ValueError):
-            return f"Jacobian of {self._brief()}"
-
-    def _repr_html_(self) -> str:
-        return array_html(self.matrix, str(self))
 
 
 def start(
@@ -244,7 +107,8 @@ def forward_sweep(
         state, tangent = jvp(partial(stage, *side), state, tangent, stage.carries)
         primals.append(state)
         tangents.append(tangent)
-    return ForwardSweep(chain.names_with_input, tuple(primals), tuple(tangents))
+    at = chain.argnum % len(args)
+    return ForwardSweep(chain.names_with_input, tuple(primals), tuple(tangents), at)
 
 
 def reverse_sweep(
@@ -306,7 +170,9 @@ def reverse_sweep(
         cotangents.append(cotangent)
         side_cotangents.append(tuple(side_cotangent))
     arg_cotangents = pull_split((cotangent, tuple(reversed(side_cotangents))))
-    return ReverseSweep(chain.names_with_input, tuple(primals), tuple(reversed(cotangents)), arg_cotangents)
+    cotangents.reverse()
+    at = chain.argnum % len(args)
+    return ReverseSweep(chain.names_with_input, tuple(primals), tuple(cotangents), arg_cotangents, at)
 
 
 def local_jacobians(

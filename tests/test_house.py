@@ -20,15 +20,15 @@ ROOMS = """
     program
     cost
     show
-    stage sides chain
+    stage sides chain arguments
     coordinates derivative
     discovery
     samples
     nets
-    structure sweep
+    structure swept sweep
     jacobians
     diagnose
-    batches train digits
+    batches fitted train digits
     explore
     page
     plot

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from jaxchain import plot
 from jaxchain.plot import style
 from jaxchain.show.extremes import extreme_of_blocks
-from jaxchain.sweep import LocalJacobian
+from jaxchain.swept import LocalJacobian
 
 
 @pytest.fixture(autouse=True)

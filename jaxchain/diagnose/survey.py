@@ -26,7 +26,7 @@ from jaxchain.program.flatten import flatten
 from jaxchain.show.extremes import Floats
 from jaxchain.stage import Side, Stage, State
 from jaxchain.structure import Structure
-from jaxchain.sweep import state_norm
+from jaxchain.swept import state_norm
 
 __all__ = ["Link", "Survey", "survey"]
 

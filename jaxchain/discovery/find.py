@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.chain import Chain, position_among
+from jaxchain.arguments import position_among
+from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.discovery.group import Granularity, group
 from jaxchain.discovery.stage import chain_stages, split_at_cuts

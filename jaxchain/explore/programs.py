@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxchain.chain import Chain
 from jaxchain.cost.count import total_flops
-from jaxchain.errors import REFUSALS, refusal
+from jaxchain.errors import REFUSALS, ModeError, refusal
 from jaxchain.explore.listing import compiled_lines, equation_stage, program_lines
 from jaxchain.explore.mark import marked
 from jaxchain.explore.rows import TransformRow
@@ -51,10 +51,6 @@ TITLES = {
 GRAD_OF_SUM = "The vjp of a cotangent of ones, which is the gradient of the sum of the output's entries (real parts): the output is no real scalar."
 
 
-class RefusedError(Exception):
-    """A transform does not exist for a function, and why."""
-
-
 @contextmanager
 def jax_may_refuse() -> Generator[None]:
     """What JAX raises within is its refusal to transform or compile the function."""
@@ -62,7 +58,7 @@ def jax_may_refuse() -> Generator[None]:
         yield
     except REFUSALS as error:
         msg = f"{refusal(error)}."
-        raise RefusedError(msg) from error
+        raise ModeError(msg) from error
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,7 @@ def make_rows(chain: Chain, args: tuple[Any, ...], at: int) -> tuple[TransformRo
         row = TransformRow(name, title, names=chain.names)
         try:
             rows[name] = make(row, point)
-        except RefusedError as refusal:
+        except ModeError as refusal:
             rows[name] = replace(row, note=f"Does not exist here. {refusal}")
     rows["vjp"] = replace(rows["vjp"], residual_bytes=rows["transpose"].residual_bytes)
     return tuple(rows.values())
@@ -164,7 +160,7 @@ def _grad(row: TransformRow, point: Point) -> TransformRow:
         inexact = [leaf for leaf in jax.tree.leaves(out) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
         if not inexact:
             msg = "The output is made of integers or booleans, which have no gradient."
-            raise RefusedError(msg)
+            raise ModeError(msg)
         first, *others = (jnp.sum(jnp.real(leaf)) for leaf in inexact)
         return sum(others, first)
 
@@ -249,7 +245,7 @@ def _listed(
     eqns = [equation.eqn for equation in equations]
     if any(any_equation_of(eqn, is_forward_of_custom_vjp) for eqn in eqns):
         msg = "A part of the function has a custom VJP and no JVP, so forward mode cannot pass."
-        raise RefusedError(msg)
+        raise ModeError(msg)
     jaxpr = new_jaxpr(constants, program.invars, program.outs, eqns)
     lines = program_lines(jaxpr, [equation_stage(equation) for equation in equations])
     return replace(row, lines=lines, equations=len(eqns), flops=total_flops(eqns))

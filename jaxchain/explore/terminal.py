@@ -21,16 +21,23 @@ Walked = Sequence[tuple[TraceRow, int]]
 """Rows with their depths."""
 
 
-def trace_text(walked: Walked, notes: Sequence[str], most: int | None, hints: tuple[str, str]) -> str:
+def trace_text(title: str, walked: Walked, notes: Sequence[str], most: int | None, hints: tuple[str, str]) -> str:
     """The table of a trace: the first and last of ``most`` rows, or all of them; ``hints`` say how to come to the rest."""
     room = terminal_width()
-    tables = (_table(walked, notes, most, hints, picture=picture, source=source) for picture, source in LOOKS)
+    tables = (_table(title, walked, notes, most, hints, picture=picture, source=source) for picture, source in LOOKS)
     fitting = next((table for table in tables if sum(_widths(table)) <= room), None)
-    return str(fitting or _cut(_table(walked, notes, most, hints, picture=False, source=False), room))
+    return str(fitting or _cut(_table(title, walked, notes, most, hints, picture=False, source=False), room))
 
 
 def _table(
-    walked: Walked, notes: Sequence[str], most: int | None, hints: tuple[str, str], *, picture: bool, source: bool
+    title: str,
+    walked: Walked,
+    notes: Sequence[str],
+    most: int | None,
+    hints: tuple[str, str],
+    *,
+    picture: bool,
+    source: bool,
 ) -> Table:
     most = len(walked) if most is None else most
     opened = {id(row) for (row, depth), (_, after) in itertools.pairwise(walked) if after > depth}
@@ -43,7 +50,7 @@ def _table(
     if any(row.rows and id(row) not in opened for row, _ in walked):
         told.append(f"+ holds more rows: {hints[1]}.")
     kept = [0, 1, 2, 3, 4] if source else [0, 2, 3, 4]
-    return Table("Evaluation trace", [HEADER[k] for k in kept], [[row[k] for k in kept] for row in cells], told)
+    return Table(title, [HEADER[k] for k in kept], [[row[k] for k in kept] for row in cells], told)
 
 
 def _cells(row: TraceRow, depth: int, *, is_open: bool, picture: bool) -> tuple[str, ...]:

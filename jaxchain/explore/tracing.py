@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.chain import Chain, looked_along
+from jaxchain.arguments import looked_along
+from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.coordinates import check_like, is_float0, is_inexact
 from jaxchain.discovery.find import UNROLL_LIMIT
@@ -58,6 +59,8 @@ class Trace(Tabular):
         Which of them are shown open; ``None``: all.
     notes
         What is missing, and why.
+    title
+        What is shown above it: along which argument, where no tangent was given.
 
     Examples
     --------
@@ -71,6 +74,7 @@ class Trace(Tabular):
     tree: tuple[TraceRow, ...]
     opened: frozenset[str] | None = frozenset()
     notes: tuple[str, ...] = ()
+    title: str = "Evaluation trace"
 
     @property
     def rows(self) -> tuple[TraceRow, ...]:
@@ -175,7 +179,7 @@ class Trace(Tabular):
         y = v2                     0          0            1
         2 rows are left out here; all are in .rows.
         """
-        return trace_text(list(self.walk()), self.notes, most, hints)
+        return trace_text(self.title, list(self.walk()), self.notes, most, hints)
 
     def _repr_html_(self) -> str:
         rows, left_out = _first(self.tree, 10 * SHOWN)
@@ -281,7 +285,8 @@ def trace(
     with uncollected():
         closed, out = trace_program(fun, args)
         program = flatten(closed, lambda invars: invars[start:stop], unroll_limit)
-    return trace_of(program, out, args, names_of(fun, args, closed), _tangent(args, at, tangent), cotangent)
+    found = trace_of(program, out, args, names_of(fun, args, closed), _tangent(args, at, tangent), cotangent)
+    return replace(found, title=f"Evaluation trace along argument {at}") if tangent is None else found
 
 
 def trace_of(

@@ -16,7 +16,8 @@ from typing import Any
 
 import jax
 
-from jaxchain.chain import Chain, looked_along
+from jaxchain.arguments import looked_along
+from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.discovery import discover
 from jaxchain.discovery.find import find
@@ -42,6 +43,8 @@ class Transforms(Tabular):
         One a transform, those that do not exist for the function among them.
     chain
         Whose stages the lines are of.
+    argument
+        Which one is differentiated with respect to and mapped over, counted from 0.
 
     Examples
     --------
@@ -52,6 +55,7 @@ class Transforms(Tabular):
 
     rows: tuple[TransformRow, ...]
     chain: Chain
+    argument: int
 
     def __getitem__(self, name: str) -> TransformRow:
         """The row of one transform.
@@ -113,7 +117,12 @@ class Transforms(Tabular):
             for row in self.rows
         ]
         notes = [f"{row.name}: {row.note or row.title}" for row in self.rows]
-        return Table("What each transform makes of it", ("transform", "equations", "work", "residuals"), rows, notes)
+        return Table(
+            f"What each transform makes of it along argument {self.argument}",
+            ("transform", "equations", "work", "residuals"),
+            rows,
+            notes,
+        )
 
     def _repr_html_(self) -> str:
         shown = {stage for row in self.rows for _, stage in row.lines[:SHOWN] if stage is not None}
@@ -189,4 +198,5 @@ def transforms_of(chain: Chain, args: tuple[Any, ...]) -> Transforms:
     """The same of a chain that was found already."""
     like = jax.eval_shape(lambda *given: given, *args)
     with uncollected():
-        return Transforms(make_rows(chain, like, chain.argnum % len(args)), chain)
+        at = chain.argnum % len(args)
+        return Transforms(make_rows(chain, like, at), chain, at)

@@ -3,9 +3,9 @@
 from jaxchain.jacobians.batch import batch_jacobian
 from jaxchain.jacobians.bracketing import Bracketing, Step, bracket
 from jaxchain.jacobians.compare import Comparison, ModeRow, compare_modes
+from jaxchain.jacobians.decision import Decision
 from jaxchain.jacobians.modes import jacobian, plan
 from jaxchain.jacobians.parts import gram_diagonal, jacobian_diagonal, jacobian_rows, partial_jacobian
-from jaxchain.jacobians.planner import Decision
 
 __all__ = [
     "Bracketing",

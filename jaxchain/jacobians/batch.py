@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.chain import default_argnum
+from jaxchain.arguments import default_argnum
 from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Pass, linearize, vjp
 from jaxchain.errors import REFUSALS, SamplesMixError, refusal

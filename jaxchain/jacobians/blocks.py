@@ -11,7 +11,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxchain.chain import Chain, position_among
+from jaxchain.arguments import position_among
+from jaxchain.chain import Chain
 from jaxchain.coordinates import Coordinates
 from jaxchain.discovery.find import Found, find
 from jaxchain.errors import ModeError

@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxchain.chain import differentiated
+from jaxchain.arguments import differentiated
 from jaxchain.cost.measure import Measured, measure
 from jaxchain.derivative import ALL_AT_ONCE, Pass
 from jaxchain.discovery.find import Found, find
 from jaxchain.errors import REFUSALS, ModeError, first_line, refusal, unknown
 from jaxchain.jacobians.blocks import require_real
+from jaxchain.jacobians.decision import Decision, Way, decide
 from jaxchain.jacobians.modes import compute, jacobian
-from jaxchain.jacobians.planner import Decision, Way, decide
 from jaxchain.show.table import Table, Tabular, si
 
 __all__ = ["Comparison", "ModeRow", "compare_modes"]

@@ -15,15 +15,15 @@ from typing import Any, Protocol, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxchain.chain import check_args, default_argnum
+from jaxchain.arguments import check_args, default_argnum
 from jaxchain.coordinates import Coordinates
 from jaxchain.cost.budget import fit
 from jaxchain.derivative import ALL_AT_ONCE, Linear, Pass, whole
 from jaxchain.discovery.find import Found
 from jaxchain.errors import first_line
 from jaxchain.jacobians.blocks import Call, as_blocks, doc_of, require_real
+from jaxchain.jacobians.decision import Decision, Mode, decide
 from jaxchain.jacobians.execute import by_colours, execute
-from jaxchain.jacobians.planner import Decision, Mode, decide
 
 __all__ = ["JacobianFunction", "compute", "jacobian", "plan"]
 
@@ -229,7 +229,10 @@ def _decided(call: Call, mode: Mode, *, strict: bool) -> tuple[Found | None, Dec
             require_real(found)
         # Complex values have conventions, and what is no number errors, of JAX's own; a complex output needs forward mode.
         complex_out = any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(found.out))
-        return by_jax("forward" if complex_out else "reverse", "Complex values are JAX's own business.")
+        return by_jax(
+            "forward" if complex_out else "reverse",
+            "Not all of the input and output is real, and then JAX knows best which conventions hold.",
+        )
     return found, decide(found, mode, call.argument)
 
 

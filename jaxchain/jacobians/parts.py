@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxchain.chain import Chain, default_argnum
+from jaxchain.arguments import default_argnum
+from jaxchain.chain import Chain
 from jaxchain.coordinates import Coordinates
 from jaxchain.discovery.find import find
 from jaxchain.jacobians.blocks import Call, doc_of, require_real

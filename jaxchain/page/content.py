@@ -27,7 +27,7 @@ from jaxchain.explore.nest import TraceRow
 from jaxchain.explore.tracing import names_of, trace_of
 from jaxchain.explore.transformed import transforms_of
 from jaxchain.jacobians.compare import compare_decided, predictions
-from jaxchain.jacobians.planner import Decision, decide
+from jaxchain.jacobians.decision import Decision, decide
 from jaxchain.page.folding import fold
 from jaxchain.page.headline import directions, headline
 from jaxchain.page.picture import picture
@@ -105,6 +105,8 @@ def _facts(chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[str]:
     others = jax.tree.leaves(args[:position] + args[position + 1 :])
     parameters = sum(np.size(leaf) for leaf in others if is_inexact(leaf))
     facts = [f"{n:,} → {m:,}", count(len(chain), "stage")]
+    if len(args) > 1:
+        facts.append(f"along argument {position}")
     return [*facts, f"{si(parameters, '')} parameter{'s' * (parameters != 1)}"] if parameters else facts
 
 

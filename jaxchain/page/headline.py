@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxchain.diagnose.survey import Survey
-from jaxchain.jacobians.planner import Decision
+from jaxchain.jacobians.decision import Decision
 from jaxchain.show.values import count
 
 __all__ = ["directions", "growth", "headline"]

@@ -18,7 +18,8 @@ from jaxchain.diagnose.survey import Survey
 from jaxchain.discovery.name import operation
 from jaxchain.explore.mark import stage_of
 from jaxchain.jacobians.bracketing import Step
-from jaxchain.jacobians.planner import Decision, Plan
+from jaxchain.jacobians.decision import Decision
+from jaxchain.jacobians.planner import Plan
 from jaxchain.jacobians.unit import distinct
 from jaxchain.page.picture import picture
 from jaxchain.show.extremes import Floats

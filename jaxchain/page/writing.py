@@ -16,7 +16,8 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from jaxchain.chain import Chain, looked_along
+from jaxchain.arguments import looked_along
+from jaxchain.chain import Chain
 from jaxchain.discovery import discover
 from jaxchain.explore.evaluate import check_numbers
 from jaxchain.page.content import page

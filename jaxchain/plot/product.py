@@ -19,7 +19,7 @@ from matplotlib.patches import Rectangle
 from jaxchain.plot.heat import colour_limit, count_not_finite, paint
 from jaxchain.plot.style import NOTE_SIZE, Floats, dress, fresh_axes, numbers, styled
 from jaxchain.show.extremes import extreme_of_blocks
-from jaxchain.sweep import LocalJacobian
+from jaxchain.swept import LocalJacobian
 
 PAGE = 7.8
 """Width in inches of a figure made here."""

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from jaxchain.plot.product import matrix_of
 from jaxchain.plot.style import FAINT, INK, NOTE_SIZE, Floats, dress, fresh_axes, log_axis, styled
-from jaxchain.sweep import LocalJacobian
+from jaxchain.swept import LocalJacobian
 
 BAND, POINT = "#D5DCE4", "#5B6B7B"
 """Neither forward's colour nor reverse's: a spectrum has no direction."""

@@ -60,6 +60,8 @@ class Table:
 
     def _columns(self, room: int) -> list[str]:
         """Lines of columns side by side, or none where there is no room for their words."""
+        if not self.header:
+            return []
         columns = list(zip(self.header, *self.rows, strict=True))
         whole, words = (_widest(columns, parts) for parts in (str.splitlines, str.split))
         # A name that is folded cannot be copied: the other columns give way first, up to half the width.

@@ -1,0 +1,85 @@
+"""With respect to what: which of a function's arguments is looked along, and which is differentiated.
+
+A chain knows its input. Of a plain function, what computes or prices a derivative takes the first argument, as JAX
+does, and what looks along a chain takes the last, where models keep their data.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from jaxchain.chain import Chain
+
+__all__ = ["check_args", "default_argnum", "differentiated", "looked_along", "position_among"]
+
+
+def check_args(args: Any) -> None:
+    """Refuse arguments that are not given as a tuple.
+
+    Raises
+    ------
+    TypeError
+        Says what the tuple is.
+    """
+    if not isinstance(args, tuple):
+        msg = f"args is the tuple of the function's positional arguments, as in jax.jvp: (x,) or (params, x), not {type(args).__name__}."
+        raise TypeError(msg)
+
+
+def looked_along(fun: Callable[..., Any], argnum: int | None, args: tuple[Any, ...]) -> int:
+    """Which argument, counted from the first, is looked along: a chain's own input, else ``argnum``, else the last.
+
+    Raises
+    ------
+    ValueError
+        If there is no such argument, or it is not the one that a chain was found along.
+    TypeError
+        If ``argnum`` is no integer.
+    """
+    at = position_among(args, -1 if argnum is None else argnum)
+    if not isinstance(fun, Chain):
+        return at
+    own = position_among(args, fun.argnum)
+    if argnum is not None and at != own:
+        msg = f"This chain runs along argument {own}, so argnum={argnum} cannot be looked along. Leave argnum out, or discover the function with it."
+        raise ValueError(msg)
+    return own
+
+
+def differentiated(fun: Callable[..., Any], argnum: int | None, args: tuple[Any, ...]) -> int:
+    """Which argument, counted from the first, is differentiated: ``argnum``, else a chain's own input, else the first.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `looked_along`.
+    """
+    return position_among(args, default_argnum(fun) if argnum is None else argnum)
+
+
+def default_argnum(fun: Callable[..., Any]) -> int:
+    """What is differentiated with respect to where nothing is said: a chain's own input, else JAX's 0."""
+    return fun.argnum if isinstance(fun, Chain) else 0
+
+
+def position_among(args: tuple[Any, ...], argnum: int) -> int:
+    """The position of an argument, counted from the first.
+
+    Raises
+    ------
+    ValueError
+        If there is no such argument.
+    TypeError
+        If ``argnum`` is no integer.
+    """
+    try:
+        at = operator.index(argnum)
+    except TypeError as error:
+        msg = f"argnum must be an integer, the position of an argument, but {argnum!r} was given."
+        raise TypeError(msg) from error
+    if not -len(args) <= at < len(args):
+        msg = f"argnum={argnum} names no argument: {len(args)} were given."
+        raise ValueError(msg)
+    return at % len(args)

@@ -122,12 +122,6 @@ def test_a_generator_that_ends_early_warns_and_keeps_what_it_gave(length):
     assert found.history.loss.shape == (length,) == np.shape(losses)
 
 
-def test_the_documented_example_prints_what_it_says():
-    for example in doctest.DocTestFinder().find(train.fit, "fit", globs={}):
-        assert example.examples
-        assert doctest.DocTestRunner().run(example).failed == 0
-
-
 def test_training_does_not_change_what_it_was_given():
     before = jax.tree.map(np.array, (START, DATA))
     fit()

@@ -108,6 +108,11 @@ class Decision(Tabular):
         """n_0 … n_q: numbers in each state."""
         return () if self.plan is None else self.plan.sizes
 
+    @property
+    def waist(self) -> str:
+        """The name of the narrowest state; empty where nothing is known."""
+        return "" if self.plan is None else self.plan.waist
+
     def describe(self, step: Step) -> str:
         """One step in words.
 

@@ -94,7 +94,7 @@ def test_a_plan_within_a_limit_says_how_many_at_once():
     assert free.chunk_size is None
     tight = jc.plan(net, args, memory_limit=200_000)
     assert tight.chunk_size is not None
-    assert f"{tight.chunk_size} rows or columns are computed at once" in str(tight)
+    assert f"room for {tight.chunk_size} vectors of a basis at a time" in str(tight)
     with pytest.raises(ValueError, match="cannot be met"):
         jc.plan(net, args, memory_limit=1)
 

@@ -71,7 +71,16 @@ class SamplesMixError(ValueError):
 
 
 class ModeError(TypeError):
-    """A mode of differentiation does not exist for a function."""
+    """A mode of differentiation does not exist for a function.
+
+    Examples
+    --------
+    >>> try:
+    ...     jc.plan(lambda x: x + 1j, (1.0,))
+    ... except jc.ModeError as error:
+    ...     print(error)
+    A planned or chunked Jacobian needs real floating-point values, but an output is complex64[]. Cast it, or use ...
+    """
 
 
 REFUSALS = (TypeError, ValueError, NotImplementedError)

@@ -94,7 +94,7 @@ def forward_sweep(
     --------
     >>> chain = jc.Chain([jc.Stage("square", jnp.square), jc.Stage("sine", jnp.sin)])
     >>> print(jc.forward_sweep(chain, (2.0,), 1.0))  # 1, 2x, cos(x²)·2x
-    Forward sweep
+    Forward sweep along argument 0
     state   shape  ‖primal‖  ‖tangent‖
     input   f32[]         2          1
     square  f32[]         4          4
@@ -148,7 +148,7 @@ def reverse_sweep(
     --------
     >>> chain = jc.Chain([jc.Stage("square", jnp.square), jc.Stage("sine", jnp.sin)])
     >>> print(jc.reverse_sweep(chain, (2.0,), 1.0))  # from below: 1, cos(x²), cos(x²)·2x
-    Reverse sweep
+    Reverse sweep along argument 0
     state   shape  ‖primal‖  ‖cotangent‖
     input   f32[]         2        2.615
     square  f32[]         4       0.6536

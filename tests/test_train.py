@@ -1,6 +1,5 @@
 """`train.fit` against plain Python loops: same parameters, same history, same work; and what it refuses."""
 
-import doctest
 import re
 import warnings
 

@@ -172,7 +172,7 @@ class Trace(Tabular):
         Examples
         --------
         >>> print(jc.trace(lambda x: jnp.sin(x) ** 2, 0.0).text(2))
-        Evaluation trace
+        Evaluation trace along argument 0
         trace       source  primal ↓  tangent ↓  cotangent ↑
         v0 = x                     0          1            0
         … 2 rows …

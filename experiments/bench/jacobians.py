@@ -134,7 +134,7 @@ def compiling(seed: int, quick: bool) -> Iterable[Row]:
     for name in ("autoencoder",) if quick else ("autoencoder", "classifier", "residual net", "conv net", "transformer"):
         case = of_net(*nets[name], seed)
         racing = {key: jac for key, jac in transforms(case).items() if key != "jacfwd"}
-        seconds = compile_seconds(racing, *case[1], repeats=1 if quick else 3)
+        seconds = compile_seconds(racing, *case[1], repeats=1 if quick else 9)
         yield Row(f"{name}: compile / jacrev's", seconds["auto"], seconds["jacrev"], "s", at_most=1.15)
     if quick:  # some ten seconds each time
         return

@@ -80,6 +80,7 @@ ALL_AT_ONCE = Pass()
 def _fixed(fn: Callable[..., State], args: tuple[Any, ...], which: Carries) -> tuple[Any, list[Any], list[bool]]:
     """``fn`` of the leaves that are differentiated with respect to, those leaves, and which of all leaves they are."""
     leaves, tree = jax.tree.flatten(args)
+    # Python's numbers are leaves, too, and JAX differentiates them as arrays.
     leaves = [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves]
     moved = [is_inexact(leaf) for leaf in leaves]
     if which is not None:
@@ -192,7 +193,7 @@ class Linear:
     def columns(self, matrix: jax.Array, how: Pass = ALL_AT_ONCE) -> jax.Array:
         """J · matrix."""
         push = self._forward[1]  # linearised here, not inside the map
-        if how == ALL_AT_ONCE:
+        if how == ALL_AT_ONCE:  # columns as they are: transposing them there and back would copy the matrix
             return jax.vmap(push, in_axes=1, out_axes=1)(matrix)
         return how.map(push, matrix.T).T
 
@@ -243,6 +244,7 @@ def rule_program(eqn: JaxprEqn, *, forward: bool) -> tuple[ClosedJaxpr, list[int
     moved, results
         Which of the values read, and of the results that are used, carry a derivative.
     """
+    # Each variable once: of x · x the two cotangents of x are one, added up by JAX.
     reads, writes, call = function_of_equation(eqn)
     moved = [k for k, var in enumerate(reads) if carries(var)]
     results = [k for k, var in enumerate(writes) if carries(var)]

@@ -60,7 +60,7 @@ def linear_work(jaxpr: Jaxpr, moved: Iterable[Var]) -> Work:
     for eqn in needed_eqns(jaxpr, jaxpr.outvars):
         marks = [is_var(atom) and atom in moving for atom in eqn.invars]
         if not any(marks):
-            continue
+            continue  # evaluated once at the point, however many tangents follow
         for var, moves in zip(eqn.outvars, moved_results(eqn, marks), strict=True):
             if moves and is_used(var) and is_inexact(var):
                 moving.add(var)

@@ -35,6 +35,7 @@ def live_sets(
     last.update(dict.fromkeys(outputs, len(reads)))
     live = {value for value in inputs if value in last}
     for number, (read, written) in enumerate(zip(reads, writes, strict=True)):
+        # First what dies here, then what is born: an equation may read its last and write its first at once.
         live.difference_update(value for value in read if last[value] == number)
         live.update(value for value in written if last.get(value, -1) > number)
         yield live

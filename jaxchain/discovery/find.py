@@ -206,7 +206,7 @@ def _find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_li
     start = sum(map(len, leaves[:argnum]))
     stop = start + len(leaves[argnum])
     program = flatten(closed, lambda invars: invars[start:stop], unroll_limit)
-    program.outs = program.outs[: len(jax.tree.leaves(out))]
+    program.outs = program.outs[: len(jax.tree.leaves(out))]  # what only aux needs is off the path, and cut away
     whole, carries = _chain_part(program, program.invars[start:stop])
     return Found(
         closed,
@@ -229,7 +229,7 @@ def _chain_part(program: Program, inputs: list[Var]) -> tuple[Segment, dict[int,
     carries: dict[int, list[Var]] = {}
     count = 0
     for position, keep in enumerate(kept, start=1):
-        count += keep
+        count += keep  # positions among the equations that are kept
         if position in program.carries:
             carries[count] = program.carries[position]
     equations = tuple(e for e, keep in zip(program.equations, kept, strict=True) if keep)

@@ -116,7 +116,7 @@ def _attach_trivial(groups: list[list[Segment]]) -> list[list[Segment]]:
         else:
             parts += [(False, g) for g in run]
     attached: list[list[Segment]] = []
-    carried: list[Segment] = []
+    carried: list[Segment] = []  # trivial parts on their way to what comes after them
     for number, (is_trivial, part) in enumerate(parts):
         if not is_trivial:
             attached.append(carried + part)
@@ -124,6 +124,7 @@ def _attach_trivial(groups: list[list[Segment]]) -> list[list[Segment]]:
             continue
         before = not carried and bool(attached) and _within(part, attached[-1])
         after = number + 1 < len(parts) and not parts[number + 1][0] and _within(part, parts[number + 1][1])
+        # x @ w + b: the shift is the product's; reshape(x) @ w: the reshape is what the product reads.
         shifts = any(equation.name in AFFINE for segment in part for equation in segment.equations)
         if after and not (before and shifts):
             carried = carried + part

@@ -106,6 +106,7 @@ def _unique(base: list[tuple[str, str]]) -> list[str]:
         if total[label, place] == 1:
             unique.append(label + place)
             continue
+        # A name that someone else has already, relu_0 written by hand, is passed over.
         while (candidate := f"{label}_{seen[label, place]}{place}") in taken:
             seen[label, place] += 1
         taken.add(candidate)

@@ -107,6 +107,7 @@ class DiscoveredStage(Stage):
         if len(part.equations) < 2:
             return ""
         reads, writes, _ = _edges(part)
+        # The set is updated in place, hence the copies; after the last equation nothing is left to cut.
         crossing = [set(live) for live in live_sets(reads, writes, part.inputs, filter(is_var, part.outputs))][:-1]
         middle = len(crossing) / 2
         place = min(range(len(crossing)), key=lambda k: (len(crossing[k]), abs(k - middle)))

@@ -201,6 +201,7 @@ def forbidden(dtype: Any) -> Any:
 def _number_type(sizes: Sequence[int], edges: Sequence[int]) -> Any:
     """int64 where no sum of costs can overflow it, else Python's own integers."""
     largest = max(sizes, default=0)
+    # A plan has fewer than 2q steps, none dearer than a cubic product and a pass through everything.
     bound = 2 * len(edges) * (largest**3 + largest * sum(edges))
     return np.int64 if bound < np.iinfo(np.int64).max // 8 else object
 
@@ -259,7 +260,7 @@ def solve(costs: Costs) -> Solution:
         k, j = i + np.arange(1, length)[None], i + length
         before, after = best[i, k], best[k, j]
         ways = [before + after + costs.multiply(i, k, j), before + costs.push(i, k, j), after + costs.pull(i, k, j)]
-        flat = np.stack(ways, axis=-1).reshape(len(i), -1)
+        flat = np.stack(ways, axis=-1).reshape(len(i), -1)  # splits first, the three ways of each beside one another
         choice = np.argmin(flat, axis=1)
         rows = np.arange(len(i))
         best[rows, rows + length] = flat[rows, choice]

@@ -121,7 +121,7 @@ def perform(steps: Sequence[Step], units: Sequence[Linearised]) -> dict[tuple[in
         i, k, j = step.start, step.middle, step.stop
         if k is None:
             ready[i, j] = units[i].matrix(step.kind)
-        elif step.kind == "multiply":
+        elif step.kind == "multiply":  # no plan uses a factor twice
             ready[i, j] = multiply(ready.pop((k, j)), ready.pop((i, k)))
         elif step.kind == "eliminate tangent":
             columns = ready.pop((i, k)).dense()

@@ -130,7 +130,7 @@ def jacobian(
         if found is None:
             result = whole(call.output, call.chosen, "forward" if decision.mode == "forward" else "reverse")
             return (result, call(call.chosen)[1]) if has_aux else result
-        chosen = jax.tree.map(jnp.asarray, call.chosen)
+        chosen = jax.tree.map(jnp.asarray, call.chosen)  # 2.0 has no shape, and its Jacobian has one
         chunked = how if decision.chunk_size is None else replace(how, chunk_size=decision.chunk_size)
         like_output = mode == "forward"
         result = compute(found, decision, (chosen, {}), chunked, like_output=like_output)
@@ -262,6 +262,7 @@ def compute(
 
 def _like_input(jac: Any, chosen: Any) -> Any:
     """A Jacobian by forward mode in the dtypes of reverse mode: each block in that of its input."""
+    # jax.jacfwd gives blocks the output's dtype; which mode was cheaper must not show in the result.
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(chosen)]
     blocks, tree = jax.tree.flatten(jac)
     return tree.unflatten([block.astype(dtypes[k % len(dtypes)]) for k, block in enumerate(blocks)])

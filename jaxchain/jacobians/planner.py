@@ -120,6 +120,7 @@ def make_plan(found: Found) -> Plan:
     q = len(units)
     cost = solution.cost(0, q)
     tangent, adjoint = sum(u.tangent for u in units), sum(u.adjoint for u in units)
+    # Of a single unit the planner has asked for the pattern already.
     whole = whole_colouring(found, units) if q > 1 and _may_be_sparse(units) else None
     by_colour = math.inf if whole is None else whole.colours * (tangent if whole.forward else adjoint)
     if by_colour >= cost:
@@ -150,6 +151,7 @@ def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
     pushed, pulled = _running(tangent), _running(adjoint)
 
     def multiply(i: Any, k: Any, j: Any) -> Any:
+        # Two full matrices; a full one scaled by a diagonal, or two diagonals: a multiplication without its addition.
         left, right = full[j] > full[k], full[k] > full[i]
         return np.where(left & right, n[i] * n[k] * n[j], np.where(left | right, n[i] * n[j], n[i]) / 2)
 
@@ -163,7 +165,7 @@ def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
 
 
 def _times(count: Any, work: Any) -> Any:
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # no vectors through a stage without that mode: 0 · ∞ is still ∞
         return np.where(np.isinf(work), math.inf, count * work)
 
 

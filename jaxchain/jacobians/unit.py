@@ -123,6 +123,7 @@ class Unit:
         if self.kind == "linear":
             return Work(1.0, 1.0).times(flops(self.core.equations[0].eqn) / 2)
         segment = self.segment
+        # Constants are inputs here: what a tangent costs depends on their shapes alone.
         inputs = (*segment.inputs, *segment.sides, *segment.constants)
         key = fingerprint([e.eqn for e in segment.equations], inputs, segment.outputs, {})
         return WORK.get((key, self.carries), self._counted).times(0.5)

@@ -7,6 +7,7 @@ their order alone. Every cache that outlives a call is keyed by it.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,18 +104,21 @@ class Kept:
     """What was found for the last ``most`` programs, so that it is not looked for again. Safe to use from threads."""
 
     def __init__(self, most: int) -> None:
-        self.most, self.found = most, dict[Hashable, Any]()
+        self.most, self.found, self.lock = most, dict[Hashable, Any](), threading.Lock()
 
     def clear(self) -> None:
         """Forget all of it, as a benchmark of a first call does."""
-        self.found.clear()
+        with self.lock:
+            self.found.clear()
 
     def get(self, key: Hashable, find: Callable[[], Any]) -> Any:
         """What is kept under ``key``; found and kept, where there is nothing yet."""
-        if key not in self.found:
-            made = find()
+        with self.lock:
+            if key in self.found:
+                return self.found[key]
+        made = find()  # two threads may both find it, which costs time alone
+        with self.lock:
             while len(self.found) >= self.most:
-                self.found.pop(next(iter(self.found)), None)
+                self.found.pop(next(iter(self.found)))
             self.found[key] = made
-            return made
-        return self.found[key]
+        return made

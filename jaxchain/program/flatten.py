@@ -146,7 +146,7 @@ def _unroll(flat: _Flattener, inputs: set[Var], limit: int) -> tuple[_Flattener,
         return renamed.get(atom, atom) if is_var(atom) else atom
 
     for number, equation in enumerate(old.equations):
-        if number in old.carries:
+        if number in old.carries:  # positions move as loops before them are unrolled
             new.carries[len(new.equations)] = [now(var) for var in old.carries[number]]
         eqn = equation.eqn.replace(invars=[now(atom) for atom in equation.eqn.invars])
         if equation.name == "scan" and _carries_the_chain(equation.eqn, dependent, used):
@@ -167,6 +167,7 @@ def _unroll(flat: _Flattener, inputs: set[Var], limit: int) -> tuple[_Flattener,
 def _carries_the_chain(eqn: JaxprEqn, dependent: set[Var], used: set[Var]) -> bool:
     """Whether the chain value enters a loop by its carry alone, and leaves it so."""
     loop = scan_of(eqn)
+    # Where every step reads the chain value, as a constant or a row, two values cross between any two steps: no cut.
     of_chain = [is_var(atom) and atom in dependent for atom in eqn.invars]
     carried = of_chain[loop.consts : loop.consts + loop.carries]
     aside = of_chain[: loop.consts] + of_chain[loop.consts + loop.carries :]

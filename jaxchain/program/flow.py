@@ -29,6 +29,7 @@ __all__ = ["active", "moved_results", "reach"]
 def reach(equations: Iterable[JaxprEqn], inputs: Iterable[Var]) -> set[Var]:
     """``inputs`` and everything computed from them: all that an equation writes, where it reads one of them."""
     reached = set(inputs)
+    # An equation runs as a whole: even a result that no input enters comes to be after all that the equation reads.
     for eqn in equations:
         if any(is_var(atom) and atom in reached for atom in eqn.invars):
             reached.update(filter(is_used, eqn.outvars))
@@ -55,6 +56,7 @@ def moved_results(eqn: JaxprEqn, marks: Marks) -> Marks:
         return rule(eqn, marks)
     if (body := callee(eqn)) is not None:
         return _through(body, marks)
+    # Also of a custom rule: JAX hands it tangents for all operands and takes whatever results it moves.
     return [True] * len(eqn.outvars)
 
 
@@ -65,7 +67,7 @@ def _through(body: Jaxpr | ClosedJaxpr, marks: Marks) -> Marks:
 
 
 def _cond(eqn: JaxprEqn, marks: Marks) -> Marks:
-    each = [_through(branch, marks[1:]) for branch in branches_of(eqn)]
+    each = [_through(branch, marks[1:]) for branch in branches_of(eqn)]  # which branch is taken carries no derivative
     return [any(ways) for ways in zip(*each, strict=True)]
 
 

@@ -152,6 +152,7 @@ def _of_rule(eqn: JaxprEqn, states: list[State], after: list[State], batch: Prov
         for k, state in zip(targets, got, strict=True):
             nothing[k] = _told(eqn, state, batch)
         return nothing
+    # A cotangent of a value that all samples share is their sum: to read it is to mix them.
     shared = batch.lost(eqn, "has a derivative rule that reads a cotangent of all samples", certain=False)
     given = [shared if after[k] is None else after[k] for k in targets]
     got = batch.walk(program, [*reads.values(), *given])

@@ -1,8 +1,8 @@
 """The proof that samples of a batch do not mix: the program is followed, with the batch's place in every value.
 
 Each value is shared by all samples (it does not depend on the batch), holds the batch at one place,
-or has lost it: some equation has mixed samples, or may have. `batch_rules` says what one primitive
-does to the place of the batch, `batch_bodies` what an equation that holds programs does.
+or has lost it: some equation has mixed samples, or may have. `rules` says what one primitive
+does to the place of the batch, `bodies` what an equation that holds programs does.
 """
 
 from __future__ import annotations

@@ -81,6 +81,7 @@ def reshape(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
     axis = place.axis
     if order is not None:
         old, axis = [old[d] for d in order], list(order).index(axis)
+    # The stride at which samples follow one another; it must come to lie within one axis of the new shape.
     stride, step = place.inner * math.prod(old[axis + 1 :]), 1
     new = shape_of(eqn.outvars[0])
     for axis in reversed(range(len(new))):

@@ -1,4 +1,7 @@
-"""Push tangents and pull cotangents: one, or a whole basis, at a point. Nothing else in jaxchain does.
+"""Push tangents and pull cotangents: one, or a whole basis, at a point. All that jaxchain differentiates it does here.
+
+(Beside it only JAX's own transforms are called as such: to show them, in `explore.programs`; for a training step; and
+where `jacobian` hands a call through to `jax.jacfwd` or `jax.jacrev`.)
 
 JAX's symbolic zeros are kept. Leaves that carry no derivative (integers, and whatever the caller says that no
 input moves) are held fixed: they are never handed a tangent, nor asked for a cotangent. Builds on `coordinates`.

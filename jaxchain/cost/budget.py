@@ -40,10 +40,11 @@ def fit(candidates: Sequence[Candidate], args: tuple[Any, ...], widest: int, lim
     """
     least: list[int] = []
     for number, candidate in enumerate(candidates):
-        if temporary_bytes(candidate(None), args) <= limit:
+        whole, smallest = (temporary_bytes(candidate(chunk), args) for chunk in (None, 1))
+        if whole <= limit:
             return number, None
-        if (smallest := temporary_bytes(candidate(1), args)) > limit:
-            least.append(smallest)
+        if smallest > limit:  # of small Jacobians, stacking the chunks may take more than all at once
+            least.append(min(whole, smallest))
             continue
         low, high = 1, max(widest, 2)
         while high > 2 * low:  # within a factor of two of the largest chunk that fits
@@ -51,7 +52,7 @@ def fit(candidates: Sequence[Candidate], args: tuple[Any, ...], widest: int, lim
             fits = temporary_bytes(candidate(middle), args) <= limit
             low, high = (middle, high) if fits else (low, middle)
         return number, low
-    msg = f"memory_limit={limit} bytes cannot be met: the least that any mode needs, one row or column at a time, is {min(least)} bytes."
+    msg = f"memory_limit={limit} bytes cannot be met: the least that any mode needs is {min(least)} bytes."
     raise ValueError(msg)
 
 

@@ -104,8 +104,8 @@ class Call:
     def find(self) -> Found:
         """The chain from the chosen arguments to the output, traced once.
 
-        Other arguments are constants of it, as they are for `jax.jacrev`: Python values that a function branches on,
-        arrays of any kind. Those that are mere shapes are traced.
+        Other arguments are constants of it: arrays, and Python and NumPy values that the function branches on. Those
+        that are mere shapes are traced.
         """
         abstract = {
             position: arg

@@ -212,6 +212,8 @@ def _gain(plan: Plan, better: float) -> str:
 def _simple(plan: Plan, way: Way) -> str:
     """Why a simple mode is run: the other is dearer or missing, and no order saves enough."""
     rows, columns = count(plan.sizes[-1], "row"), count(plan.sizes[0], "column")
+    if not math.isfinite(min(plan.forward_cost, plan.reverse_cost)):
+        return "Neither forward nor reverse mode exists here, nor one of them for each stage: JAX says why."
     if not math.isfinite(max(plan.forward_cost, plan.reverse_cost)):
         first = f"Only {way} mode exists here."
     elif plan.forward_cost == plan.reverse_cost:

@@ -1,7 +1,8 @@
 """Local Jacobians that need no differentiation: read off the program, one rule a primitive.
 
 A rule looks at a segment and says what its matrix is and where its entries come from. What has no
-rule is accumulated. To teach jaxchain a new primitive, add a function to `RULES`.
+rule is accumulated. A new linear primitive is a function in `RULES`; elementwise ones and reshapes are known by their kind
+(`jaxchain.program.primitives`).
 """
 
 from __future__ import annotations

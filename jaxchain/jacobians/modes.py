@@ -7,6 +7,7 @@ that trace: call it under ``jax.jit``.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial, wraps
@@ -15,15 +16,19 @@ from typing import Any, Protocol, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxchain.arguments import check_args, default_argnum
+from jaxchain.arguments import check_args, default_argnum, differentiated
 from jaxchain.coordinates import Coordinates
 from jaxchain.cost.budget import fit
 from jaxchain.derivative import ALL_AT_ONCE, Linear, Pass, whole
 from jaxchain.discovery.find import Found
 from jaxchain.errors import first_line
 from jaxchain.jacobians.blocks import Call, as_blocks, doc_of, require_real
-from jaxchain.jacobians.decision import Decision, Mode, decide
+from jaxchain.jacobians.decision import Decision, Mode, Way, decide
 from jaxchain.jacobians.execute import by_colours, execute
+
+SIMPLE: tuple[Way, Way] = ("reverse", "forward")
+
+HOLOMORPHIC = "The function is promised to be holomorphic, and JAX's own modes know what that means."
 
 __all__ = ["JacobianFunction", "compute", "jacobian", "plan"]
 
@@ -73,7 +78,7 @@ def jacobian(
         way and the largest chunks that respect it. Costs a few compilations.
     sharding
         How the rows of a basis are spread over devices: a `jax.sharding.NamedSharding` of two axes, the
-        first of them the rows. ``None``: as JAX decides.
+        first of them the rows. ``None``: as JAX decides. What is coloured takes few vectors, and stays as it is.
     has_aux
         Whether ``fun`` returns ``(output, aux)``; the result is then ``(jacobian, aux)``.
     holomorphic
@@ -115,7 +120,9 @@ def jacobian(
     as_it_is = how == ALL_AT_ONCE and memory_limit is None
 
     def decided(call: Call) -> tuple[Found | None, Decision]:
-        found, decision = _decided(call, "reverse" if holomorphic else mode, strict=not as_it_is)
+        if holomorphic:
+            return None, Decision("forward" if mode == "forward" else "reverse", None, HOLOMORPHIC, call.argument)
+        found, decision = _decided(call, mode, strict=not as_it_is)
         if memory_limit is None or found is None:
             return found, decision
         return found, _within(memory_limit, found, decision, mode)
@@ -158,8 +165,24 @@ def _check(fun: Any, mode: Any, chunk_size: Any, memory_limit: Any, sharding: An
     if holomorphic and (chunk_size is not None or sharding is not None):
         msg = "chunk_size computes real Jacobians; leave it out, and sharding, where holomorphic=True."
         raise ValueError(msg)
-    if memory_limit is not None and (memory_limit < 1 or chunk_size is not None or holomorphic):
-        msg = "memory_limit is a positive number of bytes, and it chooses the chunks itself: leave chunk_size and holomorphic out."
+    if sharding is not None and (mode == "sparse" or not isinstance(sharding, jax.sharding.Sharding)):
+        msg = f"sharding is a jax.sharding.Sharding, and spreads the vectors of a basis, of which colours have few: {sharding!r} was given with mode={mode!r}."
+        raise ValueError(msg)
+    if memory_limit is not None:
+        _check_limit(memory_limit)
+    if memory_limit is not None and (chunk_size is not None or holomorphic):
+        msg = "memory_limit chooses the chunks itself, of real Jacobians: leave chunk_size and holomorphic out."
+        raise ValueError(msg)
+
+
+def _check_limit(memory_limit: Any) -> None:
+    try:
+        positive = operator.index(memory_limit) > 0
+    except TypeError as error:
+        msg = f"memory_limit is a number of bytes, an integer such as 2**30, but {memory_limit!r} was given."
+        raise TypeError(msg) from error
+    if not positive:
+        msg = f"memory_limit is a positive number of bytes, but {memory_limit} was given."
         raise ValueError(msg)
 
 
@@ -202,8 +225,9 @@ def plan(
     'mixed'
     """
     check_args(args)
-    argnum = default_argnum(fun) if argnum is None else argnum
-    call = Call.of(fun, argnum, False, args, {})
+    if memory_limit is not None:
+        _check_limit(memory_limit)
+    call = Call.of(fun, differentiated(fun, argnum, args), False, args, {})
     found = call.find()  # what cannot be read is an error here, where jacobian would do without
     require_real(found)
     decision = decide(found, "auto", call.argument)
@@ -225,8 +249,10 @@ def _decided(call: Call, mode: Mode, *, strict: bool) -> tuple[Found | None, Dec
         return by_jax("reverse", f"The function could not be read: {first_line(error)}.")
     leaves = *jax.tree.leaves(found.input), *jax.tree.leaves(found.out)
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves) or not jax.tree.leaves(found.out):
-        if mode != "auto" or strict:
+        if strict or mode in ("mixed", "sparse"):
             require_real(found)
+        if mode in ("forward", "reverse"):
+            return by_jax(mode, f'mode="{mode}" was asked for.')
         # Complex values have conventions, and what is no number errors, of JAX's own; a complex output needs forward mode.
         complex_out = any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in jax.tree.leaves(found.out))
         return by_jax(
@@ -272,14 +298,13 @@ def _within(limit: int, found: Found, decision: Decision, mode: Mode) -> Decisio
     """The decision, or in ``mode="auto"`` a simple mode, and the chunks with which it keeps a memory limit."""
     ways = [decision]
     if mode == "auto":
-        simple = ("reverse", "forward")
         why = "The cheapest way does not keep within the memory limit."
-        ways += [replace(decision, mode=way, why=why) for way in simple if way != decision.mode]
+        simple = [replace(decision, mode=way, why=why) for way in SIMPLE if way != decision.mode]
+        ways += sorted(simple, key=lambda way: way.cost)
     args = found.shapes
 
     def candidate(way: Decision, chunk: int | None) -> Callable[..., Any]:
         return lambda *given: compute(found, way, given, Pass(chunk))
 
-    widest = max(Coordinates.of(found.input).size, Coordinates.of(found.out).size)
-    number, chunk = fit([partial(candidate, way) for way in ways], args, widest, limit)
+    number, chunk = fit([partial(candidate, way) for way in ways], args, max(decision.sizes), limit)
     return replace(ways[number], chunk_size=chunk)

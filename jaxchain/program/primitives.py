@@ -1,6 +1,6 @@
 """What jaxchain knows of JAX's own primitives: what kind each is, and where its parameters are.
 
-This is the only file that reads names and parameters of primitives. A primitive of a new JAX is
+This is the only file that reads parameters of primitives, or says what kind a name is. A primitive of a new JAX is
 entered in `FAMILIES` (a test lists those that are missing); a renamed parameter is mended in the
 layout function that reads it. Rules that say what a primitive *does* to a derivative, a batch or a
 formula live beside their use, keyed by the names here.
@@ -265,7 +265,10 @@ def pruned(closed: ClosedJaxpr, which: slice) -> Callable[..., list[Any]]:
     """The function that computes some of a program's results, and nothing that only others need."""
     jaxpr = closed.jaxpr
     outs = jaxpr.outvars[which]
-    return function_of(new_jaxpr(jaxpr.constvars, jaxpr.invars, outs, needed_eqns(jaxpr, outs)), closed.consts)
+    call = function_of(new_jaxpr(jaxpr.constvars, jaxpr.invars, outs, needed_eqns(jaxpr, outs)), closed.consts)
+    return (
+        call if all(map(is_var, outs)) else lambda *args: list(map(jnp.asarray, call(*args)))
+    )  # literals are JAX's own
 
 
 def needed_eqns(jaxpr: Jaxpr, outs: Sequence[Atom]) -> list[JaxprEqn]:

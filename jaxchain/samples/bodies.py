@@ -150,7 +150,7 @@ def _of_rule(eqn: JaxprEqn, states: list[State], after: list[State], batch: Prov
     if forward:
         got = batch.walk(program, [*reads.values(), *sources])
         for k, state in zip(targets, got, strict=True):
-            nothing[k] = _told(eqn, state, batch)
+            nothing[k] = _told(eqn, state)
         return nothing
     # A cotangent of a value that all samples share is their sum: to read it is to mix them.
     shared = batch.lost(eqn, "has a derivative rule that reads a cotangent of all samples", certain=False)
@@ -165,7 +165,7 @@ def _of_rule(eqn: JaxprEqn, states: list[State], after: list[State], batch: Prov
 
 def _moved(eqn: JaxprEqn, got: State, source: State, batch: Prover) -> Lost | None:
     """What is wrong with a cotangent that should lie where its operand does."""
-    told = _told(eqn, got, batch)
+    told = _told(eqn, got)
     if isinstance(told, Lost):
         return told
     if told is not None and told != source:
@@ -173,9 +173,8 @@ def _moved(eqn: JaxprEqn, got: State, source: State, batch: Prover) -> Lost | No
     return None
 
 
-def _told(eqn: JaxprEqn, state: State, batch: Prover) -> State:
+def _told(eqn: JaxprEqn, state: State) -> State:
     """A loss inside a rule, as one of the equation that brings the rule along."""
-    del batch
     if not isinstance(state, Lost) or state.eqn is eqn:
         return state
     reason = f"has a derivative rule of its own in which {state.eqn.primitive.name} {state.reason}"

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import draw, some_params
 
@@ -112,3 +113,65 @@ def test_a_call_with_aux_traces_once_and_returns_it():
     assert len(calls) == 2
     assert jnp.allclose(jac, want)
     assert jnp.allclose(aux["norm"], jnp.sqrt(5.0))
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"mode": "forward"}, {"mode": "reverse"}, {"mode": "forward", "holomorphic": True}]
+)
+def test_a_complex_call_is_jaxs_own_and_the_plan_says_so(how):
+    z = jnp.array([1.0 + 2.0j, 0.5 - 1.0j])
+    decision = jc.jacobian(jnp.square, **how).plan(z)
+    assert decision.plan is None
+    assert decision.mode == how.get("mode", "forward")
+
+
+def test_where_no_mode_exists_the_plan_says_so():
+    @jax.custom_vjp
+    def only_reverse(x):
+        return x / 2
+
+    only_reverse.defvjp(lambda x: (x / 2, None), lambda _, g: (g / 2,))
+
+    def neither(x):
+        return jax.lax.while_loop(lambda c: c.sum() > 1, only_reverse, x)
+
+    text = str(jc.plan(neither, (jnp.ones(3),)))
+    assert "Neither forward nor reverse mode exists here" in text
+    assert "nan" not in text
+
+
+@pytest.mark.parametrize(
+    ("limit", "error", "sentence"),
+    [("1GB", TypeError, "a number of bytes, an integer"), (0, ValueError, "positive"), (-1, ValueError, "positive")],
+)
+def test_a_memory_limit_that_is_none_is_refused_alike_everywhere(limit, error, sentence):
+    for call in (
+        lambda: jc.jacobian(jnp.sin, memory_limit=limit),
+        lambda: jc.plan(jnp.sin, (jnp.ones(3),), memory_limit=limit),
+    ):
+        with pytest.raises(error, match=sentence):
+            call()
+
+
+def test_a_limit_that_is_refused_names_what_is_really_the_least():
+    inner, outer = draw(jnp.zeros((300, 4)), 1), draw(jnp.zeros((4, 16)), 2)
+
+    def fun(x):
+        return jnp.tanh(inner @ jnp.tanh(outer @ x))
+
+    with pytest.raises(ValueError, match=r"least that any mode needs is \d+ bytes") as refused:
+        jc.plan(fun, (jnp.ones(16),), memory_limit=1)
+    least = int("".join(filter(str.isdigit, str(refused.value).partition("needs is")[2])))
+    assert jc.plan(fun, (jnp.ones(16),), memory_limit=least).mode
+
+
+def test_what_is_returned_beside_the_output_is_no_type_of_jaxs_inside():
+    _, (number, array) = jc.jacobian(lambda x: (x * 2, (1.5, np.arange(3))), has_aux=True)(jnp.ones(2))
+    assert isinstance(number, jax.Array)
+    assert isinstance(array, jax.Array)
+
+
+@pytest.mark.parametrize("how", [{"sharding": 3}, {"sharding": 3, "mode": "sparse"}])
+def test_a_sharding_that_has_no_say_is_refused(how):
+    with pytest.raises(ValueError, match=r"sharding is a jax\.sharding\.Sharding"):
+        jc.jacobian(jnp.sin, **how)

@@ -5,6 +5,7 @@ Templates, styles and scripts are files of their own, in ``templates/``.
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ def array_html(array: Any, caption: str) -> str:
         import treescope
     except ImportError:
         return render("array.html", caption=caption, picture=summary(array))
-    figure = treescope.render_array(array, truncate=array.size > WHOLE)
+    with warnings.catch_warnings():  # it looks through all of NumPy, what is deprecated there included
+        warnings.simplefilter("ignore", DeprecationWarning)
+        figure = treescope.render_array(array, truncate=array.size > WHOLE)
     return render("array.html", caption=caption, picture=Markup(figure._repr_html_()))  # pyright: ignore[reportPrivateUsage]
 
 

@@ -80,7 +80,7 @@ class Plan:
         *others, last = self.units
         if not others or not math.isfinite(last.ready):
             return None
-        head, m = joined(self.found, others[-1].name, others), self.sizes[-1]
+        head, m = joined(self.found, others[-1].label, others), self.sizes[-1]
         pull = self.reverse_cost - m * last.adjoint
         steps = Step("accumulate adjoint", 1, None, 2, last.ready), Step("eliminate adjoint", 0, 1, 2, pull)
         return replace(self, units=(head, last), steps=steps, cost=last.ready + pull)
@@ -131,7 +131,7 @@ def make_plan(found: Found) -> Plan:
 
 def whole_colouring(found: Found, units: Sequence[Unit]) -> Colouring | None:
     """The coloured pattern of a traced function as a whole."""
-    whole = joined(found, "whole", units)
+    whole = joined(found, lambda: "whole", units)
     return colouring_of(whole.segment, whole.here, whole.there)
 
 

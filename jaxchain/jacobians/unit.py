@@ -7,9 +7,9 @@ A unit is one segment between neighbouring cuts, together with neighbours that c
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import jax
@@ -43,8 +43,8 @@ class Unit:
 
     Attributes
     ----------
-    name
-        The discovered stage's name, with the operation where the stage has several units.
+    label
+        Says its name when asked: a call that prints no plan does without, and looks no source lines up.
     segment
         Its equations.
     core
@@ -57,12 +57,17 @@ class Unit:
         Whether to look for a sparse pattern.
     """
 
-    name: str
+    label: Callable[[], str]
     segment: Segment
     core: Segment
     local: Local
     carries: tuple[bool, ...]
     sparse: bool = False
+
+    @property
+    def name(self) -> str:
+        """The discovered stage's name, with the operation where the stage has several units."""
+        return self.label()
 
     @property
     def kind(self) -> str:
@@ -172,28 +177,32 @@ def units_of(found: Found) -> list[Unit]:
         else:
             runs.append([number])
             kind = local.kind
-    stages = _stage_of_each(found)
     cores = [next((k for k in run if locals_[k].kind != "identity"), run[0]) for run in runs]
-    operations = [operation([found.segments[core]]) for core in cores]
-    labels = _labels([stages[run[-1]] for run in runs], operations)
+
+    @cache
+    def labels() -> list[str]:
+        stages = _stage_of_each(found)
+        operations = [operation([found.segments[core]]) for core in cores]
+        return _labels([stages[run[-1]] for run in runs], operations)
+
     units = [
         Unit(
-            label,
+            lambda number=number: labels()[number],
             Segment.join(parts := [found.segments[k] for k in run]),
             found.segments[core],
             locals_[core],
             carries(found, parts[0]),
             sparse=True,
         )
-        for label, run, core in zip(labels, runs, cores, strict=True)
+        for number, (run, core) in enumerate(zip(runs, cores, strict=True))
     ]
     return units if len(units) <= MOST else _in_runs(found, units, math.ceil(len(units) / MOST))
 
 
-def joined(found: Found, name: str, units: Sequence[Unit]) -> Unit:
+def joined(found: Found, label: Callable[[], str], units: Sequence[Unit]) -> Unit:
     """Neighbouring units as one, of which nothing is known but its program."""
     whole = Segment.join([unit.segment for unit in units])
-    return Unit(name, whole, whole, Local("dense"), carries(found, whole))
+    return Unit(label, whole, whole, Local("dense"), carries(found, whole))
 
 
 def carries(found: Found, segment: Segment) -> tuple[bool, ...]:
@@ -221,4 +230,8 @@ def distinct(labels: Sequence[str]) -> list[str]:
 
 def _in_runs(found: Found, units: list[Unit], size: int) -> list[Unit]:
     runs = [units[k : k + size] for k in range(0, len(units), size)]
-    return [run[0] if len(run) == 1 else joined(found, f"{run[0].name}..{run[-1].name}", run) for run in runs]
+    return [run[0] if len(run) == 1 else joined(found, partial(_ends, run), run) for run in runs]
+
+
+def _ends(units: Sequence[Unit]) -> str:
+    return f"{units[0].name}..{units[-1].name}"

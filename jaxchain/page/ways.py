@@ -119,7 +119,7 @@ def named(plan: Plan, names: Sequence[str]) -> Plan:
         for unit, span, end in zip(plan.units, spans, ends, strict=True)
     ]
     units = zip(plan.units, distinct(labels), strict=True)
-    return replace(plan, units=tuple(replace(unit, name=name) for unit, name in units))
+    return replace(plan, units=tuple(replace(unit, label=lambda name=name: name) for unit, name in units))
 
 
 def _spans(plan: Plan) -> list[tuple[int, int]]:

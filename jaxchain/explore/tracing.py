@@ -335,7 +335,7 @@ def names_of(fun: Callable[..., Any], args: tuple[Any, ...], closed: ClosedJaxpr
     if isinstance(fun, Chain) and len(args) <= 2:
         words = ("params", "x")[-len(args) :]
     else:
-        known = closed.jaxpr.debug_info.arg_names
+        known = closed.jaxpr.debug_info.arg_names or ()
         if len(known) == len(closed.in_avals) and all(known):
             return list(known)
         words = [f"x{k}" for k in range(1, len(args) + 1)] if len(args) > 1 else ["x"]

@@ -283,7 +283,9 @@ def needed_eqns(jaxpr: Jaxpr, outs: Sequence[Atom]) -> list[JaxprEqn]:
 
 def opened(jaxpr: Jaxpr | ClosedJaxpr) -> tuple[Jaxpr, Sequence[Any]]:
     """A jaxpr without its constants, and its constants."""
-    return (jaxpr.jaxpr, tuple(jaxpr.consts)) if isinstance(jaxpr, ClosedJaxpr) else (jaxpr, ())
+    if isinstance(jaxpr, ClosedJaxpr):  # pyright: ignore[reportUnnecessaryIsInstance]  # one class from JAX 0.12 on
+        return jaxpr.jaxpr, tuple(jaxpr.consts)
+    return jaxpr, ()
 
 
 def is_jaxpr(value: Any) -> TypeIs[Jaxpr | ClosedJaxpr]:

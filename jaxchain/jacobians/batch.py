@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -19,7 +19,7 @@ from jaxchain.arguments import default_argnum
 from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Pass, linearize, vjp
 from jaxchain.errors import REFUSALS, SamplesMixError, refusal
-from jaxchain.jacobians.blocks import Call, as_blocks, doc_of
+from jaxchain.jacobians.blocks import Call, as_blocks, named_like
 from jaxchain.samples.place import Place, Step
 from jaxchain.samples.proof import prove
 from jaxchain.show.shapes import describe
@@ -113,9 +113,7 @@ def batch_jacobian(
             refusal(error)
             return second(whole, chosen, here, there, how)
 
-    named: Any = wraps(fun, assigned=("__name__", "__qualname__", "__module__"), updated=())(jac)
-    named.__doc__ = doc_of("The Jacobian for each sample of a batch", fun)
-    return named
+    return named_like(fun, jac, "The Jacobian for each sample of a batch")
 
 
 @dataclass(frozen=True)

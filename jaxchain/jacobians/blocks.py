@@ -6,6 +6,7 @@ import inspect
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, Literal
 
 import jax
@@ -17,7 +18,7 @@ from jaxchain.coordinates import Coordinates
 from jaxchain.discovery.find import Found, find
 from jaxchain.errors import ModeError
 
-__all__ = ["Call", "as_blocks", "doc_of", "require_real"]
+__all__ = ["Call", "as_blocks", "named_like", "require_real"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,11 +117,13 @@ class Call:
         return find(self, (self.chosen, abstract), 0, has_aux=True)
 
 
-def doc_of(what: str, fun: Callable[..., Any]) -> str:
-    """The docstring of what is made of a function: what it is, then the function's own words, where it is a plain one."""
-    own = inspect.getdoc(fun) if inspect.isroutine(fun) else None
+def named_like(fun: Callable[..., Any], made: Callable[..., Any], what: str) -> Any:
+    """``made`` of ``fun``, under its name; the docstring says what it is, then a plain function's own words."""
+    named: Any = wraps(fun, assigned=("__name__", "__qualname__", "__module__"), updated=())(made)
+    own = inspect.getdoc(fun) if inspect.isroutine(fun) else None  # of an object they would be those of its class
     head = f"{what} of {getattr(fun, '__name__', type(fun).__name__)}."
-    return f"{head}\n\n{own}" if own else head
+    named.__doc__ = f"{head}\n\n{own}" if own else head
+    return named
 
 
 def require_real(found: Found) -> None:

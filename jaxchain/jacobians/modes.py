@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial, wraps
+from functools import partial
 from typing import Any, Protocol, get_args
 
 import jax
@@ -22,7 +22,7 @@ from jaxchain.cost.budget import fit
 from jaxchain.derivative import ALL_AT_ONCE, Linear, Pass, whole
 from jaxchain.discovery.find import Found
 from jaxchain.errors import first_line
-from jaxchain.jacobians.blocks import Call, as_blocks, doc_of, require_real
+from jaxchain.jacobians.blocks import Call, as_blocks, named_like, require_real
 from jaxchain.jacobians.decision import Decision, Mode, Way, decide
 from jaxchain.jacobians.execute import by_colours, execute
 
@@ -146,8 +146,7 @@ def jacobian(
     def plan(*args: Any, **kwargs: Any) -> Decision:
         return decided(Call.of(fun, argnums, has_aux, args, kwargs))[1]
 
-    named: Any = wraps(fun, assigned=("__name__", "__qualname__", "__module__"), updated=())(jac)
-    named.__doc__ = doc_of("The Jacobian", fun)
+    named = named_like(fun, jac, "The Jacobian")
     named.plan = plan
     return named
 

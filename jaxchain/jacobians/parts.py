@@ -7,7 +7,6 @@ two factors that meet there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ from jaxchain.arguments import default_argnum
 from jaxchain.chain import Chain
 from jaxchain.coordinates import Coordinates
 from jaxchain.discovery.find import find
-from jaxchain.jacobians.blocks import Call, doc_of, require_real
+from jaxchain.jacobians.blocks import Call, named_like, require_real
 from jaxchain.jacobians.execute import Linearised, by_colours, linearise, perform
 from jaxchain.jacobians.matrix import Dense, Diagonal, Identity, Matrix
 from jaxchain.jacobians.modes import jacobian
@@ -77,7 +76,7 @@ def jacobian_rows(
 
         return jacobian(some, default_argnum(fun) if argnums is None else argnums)(*args)
 
-    return _named(chosen, fun, "Chosen rows of the Jacobian")
+    return named_like(fun, chosen, "Chosen rows of the Jacobian")
 
 
 def _numbers(rows: np.ndarray, size: int) -> np.ndarray:
@@ -252,13 +251,7 @@ def _of_plan(
         chosen = jax.tree.map(jnp.asarray, call.chosen)
         return Coordinates.of(chosen).unflatten(compute(make_plan(found), (chosen, {})))
 
-    return _named(wrapped, fun, what)
-
-
-def _named(wrapped: Callable[..., Any], fun: Callable[..., Any], what: str) -> Callable[..., Any]:
-    named: Any = wraps(fun, assigned=("__name__", "__qualname__", "__module__"), updated=())(wrapped)
-    named.__doc__ = doc_of(what, fun)
-    return named
+    return named_like(fun, wrapped, what)
 
 
 def _best_split(plan: Plan, work: Callable[[int], float], direct: float) -> tuple[int, bool]:

@@ -40,10 +40,10 @@ def fit(candidates: Sequence[Candidate], args: tuple[Any, ...], widest: int, lim
     """
     least: list[int] = []
     for number, candidate in enumerate(candidates):
-        whole, smallest = (temporary_bytes(candidate(chunk), args) for chunk in (None, 1))
-        if whole <= limit:
+        if (whole := temporary_bytes(candidate(None), args)) <= limit:
             return number, None
-        if smallest > limit:  # of small Jacobians, stacking the chunks may take more than all at once
+        if (smallest := temporary_bytes(candidate(1), args)) > limit:
+            # Of small Jacobians, stacking the chunks may take more than all at once.
             least.append(min(whole, smallest))
             continue
         low, high = 1, max(widest, 2)

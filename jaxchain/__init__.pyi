@@ -8,6 +8,7 @@ from .errors import ParameterMismatchError as ParameterMismatchError
 from .errors import SamplesMixError as SamplesMixError
 from .errors import StageError as StageError
 from .errors import TangentMismatchError as TangentMismatchError
+from .errors import TraceError as TraceError
 from .explore import Trace as Trace
 from .explore import TraceRow as TraceRow
 from .explore import TransformRow as TransformRow

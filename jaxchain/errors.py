@@ -8,8 +8,10 @@ import difflib
 import inspect
 import os
 import re
+import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = [
@@ -19,7 +21,9 @@ __all__ = [
     "SamplesMixError",
     "StageError",
     "TangentMismatchError",
+    "TraceError",
     "first_line",
+    "in_words",
     "refusal",
     "unknown",
     "warn",
@@ -83,34 +87,75 @@ class ModeError(TypeError):
     """
 
 
-REFUSALS = (TypeError, ValueError, NotImplementedError)
-"""The classes of what JAX raises where a mode does not exist; `refusal` tells those errors from a user's bug."""
+class TraceError(TypeError):
+    """A function cannot be read, since it asks for numbers where JAX has only abstract values.
+
+    Examples
+    --------
+    >>> jc.discover(lambda x: np.sin(x), jnp.ones(3))
+    Traceback (most recent call last):
+    jaxchain.errors.TraceError: The function cannot be traced: ... asks for numbers, ...
+    """
+
+
+REFUSALS = (Exception,)
+"""What is caught where a mode may not exist: rules that others wrote raise what they like, so that `refusal` has to
+tell by the sentence, and raises a user's bug again."""
 
 SAYINGS = re.compile(
-    r"can't apply forward-mode autodiff \(jvp\) to a custom_vjp|Reverse-mode differentiation does not work for"
+    r"cannot be autodifferentiated|Detected differentiation of a custom_vjp function with respect to a closed-over"
+    r"|can't apply forward-mode autodiff \(jvp\) to a custom_vjp|Reverse-mode differentiation does not work for"
     r"|Linearization failed to produce known values|callbacks do not support JVP|FFI call to .* cannot be differentiated"
     r"|^(jacfwd|jacrev|grad|value_and_grad) (with holomorphic=True )?requires "
 )
-"""What JAX says, of a TypeError or ValueError, where a mode does not exist."""
+"""What JAX, and Equinox on top of it, say where a mode does not exist."""
 
 MISSING = re.compile(r"\brule\b.* not implemented|\bJVP not implemented|^Derivatives |decomposition derivative")
 """The same of a NotImplementedError."""
 
+HERE = f"{Path(__file__).parent}{os.sep}"
+
 
 def refusal(error: Exception) -> str:
-    """Why JAX refuses a mode, in its own first line; raises ``error`` again where it is no refusal but a bug.
+    """Why a mode is refused, in JAX's own first line; raises ``error`` again where it is no refusal but a bug.
 
-    The sentences of `jax` that say so: forward mode through a custom VJP, reverse mode through a while loop, a
-    primitive without a rule, an input that has no derivative.
+    The sentences that say so: forward mode through a custom VJP, reverse mode through a while loop, a
+    primitive without a rule, an input that has no derivative; and what a package's own rule asserts: that a
+    tangent is a symbolic zero, say.
     """
     text = first_line(error)
+    if isinstance(error, AssertionError) and (asserted := _installed(error)):
+        return asserted
     told = MISSING if isinstance(error, NotImplementedError) else SAYINGS
     if isinstance(error, ModeError) or (not isinstance(error, StageError) and told.search(str(error))):
         return text
     raise error
 
 
-HERE = f"{Path(__file__).parent}{os.sep}"
+@contextmanager
+def in_words(mode: str, what: str, way_out: str) -> Iterator[None]:
+    """Say in jaxchain's words that a mode does not exist for something.
+
+    Raises
+    ------
+    ModeError
+        In place of a refusal; everything else passes through.
+    """
+    try:
+        yield
+    except REFUSALS as error:
+        if isinstance(error, ModeError):
+            raise
+        msg = f"There is no {mode} mode for {what}: {refusal(error)}. {way_out}"
+        raise ModeError(msg) from error
+
+
+def _installed(error: BaseException) -> str:
+    """Where an installed package asserts what does not hold, as a person would look it up; else empty."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    path = Path(last.filename)
+    installed = not {"site-packages", "dist-packages"}.isdisjoint(path.parts) and not last.filename.startswith(HERE)
+    return f"{path.name}:{last.lineno} asserts {(last.line or '').removeprefix('assert ')}" if installed else ""
 
 
 def first_line(error: BaseException) -> str:

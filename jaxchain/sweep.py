@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal
 
@@ -22,7 +23,8 @@ from jaxchain.chain import Chain
 from jaxchain.coordinates import check_like, require_inexact
 from jaxchain.derivative import Linear, Pass, jvp, vjp
 from jaxchain.discovery import discover
-from jaxchain.stage import Side, State
+from jaxchain.errors import in_words
+from jaxchain.stage import Side, Stage, State
 from jaxchain.swept import ForwardSweep, LocalJacobian, ReverseSweep
 
 __all__ = [
@@ -58,6 +60,18 @@ def start(
     return chain, require_inexact(state, "chain input"), sides
 
 
+def _mode(mode: Literal["forward", "reverse"], stage: Stage) -> AbstractContextManager[None]:
+    """Where a stage has no such mode, say so, and what has the other."""
+    other = (
+        "Pull cotangents (reverse_sweep, suffix_jacobians)"
+        if mode == "forward"
+        else "Push tangents (forward_sweep, prefix_jacobians)"
+    )
+    return in_words(
+        mode, f"stage {stage.name!r}", f"{other}, or accumulate local_jacobians, each in a mode that it has."
+    )
+
+
 def forward_sweep(
     chain: Chain | Callable[..., Any], args: Args, tangent: State, *, argnum: int | None = None
 ) -> ForwardSweep:
@@ -83,6 +97,8 @@ def forward_sweep(
     ------
     TangentMismatchError
         If ``tangent`` does not look like the chain input; names the leaf.
+    ModeError
+        If a stage has no forward mode (a custom VJP); names the stage.
     TypeError
         If the chain input is not floating point.
 
@@ -104,7 +120,8 @@ def forward_sweep(
     tangent = check_like(tangent, state, "tangent", "chain input")
     primals, tangents = [state], [tangent]
     for stage, side in zip(chain, sides, strict=True):
-        state, tangent = jvp(partial(stage, *side), state, tangent, stage.carries)
+        with _mode("forward", stage):
+            state, tangent = jvp(partial(stage, *side), state, tangent, stage.carries)
         primals.append(state)
         tangents.append(tangent)
     at = chain.argnum % len(args)
@@ -137,6 +154,8 @@ def reverse_sweep(
     ------
     TangentMismatchError
         If ``cotangent`` does not look like the chain output; names the leaf.
+    ModeError
+        If a stage has no reverse mode (a while loop); names the stage.
     TypeError
         If the chain input is not floating point.
 
@@ -160,13 +179,15 @@ def reverse_sweep(
     primals: list[State] = [state]
     pulls: list[Callable[[Any], tuple[Any, ...]]] = []
     for stage, side in zip(chain, sides, strict=True):
-        state, pull = vjp(stage, *side, state, which=stage.carries_back)
+        with _mode("reverse", stage):
+            state, pull = vjp(stage, *side, state, which=stage.carries_back)
         primals.append(state)
         pulls.append(pull)
     cotangent = check_like(cotangent, state, "cotangent", "chain output")
     cotangents, side_cotangents = [cotangent], []
-    for pull in reversed(pulls):
-        *side_cotangent, cotangent = pull(cotangent)
+    for stage, pull in zip(reversed(chain), reversed(pulls), strict=True):
+        with _mode("reverse", stage):
+            *side_cotangent, cotangent = pull(cotangent)
         cotangents.append(cotangent)
         side_cotangents.append(tuple(side_cotangent))
     arg_cotangents = pull_split((cotangent, tuple(reversed(side_cotangents))))
@@ -256,10 +277,14 @@ def prefix_jacobians(
     how = Pass(chunk_size)
     links = _linearised(chain, args, argnum, "forward")
 
-    def columns(e: jax.Array) -> list[jax.Array]:
-        return list(itertools.accumulate(links, lambda column, link: link.push(column), initial=e))
+    def push(column: jax.Array, link: tuple[Stage, Linear]) -> jax.Array:
+        with _mode("forward", link[0]):
+            return link[1].push(column)
 
-    return tuple(matrix.T for matrix in how.map(columns, links[0].here.identity()))
+    def columns(e: jax.Array) -> list[jax.Array]:
+        return list(itertools.accumulate(links, push, initial=e))
+
+    return tuple(matrix.T for matrix in how.map(columns, links[0][1].here.identity()))
 
 
 def suffix_jacobians(
@@ -298,19 +323,25 @@ def suffix_jacobians(
     how = Pass(chunk_size)
     links = _linearised(chain, args, argnum, "reverse")
 
-    def rows(e: jax.Array) -> list[jax.Array]:
-        return list(itertools.accumulate(reversed(links), lambda row, link: link.pull(row), initial=e))[::-1]
+    def pull(row: jax.Array, link: tuple[Stage, Linear]) -> jax.Array:
+        with _mode("reverse", link[0]):
+            return link[1].pull(row)
 
-    return tuple(how.map(rows, links[-1].there.identity()))
+    def rows(e: jax.Array) -> list[jax.Array]:
+        return list(itertools.accumulate(reversed(links), pull, initial=e))[::-1]
+
+    return tuple(how.map(rows, links[-1][1].there.identity()))
 
 
 def _linearised(
     chain: Chain | Callable[..., Any], args: Args, argnum: int | None, mode: Literal["forward", "reverse"]
-) -> list[Linear]:
+) -> list[tuple[Stage, Linear]]:
     """Every stage at its state, evaluated once on the way of one mode."""
     chain, state, sides = start(chain, args, argnum)
-    links: list[Linear] = []
+    links: list[tuple[Stage, Linear]] = []
     for stage, side in zip(chain, sides, strict=True):
-        links.append(Linear(partial(stage, *side), state, stage.carries))
-        state = links[-1].value(mode)
+        link = Linear(partial(stage, *side), state, stage.carries)
+        with _mode(mode, stage):
+            state = link.value(mode)
+        links.append((stage, link))
     return links

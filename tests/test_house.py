@@ -49,6 +49,7 @@ DIFFERENTIATE = {
     "derivative": DERIVATIVES,  # the place where tangents are pushed and cotangents pulled
     "explore.programs": {"jvp", "vjp", "linearize", "grad"},  # shows what JAX makes of each transform
     "jacobians.modes": {"jacfwd", "jacrev"},  # the drop-in hands JAX's own arguments to JAX's own function
+    "program.flow": {"jvp"},  # asks JAX which results a rule moves, and computes none of them
     "train": {"value_and_grad"},  # one step of training, as everyone writes it
 }
 """Module → the transforms of JAX that it may call itself, and why."""

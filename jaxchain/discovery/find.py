@@ -18,12 +18,13 @@ from jaxchain.collector import uncollected
 from jaxchain.discovery.group import Granularity, group
 from jaxchain.discovery.stage import chain_stages, split_at_cuts
 from jaxchain.errors import warn
-from jaxchain.program.flat import Program, needed
+from jaxchain.program.flat import Equation, Program, needed
 from jaxchain.program.flatten import flatten
 from jaxchain.program.flow import active, reach
-from jaxchain.program.primitives import ClosedJaxpr, Var, is_var, like, pruned
+from jaxchain.program.primitives import ClosedJaxpr, Var, any_equation_of, is_var, like, only_prints, pruned
 from jaxchain.program.reading import check_function, trace_program
 from jaxchain.program.segment import Segment, fits, run
+from jaxchain.program.source import is_foreign
 from jaxchain.show.shapes import describe
 from jaxchain.stage import Side
 
@@ -82,7 +83,7 @@ def discover(
     -----
     UserWarning
         If the result does not depend on the chain input, or only through integers: its derivative
-        is zero.
+        is zero. If what is printed (`jax.debug.print`) is known in no single stage: the chain does without it.
 
     References
     ----------
@@ -141,6 +142,16 @@ class Found:
         """The variables that carry a derivative from the chain input."""
         return frozenset(active(self.program.eqns, self.segments[0].inputs))
 
+    @cached_property
+    def foreign(self) -> bool:
+        """Whether a part of it is differentiated by a rule that is not JAX's own, and may refuse what JAX's does not."""
+        return any(any_equation_of(eqn, is_foreign) for eqn in self.program.eqns)
+
+    @cached_property
+    def prints(self) -> list[Equation]:
+        """What is there for what it prints alone, in order: debugging, which is no side effect of a stage."""
+        return [equation for equation in self.program.equations if only_prints(equation.eqn)]
+
     @property
     def input(self) -> Any:
         """The chain input, as shapes."""
@@ -169,11 +180,11 @@ class Found:
     @cached_property
     def _parts(self) -> tuple[Callable[..., list[Any]], Callable[..., list[Any]]]:
         count = self.out_tree.num_leaves
-        return pruned(self.closed, slice(count)), pruned(self.closed, slice(count, None))
+        return pruned(self.closed, slice(count), prints=True), pruned(self.closed, slice(count, None))
 
     def chain(self, groups: Sequence[Sequence[Segment]]) -> Chain:
         """The chain with one stage a group of neighbouring segments."""
-        stages = chain_stages(groups, self.in_tree, self.out_tree, self.active)
+        stages = chain_stages(groups, self.in_tree, self.out_tree, self.active, self.prints)
         wanted = tuple(stage.segment.sides for stage in stages)
         return Chain(stages, sides=self.sides(wanted), argnum=self.argnum)
 

@@ -15,7 +15,8 @@ from jaxchain.chain import Chain
 from jaxchain.cost.count import flops
 from jaxchain.discovery.cuts import cuts, live_sets
 from jaxchain.discovery.name import names, word
-from jaxchain.program.flat import Program, needed
+from jaxchain.errors import warn
+from jaxchain.program.flat import Equation, Program, needed
 from jaxchain.program.flow import reach
 from jaxchain.program.primitives import RESHAPING, Var, is_inexact, is_var, shape_of
 from jaxchain.program.segment import Segment, fits
@@ -103,7 +104,8 @@ class DiscoveredStage(Stage):
 
     def _why(self) -> str:
         """Which values cross the narrowest place of its largest uncut part, and so prevent a cut there."""
-        part = max(self.parts, key=lambda p: len(p.equations))
+        cut = [part for part in self.parts if part.inputs != part.outputs] or self.parts  # without what only prints
+        part = max(cut, key=lambda p: len(p.equations))
         if len(part.equations) < 2:
             return ""
         reads, writes, _ = _edges(part)
@@ -202,14 +204,55 @@ def _branch(stage: DiscoveredStage, term: Any) -> Chain:
 
 
 def chain_stages(
-    groups: Sequence[Sequence[Segment]], in_tree: Any, out_tree: Any, active: frozenset[Var]
+    groups: Sequence[Sequence[Segment]],
+    in_tree: Any,
+    out_tree: Any,
+    active: frozenset[Var],
+    prints: Sequence[Equation] = (),
 ) -> list[DiscoveredStage]:
-    """One stage a group; states inside are arrays, or tuples of a loop's carry."""
+    """One stage a group; states inside are arrays, or tuples of a loop's carry. ``prints`` are kept where they can be."""
     trees = [in_tree, *(_tree(g[-1].outputs) for g in groups[:-1]), out_tree]
     return [
         DiscoveredStage.of(n, g, trees[k], trees[k + 1], active)
-        for k, (n, g) in enumerate(zip(names(groups), groups, strict=True))
+        for k, (n, g) in enumerate(zip(names(groups), _printing(groups, prints), strict=True))
     ]
+
+
+def _printing(groups: Sequence[Sequence[Segment]], prints: Sequence[Equation]) -> list[Sequence[Segment]]:
+    """The groups, with what is printed at the end of the first that knows all of it."""
+    kept = list(groups)
+    if not prints:
+        return kept
+    program, inputs = groups[0][0].program, groups[0][0].inputs
+    dependent = reach(program.eqns, inputs)
+    staged = {id(e) for g in groups for segment in g for e in segment.equations}
+    aside = [e for e in program.equations if id(e) not in staged]
+    for equation in prints:
+        for k, g in enumerate(groups):
+            if (before := _made_from(g, equation, aside, dependent)) is not None:
+                state = g[-1].outputs
+                kept[k] = [*kept[k], Segment((*before, equation), tuple(filter(is_var, state)), state, program)]
+                break
+        else:
+            what = f"{equation.name} at {equation.site}"
+            warn(
+                f"{what} prints values that no single stage knows together, so the chain does without it.", UserWarning
+            )
+    return kept
+
+
+def _made_from(
+    group: Sequence[Segment], printed: Equation, aside: Sequence[Equation], dependent: set[Var]
+) -> list[Equation] | None:
+    """The equations of no stage that make what is printed from what a group knows; ``None``: it takes more than that."""
+    known = {*group[0].inputs, *(var for segment in group for e in segment.equations for var in e.writes)}
+    wanted = {var for var in printed.reads if var in dependent} - known
+    made: list[Equation] = []
+    for e in reversed(aside if wanted else ()):
+        if not wanted.isdisjoint(e.writes):
+            made.append(e)
+            wanted = (wanted - set(e.writes)) | {var for var in e.reads if var in dependent and var not in known}
+    return None if wanted else made[::-1]
 
 
 def _tree(atoms: Sequence[Any]) -> Any:

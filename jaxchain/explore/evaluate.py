@@ -18,7 +18,7 @@ from jax.core import Tracer
 
 from jaxchain.derivative import jvp, vjp
 from jaxchain.discovery.name import word
-from jaxchain.errors import REFUSALS, refusal
+from jaxchain.errors import REFUSALS, first_line, refusal
 from jaxchain.program.flat import Equation, Program
 from jaxchain.program.primitives import Var, dtype_of, function_of_equation, is_inexact, is_var
 
@@ -75,15 +75,13 @@ def evaluate(program: Program, inputs: Sequence[Any], tangents: Sequence[Any], c
     try:
         pulled = pull(variables)
     except REFUSALS as error:
-        reason = _reason(error, runs, values, _pull)
         try:
             # All that `jax.vjp` of the function itself goes through.
             pulled = pull([var for var in variables if var in program.carrying])
-            notes.append(f"No cotangents of what does not depend on the arguments: {reason}")
+            notes.append(f"No cotangents of what does not depend on the arguments: {first_line(error)}.")
         except REFUSALS as again:
-            refusal(again)
             pulled = {}
-            notes.append(f"No cotangents: {reason}")
+            notes.append(f"No cotangents: {_reason(again, runs, values, _pull)}")
     pushed = {} if moved is None else {v: t for v, t in zip(variables, moved, strict=True) if is_inexact(v)}
     return Values(values, pushed, pulled, tuple(notes))
 

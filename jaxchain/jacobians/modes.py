@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from jaxchain.coordinates import Coordinates
 from jaxchain.cost.budget import fit
 from jaxchain.derivative import ALL_AT_ONCE, Linear, Pass, whole
 from jaxchain.discovery.find import Found
-from jaxchain.errors import first_line
+from jaxchain.errors import REFUSALS, first_line, in_words
 from jaxchain.jacobians.blocks import Call, as_blocks, named_like, require_real
 from jaxchain.jacobians.decision import Decision, Mode, Way, decide
 from jaxchain.jacobians.execute import by_colours, execute
@@ -29,6 +29,12 @@ from jaxchain.jacobians.execute import by_colours, execute
 SIMPLE: tuple[Way, Way] = ("reverse", "forward")
 
 HOLOMORPHIC = "The function is promised to be holomorphic, and JAX's own modes know what that means."
+
+OTHER: dict[str, str] = {
+    "forward": 'mode="reverse" pulls cotangents; mode="auto" takes what exists.',
+    "reverse": 'mode="forward" pushes tangents; mode="auto" takes what exists.',
+}
+"""The way out where a mode does not exist."""
 
 __all__ = ["JacobianFunction", "compute", "jacobian", "plan"]
 
@@ -132,15 +138,19 @@ def jacobian(
         if as_it_is and (mode in ("forward", "reverse") or holomorphic):
             way = "forward" if mode == "forward" else "reverse"
             transform = jax.jacfwd if way == "forward" else jax.jacrev
-            return transform(fun, argnums, has_aux=has_aux, holomorphic=holomorphic)(*args, **kwargs)
+            with in_words(way, named.__name__, OTHER[way]):
+                return transform(fun, argnums, has_aux=has_aux, holomorphic=holomorphic)(*args, **kwargs)
         found, decision = decided(call)
+        way = "forward" if decision.mode == "forward" else "reverse"
         if found is None:
-            result = whole(call.output, call.chosen, "forward" if decision.mode == "forward" else "reverse")
+            with in_words(way, named.__name__, OTHER[way]):
+                result = whole(call.output, call.chosen, way)
             return (result, call(call.chosen)[1]) if has_aux else result
         chosen = jax.tree.map(jnp.asarray, call.chosen)  # 2.0 has no shape, and its Jacobian has one
         chunked = how if decision.chunk_size is None else replace(how, chunk_size=decision.chunk_size)
         like_output = mode == "forward"
-        result = compute(found, decision, (chosen, {}), chunked, like_output=like_output)
+        with in_words(way, named.__name__, OTHER[way]):
+            result = compute(found, decision, (chosen, {}), chunked, like_output=like_output)
         return (result, found.aux(chosen, {})) if has_aux else result
 
     def plan(*args: Any, **kwargs: Any) -> Decision:
@@ -258,7 +268,28 @@ def _decided(call: Call, mode: Mode, *, strict: bool) -> tuple[Found | None, Dec
             "forward" if complex_out else "reverse",
             "Not all of the input and output is real, and then JAX knows best which conventions hold.",
         )
-    return found, decide(found, mode, call.argument)
+    try:
+        decision = decide(found, mode, call.argument)
+        if mode == "auto" and decision.mode not in SIMPLE and found.foreign:
+            # A rule that others wrote may refuse what a plan asks of it, which only running it tells.
+            jax.eval_shape(partial(compute, found, decision), (found.input, {}))
+    except Exception as error:
+        if mode != "auto":
+            raise
+        way, why = _existing(found), f"No plan could be made: {first_line(error)}."
+        return (found, Decision(way, None, why, call.argument)) if strict else by_jax(way, why)
+    return found, decision
+
+
+def _existing(found: Found) -> Literal["forward", "reverse"]:
+    """The simple mode of fewer vectors, or the other where that does not exist."""
+    few = Coordinates.of(found.input).size < Coordinates.of(found.out).size
+    first, second = ("forward", "reverse") if few else ("reverse", "forward")
+    try:
+        jax.eval_shape(lambda x: whole(lambda x: found.call(x, {}), x, first), found.input)
+    except REFUSALS:
+        return second
+    return first
 
 
 def compute(

@@ -75,7 +75,9 @@ def _value(value: Any) -> Hashable:
     """A parameter or constant as something that can be compared."""
     if is_jaxpr(value):
         jaxpr, consts = opened(value)
-        return fingerprint(jaxpr.eqns, jaxpr.invars, jaxpr.outvars, dict(zip(jaxpr.constvars, consts, strict=True)))
+        given = jaxpr.constvars[len(consts) :]  # of an open program all: whoever runs it hands them in
+        known = dict(zip(jaxpr.constvars, consts, strict=False))
+        return fingerprint(jaxpr.eqns, [*given, *jaxpr.invars], jaxpr.outvars, known)
     if isinstance(value, Tracer):
         return _Same(value)
     if isinstance(value, (np.ndarray, np.generic, jax.Array)):

@@ -24,6 +24,7 @@ from jaxchain.program.primitives import (
     Jaxpr,
     JaxprEqn,
     Var,
+    as_array,
     call_name,
     callee,
     is_inlined,
@@ -79,7 +80,7 @@ class _Flattener:
     def _constant(self, value: Any) -> Var:
         if id(value) not in self.known:
             self.known[id(value)] = new_var(jax.typeof(value))
-            self.program.constants[self.known[id(value)]] = value
+            self.program.constants[self.known[id(value)]] = as_array(value)
         return self.known[id(value)]
 
     def call(self, program: Jaxpr | ClosedJaxpr, inputs: Sequence[Atom], origin: Origin) -> list[Atom]:

@@ -7,17 +7,25 @@ no input moves) nothing carries a derivative; loops, branches and calls are foll
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from jaxchain.program.primitives import (
+    FAMILY,
     ClosedJaxpr,
     Jaxpr,
     JaxprEqn,
     Var,
     branches_of,
     callee,
+    function_of_equation,
     is_inexact,
     is_used,
     is_var,
+    like,
     opened,
     scan_of,
     while_of,
@@ -56,8 +64,47 @@ def moved_results(eqn: JaxprEqn, marks: Marks) -> Marks:
         return rule(eqn, marks)
     if (body := callee(eqn)) is not None:
         return _through(body, marks)
-    # Also of a custom rule: JAX hands it tangents for all operands and takes whatever results it moves.
+    several = sum(map(is_inexact, eqn.outvars)) > 1
+    if several and (eqn.primitive.name not in FAMILY or eqn.primitive.name == "custom_jvp_call"):
+        return _by_rule(eqn, marks)
     return [True] * len(eqn.outvars)
+
+
+def _by_rule(eqn: JaxprEqn, marks: Marks) -> Marks:
+    """The same of a rule that JAX alone can read: its author may say that a result does not move, so JAX is asked."""
+    reads, writes, call = function_of_equation(eqn)
+    moving = {atom for atom, moves in zip(eqn.invars, marks, strict=True) if moves}
+    moved = [k for k, var in enumerate(reads) if var in moving and is_inexact(var)]
+    seen: list[bool] = []
+
+    # The second operand always moves, so that the rule is always run.
+    @jax.custom_jvp
+    def look(value: Any, moves: Any) -> Any:
+        del value
+        return moves
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        seen.append(not isinstance(tangents[0], SymbolicZero))
+        return primals[1], tangents[1]
+
+    look.defjvp(rule, symbolic_zeros=True)
+
+    def pushed(values: list[Any]) -> Any:
+        def of_moved(one: Any, *chosen: Any) -> Any:
+            full = [*values]
+            for k, value in zip(moved, chosen, strict=True):
+                full[k] = value
+            return [look(out, one) for out in call(*full) if jnp.issubdtype(out.dtype, jnp.inexact)]
+
+        primals = (1.0, *(values[k] for k in moved))
+        return jax.jvp(of_moved, primals, jax.tree.map(jnp.ones_like, primals))
+
+    try:
+        jax.eval_shape(pushed, list(map(like, reads)))
+    except Exception:  # a rule may refuse in any words; then whoever differentiates hears them
+        return [True] * len(eqn.outvars)
+    told = dict(zip(filter(is_inexact, writes), seen, strict=True))
+    return [told.get(var, True) for var in eqn.outvars]
 
 
 def _through(body: Jaxpr | ClosedJaxpr, marks: Marks) -> Marks:

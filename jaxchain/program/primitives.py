@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.dtypes import float0
 from jax.extend.core import (  # pyright: ignore[reportPrivateImportUsage]
     ClosedJaxpr,
     DebugInfo,
@@ -251,7 +253,17 @@ def new_jaxpr(
 
 def function_of(jaxpr: Jaxpr, constants: Sequence[Any] = ()) -> Callable[..., list[Any]]:
     """The function that a jaxpr is, of its inputs' leaves; custom rules, contexts and scopes stay JAX's business."""
-    return jaxpr_as_fun(ClosedJaxpr(jaxpr, list(constants)))
+    return jaxpr_as_fun(ClosedJaxpr(jaxpr, list(map(as_array, constants))))
+
+
+def as_array(constant: Any) -> Any:
+    """A constant of a program as JAX's array, where it is one of NumPy's."""
+    # A rule may index what it kept of it by a tracer, which NumPy's arrays refuse; and it may keep it for another
+    # trace than this one, so that it must be no tracer itself.
+    if not isinstance(constant, np.ndarray) or constant.dtype == float0:
+        return constant
+    with jax.ensure_compile_time_eval():
+        return jnp.asarray(constant)
 
 
 def function_of_equation(eqn: JaxprEqn) -> tuple[list[Var], list[Var], Callable[..., list[Any]]]:
@@ -261,21 +273,22 @@ def function_of_equation(eqn: JaxprEqn) -> tuple[list[Var], list[Var], Callable[
     return reads, writes, function_of(new_jaxpr([], reads, writes, [eqn]))
 
 
-def pruned(closed: ClosedJaxpr, which: slice) -> Callable[..., list[Any]]:
+def pruned(closed: ClosedJaxpr, which: slice, *, prints: bool = False) -> Callable[..., list[Any]]:
     """The function that computes some of a program's results, and nothing that only others need."""
     jaxpr = closed.jaxpr
     outs = jaxpr.outvars[which]
-    call = function_of(new_jaxpr(jaxpr.constvars, jaxpr.invars, outs, needed_eqns(jaxpr, outs)), closed.consts)
+    eqns = needed_eqns(jaxpr, outs, prints=prints)
+    call = function_of(new_jaxpr(jaxpr.constvars, jaxpr.invars, outs, eqns), closed.consts)
     return (
         call if all(map(is_var, outs)) else lambda *args: list(map(jnp.asarray, call(*args)))
     )  # literals are JAX's own
 
 
-def needed_eqns(jaxpr: Jaxpr, outs: Sequence[Atom]) -> list[JaxprEqn]:
-    """The equations that some results of a program depend on, in order."""
+def needed_eqns(jaxpr: Jaxpr, outs: Sequence[Atom], *, prints: bool = False) -> list[JaxprEqn]:
+    """The equations that some results of a program depend on, and what it ``prints``, in order."""
     read, kept = set(filter(is_var, outs)), list[JaxprEqn]()
     for eqn in reversed(jaxpr.eqns):
-        if not read.isdisjoint(filter(is_used, eqn.outvars)):
+        if (prints and only_prints(eqn)) or not read.isdisjoint(filter(is_used, eqn.outvars)):
             read.update(filter(is_var, eqn.invars))
             kept.append(eqn)
     return kept[::-1]
@@ -625,5 +638,10 @@ def plain_parameters(eqn: JaxprEqn) -> list[tuple[str, Any]]:
 
 
 def has_side_effect(eqn: JaxprEqn) -> bool:
-    """Whether an equation does something beside computing its results; naming a mapped axis is nothing."""
-    return any(type(effect).__name__ != "NamedAxisEffect" for effect in eqn.effects)
+    """Whether an equation does something beside computing its results; naming a mapped axis, or printing, is nothing."""
+    return any(type(effect).__name__ not in ("NamedAxisEffect", "DebugEffect") for effect in eqn.effects)
+
+
+def only_prints(eqn: JaxprEqn) -> bool:
+    """Whether an equation is there for what it prints alone: nothing reads it, and nothing hangs on its order."""
+    return bool(eqn.effects) and not has_side_effect(eqn) and not any(map(is_used, eqn.outvars))

@@ -8,10 +8,21 @@ from typing import Any
 import jax
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from jaxchain.errors import TraceError, first_line
 from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn, has_side_effect, inner_programs
 from jaxchain.program.source import Site
 
 __all__ = ["check_function", "trace_program"]
+
+CONCRETE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What JAX raises where a number is asked for and none is there."""
+
+WAY_OUT = "Use jax.numpy in place of NumPy there, jnp.where or jax.lax.cond in place of if; or close over what is no number to differentiate."
 
 
 def check_function(fun: Any, args: tuple[Any, ...], caller: str) -> None:
@@ -36,12 +47,17 @@ def trace_program(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Close
 
     Raises
     ------
+    TraceError
+        If it asks for numbers where there are abstract values; names the line.
     TypeError
-        If JAX cannot trace it, or it has side effects.
+        If it has side effects.
     """
     try:
         closed, out = jax.make_jaxpr(fun, return_shape=True)(*args)
-    except (jax.errors.JAXTypeError, TypeError) as error:
+    except CONCRETE as error:
+        msg = f"The function cannot be traced: {Site.of_error(error)} asks for numbers, but jaxchain reads a function with abstract values, as jax.jit does. {WAY_OUT} JAX says: {first_line(error)}."
+        raise TraceError(msg) from error
+    except TypeError as error:
         error.add_note(
             "jaxchain traces the function with abstract values, as jax.jit does; it must be a pure JAX function that returns arrays."
         )

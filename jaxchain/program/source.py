@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import site
 import sysconfig
+import traceback
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn, source_of
+from jaxchain.program.primitives import FAMILY, ClosedJaxpr, Jaxpr, JaxprEqn, custom_rule, source_of
 
-__all__ = ["Site", "is_library"]
+__all__ = ["Site", "is_foreign", "is_library"]
 
 
 def _folder(path: str | Path) -> str:
@@ -53,8 +55,8 @@ class Site:
     @classmethod
     def of(cls, eqn: JaxprEqn) -> Site:
         """The place where an equation was written."""
-        traceback = eqn.source_info.traceback
-        frames = [] if traceback is None else [f for f in traceback.frames if not f.file_name.startswith(HERE)]
+        written = eqn.source_info.traceback
+        frames = [] if written is None else [f for f in written.frames if not f.file_name.startswith(HERE)]
         inner = [f for f in frames if _is_jax(f.file_name)]
         outer = [f for f in frames if not _is_jax(f.file_name)]
         if not outer:
@@ -71,6 +73,17 @@ class Site:
         classes = [f.function_name.split(".")[-2] for f in reversed(outer) if _is_module_call(f)]
         return cls(own.file_name, own.line_num, called.split(".")[-1].strip("_"), tuple(classes))
 
+    @staticmethod
+    def of_error(error: BaseException) -> str:
+        """The line that raised an error, as the innermost outside JAX, and the user's own where that is another."""
+        outside = (JAX, HERE, _folder(Path(np.__file__).parent))
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(outside)]
+        if not frames:
+            return "it"
+        own = next((f for f in reversed(frames) if not f.filename.startswith(INSTALLED)), frames[-1])
+        places = dict.fromkeys(f"{Path(f.filename).name}:{f.lineno}" for f in (frames[-1], own))
+        return f"`{frames[-1].line}` at {', called at '.join(places)}," if frames[-1].line else next(iter(places))
+
     def __str__(self) -> str:
         return f"{Path(self.file).name}:{self.line}" if self.file else "unknown place"
 
@@ -85,6 +98,14 @@ def _is_module_call(frame: Any) -> bool:
     parts = frame.function_name.split(".")
     installed = frame.file_name.startswith(INSTALLED)
     return len(parts) > 1 and parts[-1] == "__call__" and (not installed or "/nn/" in frame.file_name)
+
+
+def is_foreign(eqn: JaxprEqn) -> bool:
+    """Whether an equation is differentiated by a rule that is not JAX's own: a user's or another package's."""
+    rule = custom_rule(eqn)
+    if rule is None:
+        return eqn.primitive.name not in FAMILY
+    return rule.body is None or not is_library(rule.body)
 
 
 def is_library(jaxpr: Jaxpr | ClosedJaxpr) -> bool:

@@ -16,6 +16,7 @@ from conftest import assert_close, draw, some_params
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from jax.experimental import io_callback
 
 from jaxchain import nets
 from jaxchain.cost.measure import flops
@@ -449,10 +450,10 @@ def test_the_first_place_where_samples_mix_is_named():
 
 def test_side_effects_are_refused_unless_nothing_is_to_be_proven():
     def fun(x):
-        jax.debug.callback(lambda _: None, x.sum())
+        io_callback(lambda _: None, None, x.sum())
         return jnp.sin(x)
 
-    with pytest.raises(TypeError, match=rf"side effects.*debug_callback at {HERE}:\d+"):
+    with pytest.raises(TypeError, match=rf"side effects.*io_callback at {HERE}:\d+"):
         batch_jacobian(fun)(X)
     assert_close(batch_jacobian(fun, check=False)(X), diagonal(jnp.sin, X))
 

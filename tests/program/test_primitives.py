@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental import io_callback
 from jax.extend.core import jaxpr_as_fun, jaxprs_in_params
 
 from jaxchain.cost import count, linear
@@ -450,12 +451,17 @@ def test_a_pruned_program_computes_some_results_and_nothing_that_only_others_nee
     assert names == {"cos", "mul"}
 
 
-def test_a_side_effect_is_one_and_naming_a_mapped_axis_is_none():
-    def prints(x):
+def test_a_side_effect_is_one_and_printing_or_naming_a_mapped_axis_is_none():
+    def acts(x):
+        io_callback(lambda _: None, None, x)
+        jax.debug.print("{}", x, ordered=True)
         jax.debug.print("{}", x)
         return x
 
-    eqn = jax.make_jaxpr(prints)(V).jaxpr.eqns[0]
-    assert primitives.has_side_effect(eqn)
+    acting, in_order, printing = jax.make_jaxpr(acts)(V).jaxpr.eqns
+    assert primitives.has_side_effect(acting)
+    assert primitives.has_side_effect(in_order)
+    assert not primitives.has_side_effect(printing)
+    assert primitives.only_prints(printing)
     named = jax.make_jaxpr(lambda x: lax.psum(x, "i"), axis_env=[("i", 2)])(V)
     assert not any(map(primitives.has_side_effect, named.jaxpr.eqns))

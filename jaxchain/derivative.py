@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -197,7 +198,8 @@ class Linear:
         """J · matrix."""
         push = self._forward[1]  # linearised here, not inside the map
         if how == ALL_AT_ONCE:  # columns as they are: transposing them there and back would copy the matrix
-            return jax.vmap(push, in_axes=1, out_axes=1)(matrix)
+            with suppress(NotImplementedError):  # JAX's sparse arrays are batched along their first axis alone
+                return jax.vmap(push, in_axes=1, out_axes=1)(matrix)
         return how.map(push, matrix.T).T
 
     def rows(self, matrix: jax.Array, how: Pass = ALL_AT_ONCE) -> jax.Array:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.derivative import rule_program
+from jaxchain.errors import REFUSALS
 from jaxchain.jacobians.matrix import scattered
 from jaxchain.program.flat import Equation
 from jaxchain.program.primitives import (
@@ -96,7 +97,10 @@ def _is_elementwise(eqn: JaxprEqn, shape: tuple[int, ...], *, derivative: bool =
     """Whether every output entry (and its derivative) depends only on the input entries at the same place."""
     if (rule := custom_rule(eqn)) is not None and derivative:
         # What differentiates is the rule, not the function that it belongs to: a user may have written one for tanh.
-        return rule.forward and _all_elementwise(rule_program(eqn, forward=True)[0], shape, derivative=False)
+        try:
+            return rule.forward and _all_elementwise(rule_program(eqn, forward=True)[0], shape, derivative=False)
+        except REFUSALS:  # it wants an operand held still
+            return False
     body = callee(eqn) if rule is None else rule.body
     if body is not None:
         return _all_elementwise(body, shape, derivative=derivative)

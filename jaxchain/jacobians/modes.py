@@ -30,11 +30,7 @@ SIMPLE: tuple[Way, Way] = ("reverse", "forward")
 
 HOLOMORPHIC = "The function is promised to be holomorphic, and JAX's own modes know what that means."
 
-OTHER: dict[str, str] = {
-    "forward": 'mode="reverse" pulls cotangents; mode="auto" takes what exists.',
-    "reverse": 'mode="forward" pushes tangents; mode="auto" takes what exists.',
-}
-"""The way out where a mode does not exist."""
+WAY_OUT = 'mode="auto", the default, takes what exists.'
 
 __all__ = ["JacobianFunction", "compute", "jacobian", "plan"]
 
@@ -138,19 +134,24 @@ def jacobian(
         if as_it_is and (mode in ("forward", "reverse") or holomorphic):
             way = "forward" if mode == "forward" else "reverse"
             transform = jax.jacfwd if way == "forward" else jax.jacrev
-            with in_words(way, named.__name__, OTHER[way]):
+            with in_words(way, named.__name__, WAY_OUT):
                 return transform(fun, argnums, has_aux=has_aux, holomorphic=holomorphic)(*args, **kwargs)
         found, decision = decided(call)
-        way = "forward" if decision.mode == "forward" else "reverse"
-        if found is None:
-            with in_words(way, named.__name__, OTHER[way]):
-                result = whole(call.output, call.chosen, way)
-            return (result, call(call.chosen)[1]) if has_aux else result
+        with in_words(decision.mode, named.__name__, WAY_OUT):
+            if found is None:
+                return _by_jax(call, decision.mode)
+            try:
+                return of_found(found, decision, call)
+            except Exception:
+                # A rule that keeps something from its forward to its backward pass may be run once a trace.
+                if mode != "auto" or not as_it_is or not found.foreign:
+                    raise
+                return _by_jax(call, _existing(call))
+
+    def of_found(found: Found, decision: Decision, call: Call) -> Any:
         chosen = jax.tree.map(jnp.asarray, call.chosen)  # 2.0 has no shape, and its Jacobian has one
         chunked = how if decision.chunk_size is None else replace(how, chunk_size=decision.chunk_size)
-        like_output = mode == "forward"
-        with in_words(way, named.__name__, OTHER[way]):
-            result = compute(found, decision, (chosen, {}), chunked, like_output=like_output)
+        result = compute(found, decision, (chosen, {}), chunked, like_output=mode == "forward")
         return (result, found.aux(chosen, {})) if has_aux else result
 
     def plan(*args: Any, **kwargs: Any) -> Decision:
@@ -274,22 +275,27 @@ def _decided(call: Call, mode: Mode, *, strict: bool) -> tuple[Found | None, Dec
             # A rule that others wrote may refuse what a plan asks of it, which only running it tells.
             jax.eval_shape(partial(compute, found, decision), (found.input, {}))
     except Exception as error:
-        if mode != "auto":
+        if mode != "auto" or strict:
             raise
-        way, why = _existing(found), f"No plan could be made: {first_line(error)}."
-        return (found, Decision(way, None, why, call.argument)) if strict else by_jax(way, why)
+        return by_jax(_existing(call), f"No plan could be made: {first_line(error)}.")
     return found, decision
 
 
-def _existing(found: Found) -> Literal["forward", "reverse"]:
-    """The simple mode of fewer vectors, or the other where that does not exist."""
-    few = Coordinates.of(found.input).size < Coordinates.of(found.out).size
+def _existing(call: Call) -> Literal["forward", "reverse"]:
+    """The simple mode of fewer vectors, or the other where that does not exist; the function is read anew."""
+    few = Coordinates.of(call.chosen).size < Coordinates.of(jax.eval_shape(call.output, call.chosen)).size
     first, second = ("forward", "reverse") if few else ("reverse", "forward")
     try:
-        jax.eval_shape(lambda x: whole(lambda x: found.call(x, {}), x, first), found.input)
+        jax.eval_shape(lambda chosen: whole(call.output, chosen, first), call.chosen)
     except REFUSALS:
         return second
     return first
+
+
+def _by_jax(call: Call, mode: Way) -> Any:
+    """The Jacobian of the function as it is, by one of JAX's own; with aux, where it has some."""
+    result = whole(call.output, call.chosen, "forward" if mode == "forward" else "reverse")
+    return (result, call(call.chosen)[1]) if call.has_aux else result
 
 
 def compute(

@@ -1,11 +1,18 @@
 """A rule that came with a function, and its checkpoints, are what its chain is differentiated by."""
 
+import functools
+
+import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from agreement import assert_same_function, kept, plain, some
-from conftest import assert_close
+from conftest import assert_close, draw
 from jax import lax
+from jax.experimental import sparse
+from jax.experimental.ode import odeint
 
 import jaxchain as jc
 
@@ -133,3 +140,134 @@ def test_a_checkpoint_with_parameters_and_a_skip_keeps_values_and_derivatives():
         return jax.checkpoint(lambda x, s: jnp.sin(x + s))(x, skip)
 
     assert_same_function(jc.discover(fun, W, X), fun, (W, X))
+
+
+# ------------------------------------------------------------------------------------------- rules that others wrote
+
+
+def held_in_a_loop(x):
+    """A time that nothing may move, in the carry of a loop over the state (as solvers of differential equations have)."""
+
+    def step(carry, _):
+        y, t = carry
+        return (jnp.sin(y) * eqxi.nondifferentiable(t), t + 1.0), None
+
+    return lax.scan(step, (x, jnp.float32(1.0)), None, length=3)[0][0]
+
+
+def held_by_a_branch(x):
+    t, y = lax.cond(x[0] > 0, lambda x: (1.0, x), lambda x: (2.0, -x), x)
+    return jnp.sin(y) * eqxi.nondifferentiable(t)
+
+
+@eqx.filter_custom_jvp
+def half_moving(x):
+    return jnp.sin(x), jnp.cos(x)
+
+
+@half_moving.def_jvp
+def _(primals, tangents):
+    return (jnp.sin(primals[0]), jnp.cos(primals[0])), (tangents[0] * jnp.cos(primals[0]), None)
+
+
+def held_by_a_rule(x):
+    moving, still = half_moving(jnp.sin(x))
+    return jnp.tanh(moving) * eqxi.nondifferentiable(still)
+
+
+@eqx.filter_custom_vjp
+def only_back(x):
+    return jnp.sin(x)
+
+
+only_back.def_fwd(lambda perturbed, x: (jnp.sin(x), x))
+only_back.def_bwd(lambda x, cotangent, perturbed, _: cotangent * jnp.cos(x))
+
+RULES = {
+    "held in a loop": held_in_a_loop,
+    "held by a branch": held_by_a_branch,
+    "held by a rule": held_by_a_rule,
+    "only back": lambda x: jnp.cos(only_back(jnp.sin(x))),
+    "checked": lambda x: jnp.cos(eqx.error_if(jnp.sin(x), jnp.any(x > 9), "too large")),
+    "odeint": lambda x: odeint(lambda y, t: -(y**2), jnp.sin(x), np.array([0.0, 0.5]))[-1],
+    "sparse": lambda x: jnp.tanh(sparse.BCOO((x, np.array([[0, 1], [1, 0], [2, 2], [2, 0]])), shape=(3, 3)) @ X[:3]),
+    "branches on a constant": lambda x: jnp.sin(x) if np.array([1.0])[0] > 0 else x,
+}
+"""Each is differentiable by JAX, and refuses to be where JAX would not."""
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_what_a_rule_holds_still_is_neither_pushed_nor_pulled(name):
+    fun = RULES[name]
+    with jax.disable_jit(False):
+        want = jax.jacrev(fun)(X)
+    out, pull = jax.vjp(fun, X)
+    cotangent = draw(out, 3)
+    assert_close(jc.reverse_sweep(fun, (X,), cotangent).cotangents[0], pull(cotangent)[0])
+    product = functools.reduce(lambda j, link: link.matrix @ j, jc.local_jacobians(fun, (X,)), jnp.eye(4))
+    assert_close(product, want)
+    assert_close(jc.suffix_jacobians(fun, (X,))[0], want)
+    for mode in ("auto", "mixed"):
+        assert_close(jc.jacobian(fun, mode=mode)(X), want)
+    trace = jc.trace(fun, X, cotangent=cotangent)
+    assert_close(trace.rows[0].cotangent, pull(cotangent)[0])
+
+
+@pytest.mark.parametrize("name", ["only back", "odeint"])
+def test_where_there_is_no_forward_mode_the_stage_is_named(name):
+    fun = RULES[name]
+    for push in (lambda: jc.forward_sweep(fun, (X,), X), lambda: jc.prefix_jacobians(fun, (X,))):
+        with pytest.raises(jc.ModeError, match=r"no forward mode for stage '.+': can't apply .*reverse_sweep"):
+            push()
+    with pytest.raises(jc.ModeError, match=r'no forward mode for .*: can\'t apply .* mode="auto"'):
+        jc.jacobian(fun, mode="forward")(X)
+
+
+def test_where_there_is_no_reverse_mode_the_stage_is_named():
+    def fun(x):
+        return jnp.cos(lax.while_loop(lambda c: c[0] > 2, lambda c: c / 2, jnp.exp(x)))
+
+    for pull in (lambda: jc.reverse_sweep(fun, (X,), X), lambda: jc.suffix_jacobians(fun, (X,))):
+        with pytest.raises(jc.ModeError, match=r"no reverse mode for stage 'while.*forward_sweep"):
+            pull()
+
+
+def test_a_derivative_that_a_rule_forbids_is_refused_in_words():
+    def fun(x):
+        return jnp.sin(eqxi.nondifferentiable(jnp.cos(x)))
+
+    with pytest.raises(jc.ModeError, match=r"cannot be autodifferentiated"):
+        jc.jacobian(fun)(X)
+    with pytest.raises(jc.ModeError, match=r"no reverse mode for stage 'nondiff.*cannot be autodifferentiated"):
+        jc.reverse_sweep(fun, (X,), X)
+
+
+def test_a_rule_that_may_be_run_once_a_trace_has_the_function_traced_again():
+    def fun(x):
+        store = [1.0]
+
+        @jax.custom_jvp
+        def once(x):
+            return jnp.sin(x)
+
+        once.defjvp(lambda primals, tangents: (jnp.sin(primals[0]), store.pop() * tangents[0] * jnp.cos(primals[0])))
+        return jnp.cos(once(jnp.exp(x)))
+
+    jac = jc.jacobian(fun)
+    assert_close(jac(X), jax.jacrev(fun)(X))
+
+
+def test_where_no_plan_can_be_made_the_decision_says_so():
+    @jax.custom_jvp
+    def choosy(x):
+        return jnp.sin(x)
+
+    def rule(primals, tangents):
+        if primals[0].shape != X.shape or not isinstance(primals[0], jax.core.Tracer):
+            msg = "only whole"
+            raise LookupError(msg)
+        return jnp.sin(primals[0]), tangents[0] * jnp.cos(primals[0])
+
+    choosy.defjvp(rule)
+    jac = jc.jacobian(lambda x: jnp.cos(choosy(jnp.exp(x))))
+    assert_close(jac(X), jax.jacrev(lambda x: jnp.cos(jnp.sin(jnp.exp(x))))(X))

@@ -10,7 +10,7 @@ import os
 import re
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -133,7 +133,7 @@ def refusal(error: Exception) -> str:
 
 
 @contextmanager
-def in_words(mode: str, what: str, way_out: str) -> Iterator[None]:
+def in_words(mode: str, what: str, way_out: str) -> Generator[None]:
     """Say in jaxchain's words that a mode does not exist for something.
 
     Raises

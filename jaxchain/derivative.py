@@ -231,7 +231,7 @@ def whole(
     return (jax.jacfwd if mode == "forward" else jax.jacrev)(fn, holomorphic=holomorphic)(state)
 
 
-def rule_program(eqn: JaxprEqn, *, forward: bool) -> tuple[ClosedJaxpr, list[int], list[int]]:
+def rule_program(eqn: JaxprEqn, *, forward: bool, which: Carries = None) -> tuple[ClosedJaxpr, list[int], list[int]]:
     """The program that JAX differentiates one equation by, its own or its author's rule.
 
     Parameters
@@ -240,6 +240,8 @@ def rule_program(eqn: JaxprEqn, *, forward: bool) -> tuple[ClosedJaxpr, list[int
         Any equation.
     forward
         Whether by a JVP; else by a VJP.
+    which
+        Which of the values read (each variable once) are differentiated with respect to; the others are held fixed.
 
     Returns
     -------
@@ -251,7 +253,7 @@ def rule_program(eqn: JaxprEqn, *, forward: bool) -> tuple[ClosedJaxpr, list[int
     """
     # Each variable once: of x · x the two cotangents of x are one, added up by JAX.
     reads, writes, call = function_of_equation(eqn)
-    moved = [k for k, var in enumerate(reads) if carries(var)]
+    moved = [k for k, var in enumerate(reads) if carries(var) and (which is None or which[k])]
     results = [k for k, var in enumerate(writes) if carries(var)]
 
     def derivative(values: list[Any], directions: list[Any]) -> Any:

@@ -15,6 +15,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxchain.program.primitives import (
     FAMILY,
+    WITHOUT_DERIVATIVE,
     ClosedJaxpr,
     Jaxpr,
     JaxprEqn,
@@ -148,6 +149,6 @@ def _settled(carry: Marks, step: Callable[[Marks], Marks]) -> Marks:
 RULES: dict[str, Callable[[JaxprEqn, Marks], Marks]] = {
     "cond": _cond,
     "scan": _scan,
-    "stop_gradient": lambda eqn, _: [False] * len(eqn.outvars),
+    **dict.fromkeys(WITHOUT_DERIVATIVE, lambda eqn, _: [False] * len(eqn.outvars)),
     "while": _while,
 }

@@ -41,6 +41,7 @@ __all__ = [
     "MIXING",
     "MOVES",
     "RESHAPING",
+    "WITHOUT_DERIVATIVE",
     "Atom",
     "ClosedJaxpr",
     "Jaxpr",
@@ -164,6 +165,9 @@ KEEPS_ORDER = frozenset(["copy", "expand_dims", "reshape", "squeeze"])
 
 AFFINE = frozenset(["add", "add_any", "div", "mul", "neg", "sub"])
 """Scales or shifts, where only one operand is the state."""
+
+WITHOUT_DERIVATIVE = frozenset(["ceil", "floor", "round", "sign", "stop_gradient"])
+"""Its derivative is zero, and JAX knows: what it makes is held fixed."""
 
 SHIFTS = AFFINE - {"div", "mul", "neg"}
 
@@ -475,6 +479,11 @@ def linear_solve_of(eqn: JaxprEqn) -> LinearSolve:
     return LinearSolve(tuple(found), start)
 
 
+def linear_call_of(eqn: JaxprEqn) -> ClosedJaxpr:
+    """The program of a ``linear_call``, of its residuals and what it is linear in."""
+    return eqn.params["callee"]
+
+
 def bodies(eqn: JaxprEqn) -> list[tuple[Jaxpr, float]]:
     """The programs that an equation runs, each with how often where the program tells; of branches all, once each."""
     name = eqn.primitive.name
@@ -487,6 +496,59 @@ def bodies(eqn: JaxprEqn) -> list[tuple[Jaxpr, float]]:
         return [(opened(program)[0], 1) for name, program, *_ in linear_solve_of(eqn).programs if name == "solve"]
     keys = ("jaxpr", "call_jaxpr", "body_jaxpr", "fun_jaxpr", "call")
     return [(opened(value)[0], 1) for key in keys if is_jaxpr(value := eqn.params.get(key))]
+
+
+def own_evaluation(eqn: JaxprEqn) -> ClosedJaxpr | None:
+    """The program by which the author of a primitive evaluates it; ``None`` of those that JAX hands to its compiler."""
+    if FAMILY.get(eqn.primitive.name, "sparse") != "sparse":
+        return None
+    results = jax.make_jaxpr(lambda *args: eqn.primitive.impl(*args, **eqn.params))
+    return results(*map(like, eqn.invars))
+
+
+# ------------------------------------------------------------------------------------------------ programs over devices
+
+
+class Sharded(NamedTuple):
+    """A ``shard_map``: one program on each device of a mesh.
+
+    Attributes
+    ----------
+    body
+        Of the local shards.
+    operands, results
+        For each, the axes of the mesh that every one of its own axes is spread over; beyond the last: none.
+    sizes
+        Of the mesh's axes, by name.
+    """
+
+    body: Jaxpr | ClosedJaxpr
+    operands: Sequence[Sequence[tuple[str, ...]]]
+    results: Sequence[Sequence[tuple[str, ...]]]
+    sizes: dict[str, int]
+
+
+def sharded_of(eqn: JaxprEqn) -> Sharded:
+    """The layout of a ``shard_map``."""
+    p = eqn.params
+
+    def spread(spec: Any) -> list[tuple[str, ...]]:
+        return [() if names is None else (names,) if isinstance(names, str) else tuple(names) for names in spec]
+
+    return Sharded(
+        p["jaxpr"], list(map(spread, p["in_specs"])), list(map(spread, p["out_specs"])), dict(p["mesh"].shape)
+    )
+
+
+def devices_of(eqn: JaxprEqn) -> frozenset[Any]:
+    """The axes of the mesh along which a collective communicates."""
+    names = next((eqn.params[key] for key in ("axes", "axis_name", "axis") if key in eqn.params), ())
+    return frozenset(names if isinstance(names, (tuple, list, set, frozenset)) else (names,))
+
+
+def gathering_of(eqn: JaxprEqn) -> tuple[int, bool]:
+    """Of an ``all_gather``: the axis along which shards are put together, and whether that is an old one."""
+    return eqn.params["all_gather_dimension"], eqn.params["tiled"]
 
 
 # ------------------------------------------------------------------------------------------------------------ products
@@ -505,8 +567,16 @@ class Dot(NamedTuple):
 
 
 def dot_of(eqn: JaxprEqn) -> Dot:
-    """The layout of a product."""
+    """The layout of a product; of a ragged one, as if the matrices were one."""
+    if "ragged_dot_dimension_numbers" in eqn.params:
+        return Dot(*eqn.params["ragged_dot_dimension_numbers"].dot_dimension_numbers)
     return Dot(*eqn.params["dimension_numbers"])
+
+
+def ragged_axes(eqn: JaxprEqn) -> tuple[Sequence[int], Sequence[int]]:
+    """Of a ``ragged_dot_general``: the left's axes that are cut into groups, the right's that hold a matrix a group."""
+    numbers = eqn.params["ragged_dot_dimension_numbers"]
+    return numbers.lhs_ragged_dimensions, numbers.rhs_group_dimensions
 
 
 class Convolution(NamedTuple):
@@ -548,7 +618,7 @@ def convolution_of(eqn: JaxprEqn) -> Convolution:
 
 def axes_of(eqn: JaxprEqn) -> tuple[int, ...]:
     """The axes along which an equation joins, orders or takes apart entries."""
-    for key in ("axes", "dimensions", "dimension", "axis"):
+    for key in ("axes", "dimensions", "dimension", "axis", "reduction_dimension"):
         if (axes := eqn.params.get(key)) is not None:
             return tuple(int(axis) for axis in axes) if hasattr(axes, "__iter__") else (int(axes),)
     return ()

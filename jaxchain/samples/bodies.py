@@ -6,26 +6,33 @@ has to keep samples apart as well as the function does. To teach jaxchain a new 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from jaxchain.derivative import rule_program
+from jaxchain.errors import first_line
 from jaxchain.program.primitives import (
     JaxprEqn,
     branches_of,
     callee,
     custom_rule,
+    devices_of,
+    gathering_of,
     is_inexact,
     is_used,
     is_var,
+    linear_call_of,
     linear_solve_of,
     names_in,
+    own_evaluation,
     scan_of,
+    shape_of,
+    sharded_of,
     while_of,
 )
 from jaxchain.samples.place import Lost, Place, Prover, State, Step, joined
 
-__all__ = ["BODIES"]
+__all__ = ["BODIES", "without_rule"]
 
 Body = Callable[[JaxprEqn, list[State], Prover], list[State]]
 
@@ -115,24 +122,60 @@ def _linear_solve(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[Sta
     for name in ("solve", "matvec", "transpose_solve", "vecmat"):
         if name in programs:
             program, own = programs[name]
-            solution = joined(batch, eqn, solution, batch.walk(program, [*own, *solution]))
+            # A solver is run on tangents and cotangents: what it decides by them is a part of the derivative.
+            solution = joined(batch, eqn, solution, batch.of_values().walk(program, [*own, *solution]))
     return solution
 
 
-def _custom(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
-    """The body, and the derivative rule beside it: values and derivatives must lie at the same places.
+def _linear_call(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
+    """The program, and where derivatives are followed its author's transpose."""
+    after = batch.walk(linear_call_of(eqn), states)
+    if not batch.derivatives or any(isinstance(state, Lost) for state in after):
+        return after
+    return joined(batch, eqn, after, _of_rule(eqn, states, after, batch, forward=False))
 
-    Whoever wrote the rule, it is its own program that is read. What a value ignores its derivative may mix: where
+
+def _custom(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
+    """The derivative rule, whatever the value is; where values are followed, the body.
+
+    Whoever wrote the rule, it is its own program that is read. A rule of VJPs has to bring the cotangent of a result,
+    which lies where the body says, to the place of the operand. What a value ignores its derivative may mix: where
     the rule moves a batch that the value does not hold, the result is taken to hold it.
     """
     rule = custom_rule(eqn)
     if rule is None or rule.body is None:
         return [batch.lost(eqn, "has a derivative rule of its own and no program", certain=False)] * len(eqn.outvars)
+    if not batch.derivatives:
+        return batch.walk(rule.body, states)
+    if rule.forward:
+        return _of_rule(eqn, states, [None] * len(eqn.outvars), batch, forward=True)
     after = batch.walk(rule.body, states)
-    if not batch.derivatives or any(isinstance(state, Lost) for state in after):
+    if None in after:  # such as what was rounded: the rule may say otherwise, and its place is that of its value
+        of_value = batch.of_values().walk(rule.body, states)
+        after = [of_value[k] if state is None else state for k, state in enumerate(after)]
+    if any(isinstance(state, Lost) for state in after):
         return after
-    derivative = _of_rule(eqn, states, after, batch.of_values(), forward=rule.forward)
-    return joined(batch, eqn, after, derivative)
+    return joined(batch, eqn, after, _of_rule(eqn, states, after, batch, forward=False))
+
+
+def without_rule(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
+    """A primitive that is not in our tables: by the derivative rule that JAX has for it; of values, as it is evaluated."""
+    lost = [state for state in states if isinstance(state, Lost)]
+    unknown: list[State] = [batch.lost(eqn, "is a primitive without a rule", certain=False)] * len(eqn.outvars)
+    if lost:
+        return [min(lost, key=lambda one: one.number)] * len(eqn.outvars)
+    if batch.depth >= DEEPEST:
+        return unknown
+    if batch.derivatives:
+        after = _of_rule(eqn, states, [None] * len(eqn.outvars), batch.deeper(), forward=True)
+    else:
+        try:
+            program = own_evaluation(eqn)
+        except Exception:  # whatever goes wrong in code of others, nothing is proven
+            return unknown
+        after = unknown if program is None else batch.deeper().walk(program, states)
+    nothing_new = (isinstance(state, Lost) and state.eqn.primitive is eqn.primitive for state in after)
+    return unknown if any(nothing_new) else after
 
 
 def _of_rule(eqn: JaxprEqn, states: list[State], after: list[State], batch: Prover, *, forward: bool) -> list[State]:
@@ -141,21 +184,28 @@ def _of_rule(eqn: JaxprEqn, states: list[State], after: list[State], batch: Prov
         zip(filter(is_var, eqn.invars), (s for a, s in zip(eqn.invars, states, strict=True) if is_var(a)), strict=True)
     )
     used = [k for k, var in enumerate(eqn.outvars) if is_used(var)]
-    program, moved, results = rule_program(eqn, forward=forward)
-    sources = [list(reads.values())[k] for k in moved]
+    held = list(reads.values())
+    try:
+        program, moved, results = batch.rule(eqn, tuple(state is not None for state in held), forward=forward)
+    except Exception as error:  # whatever goes wrong in code of others, nothing is proven
+        reason = f"has a derivative rule that cannot be read ({first_line(error)})"
+        return [batch.lost(eqn, reason, certain=False)] * len(eqn.outvars)
+    batch = batch.of_values()
+    fixed: list[State] = [None] * len(held)  # at one point: what the rule makes of the values is a number to it
+    sources = [held[k] for k in moved]
     targets = [used[k] for k in results]
     nothing: list[State] = [None] * len(after)
-    if all(source is None for source in sources) or not targets:
+    if not sources or not targets:
         return nothing
     if forward:
-        got = batch.walk(program, [*reads.values(), *sources])
+        got = batch.walk(program, [*fixed, *sources])
         for k, state in zip(targets, got, strict=True):
             nothing[k] = _told(eqn, state)
         return nothing
     # A cotangent of a value that all samples share is their sum: to read it is to mix them.
     shared = batch.lost(eqn, "has a derivative rule that reads a cotangent of all samples", certain=False)
     given = [shared if after[k] is None else after[k] for k in targets]
-    got = batch.walk(program, [*reads.values(), *given])
+    got = batch.walk(program, [*fixed, *given])
     for state, source in zip(got, sources, strict=True):
         wrong = _moved(eqn, state, source, batch)
         if wrong is not None:
@@ -181,11 +231,68 @@ def _told(eqn: JaxprEqn, state: State) -> State:
     return replace(state, eqn=eqn, reason=reason)
 
 
+def _sharded(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
+    """The program on every device: where the batch is spread over some, each has samples of its own, in order."""
+    layout, size = sharded_of(eqn), len(eqn.outvars)
+    if lost := [state for state in states if isinstance(state, Lost)]:
+        return [min(lost, key=lambda one: one.number)] * size
+    ways = {spread_of(over, state) for over, state in zip(layout.operands, states, strict=True) if state is not None}
+    split = [
+        (state, atom) for state, atom in zip(states, eqn.invars, strict=True) if isinstance(state, Place) and any(ways)
+    ]
+    over = next(iter(ways))
+    local, rest = divmod(batch.samples, math.prod(layout.sizes[name] for name in over))
+    odd = any(shape_of(atom)[state.axis] != state.inner * batch.samples for state, atom in split)
+    if len(ways) > 1 or rest or odd:
+        return [batch.lost(eqn, "spreads the batch over devices in several ways", certain=False)] * size
+    inner, alone = batch.on_devices(over, local), Step(batch.loops + 1)
+    if over and local == 1:  # as in a loop over the samples
+        inner, states = inner.inside_loop(), [state and alone for state in states]
+
+    def gathered(state: State, spread: Sequence[tuple[str, ...]], shape: tuple[int, ...]) -> State:
+        if state == alone and over in spread:
+            return Place(axis := list(spread).index(over), shape[axis] // batch.samples)
+        if state == alone or (isinstance(state, Place) and spread_of(spread, state) != over and over):
+            return batch.lost(eqn, "gathers the batch from devices in another way than it was spread", certain=False)
+        return state
+
+    after = inner.walk(layout.body, states)
+    return [gathered(*one) for one in zip(after, layout.results, map(shape_of, eqn.outvars), strict=True)]
+
+
+def spread_of(spread: Sequence[tuple[str, ...]], state: State) -> tuple[str, ...]:
+    """The axes of a mesh over which the batch's own axis is spread."""
+    return spread[state.axis] if isinstance(state, Place) and state.axis < len(spread) else ()
+
+
+def _collective(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
+    """Devices that hold the same samples may talk of them."""
+    name = eqn.primitive.name
+    if name not in CASTS and not batch.devices.isdisjoint(devices_of(eqn)):
+        return [batch.lost(eqn, "combines the samples of several devices", certain=True)] * len(eqn.outvars)
+    if name == "all_gather":
+        axis, tiled = gathering_of(eqn)
+        return [s._replace(axis=s.axis + (axis <= s.axis)) if isinstance(s, Place) and not tiled else s for s in states]
+    return _each(eqn, states, batch) if name in CASTS | TALKS else without_rule(eqn, states, batch)
+
+
+CASTS = frozenset("pvary reduced_vary_cast reduced_vary_cast_p vary_unreduced_cast vary_unreduced_cast_p".split())
+"""Says of which devices a value is, and moves nothing."""
+
+TALKS = frozenset("pbroadcast pmax pmin ppermute psum psum_invariant unreduced_psum".split())
+"""Every entry of a result is made from the entries at its place on other devices."""
+
+DEEPEST = 4
+"""How many primitives of others, one within another, are looked through: mapped twice, differentiated once."""
+
 BODIES: dict[str, Body] = {
     **dict.fromkeys(names_in("call", "remat"), _call),
     **dict.fromkeys(names_in("custom"), _custom),
     **dict.fromkeys(names_in("pass"), _each),
+    **dict.fromkeys(names_in("collective"), _collective),
     "custom_linear_solve": _linear_solve,
+    "linear_call": _linear_call,
+    "shard_map": _sharded,
     "cond": _cond,
     "scan": _scan,
     "while": _while,

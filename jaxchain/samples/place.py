@@ -1,10 +1,16 @@
-"""Where a value holds the samples of a batch: on an axis, in the steps of a loop, nowhere, or nobody knows any more."""
+"""Where a value holds the samples of a batch: on an axis, in the steps of a loop, nowhere, or nobody knows any more.
+
+What is followed is the derivative: a value holds sample b where it has a derivative with respect to sample b. Integers
+and stopped values hold none, however they were computed: what they select or decide changes with the batch in
+steps, and between two steps the Jacobian is what the proof says. Inside a derivative rule that a user wrote (see
+`Prover.of_values`) the values themselves are followed, integers too: there they *are* the derivative.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn
 from jaxchain.program.source import Site
@@ -59,7 +65,7 @@ class Lost:
 
 
 State = Place | Step | Lost | None
-"""Where a value holds the batch; ``None``: nowhere, all samples share it."""
+"""Where a value holds the batch; ``None``: nowhere, all samples share it, or it carries no derivative."""
 
 
 class Mixes(Exception):  # noqa: N818  # a verdict of a rule, never seen by a user
@@ -85,7 +91,17 @@ class Prover(Protocol):
 
     @property
     def derivatives(self) -> bool:
-        """Whether derivative rules that a user wrote are to be proven as well."""
+        """Whether derivatives are followed; else values."""
+        ...
+
+    @property
+    def devices(self) -> frozenset[Any]:
+        """The axes of a mesh of devices over which the samples are spread."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """How many primitives of others are being looked through."""
         ...
 
     def lost(self, eqn: JaxprEqn, reason: str, *, certain: bool) -> Lost:
@@ -101,7 +117,21 @@ class Prover(Protocol):
         ...
 
     def of_values(self) -> Prover:
-        """The same, of values alone: derivative rules are not proven."""
+        """The same, of values, as in a program whose inputs are tangents or cotangents: integers hold samples, too."""
+        ...
+
+    def deeper(self) -> Prover:
+        """The same, within one more primitive of others."""
+        ...
+
+    def on_devices(self, devices: Iterable[Any], samples: int) -> Prover:
+        """The same, on each of the devices over which the samples are spread; so many are there."""
+        ...
+
+    def rule(
+        self, eqn: JaxprEqn, which: tuple[bool, ...], *, forward: bool
+    ) -> tuple[ClosedJaxpr, list[int], list[int]]:
+        """`jaxchain.derivative.rule_program`, each made once: a rule may refuse to be run again."""
         ...
 
 

@@ -12,17 +12,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jaxchain.discovery.find import Found, find
+from jaxchain.derivative import rule_program
+from jaxchain.discovery.find import find
 from jaxchain.discovery.group import group
 from jaxchain.discovery.name import names
 from jaxchain.errors import SamplesMixError
 from jaxchain.program.flat import Equation
-from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn, is_var, opened, size_of
+from jaxchain.program.primitives import (
+    WITHOUT_DERIVATIVE,
+    Atom,
+    ClosedJaxpr,
+    Jaxpr,
+    JaxprEqn,
+    is_inexact,
+    is_var,
+    opened,
+    size_of,
+)
 from jaxchain.program.reading import trace_program
 from jaxchain.program.source import Site
-from jaxchain.samples.bodies import BODIES
+from jaxchain.samples.bodies import BODIES, without_rule
 from jaxchain.samples.place import Lost, Mixes, Place, State, Step, Unproven
-from jaxchain.samples.rules import RULES
+from jaxchain.samples.rules import RULES, Rule
 
 __all__ = ["Batch", "prove"]
 
@@ -53,7 +64,7 @@ def prove(fun: Callable[[Any], Any], batch: Any, samples: int, axes: Sequence[in
     lost = [state for state in states if isinstance(state, Lost)]
     if lost:
         first = min(lost, key=lambda one: one.number)
-        raise _error(first, _stage(find(fun, (batch,), 0, unroll_limit=0), samples, axes))
+        raise _error(first, _stage(fun, batch, samples, axes))
     return [state for state in states if not isinstance(state, Lost)]
 
 
@@ -61,8 +72,9 @@ def _start(invars: Sequence[Any], axes: Sequence[int]) -> list[State]:
     return [Place(axis) if size_of(var) else None for var, axis in zip(invars, axes, strict=True)]
 
 
-def _stage(found: Found, samples: int, axes: Sequence[int]) -> str | None:
+def _stage(fun: Callable[[Any], Any], example: Any, samples: int, axes: Sequence[int]) -> str | None:
     """The stage, in the words of `discover`, in which the batch is first lost for good."""
+    found = find(fun, (example,), 0, unroll_limit=0)
     program, batch = found.program, Batch(samples)
     known = dict(zip(program.invars, _start(program.invars, axes), strict=True))
     makers: dict[int, Equation] = {}
@@ -115,23 +127,49 @@ class Batch:
     loops
         How many loops over the samples are under way.
     derivatives
-        Whether derivative rules that a user wrote are to be proven as well.
+        Whether derivatives are followed, and rules for them that a user wrote; else values.
+    devices
+        The axes of a mesh of devices over which the samples are spread.
+    depth
+        How many primitives of others are being looked through.
     clock
         Counts losses in order of evaluation.
+    rules
+        Programs of derivative rules, beside the equations that they belong to.
     """
 
     samples: int
     loops: int = 0
     derivatives: bool = True
+    devices: frozenset[Any] = frozenset()
+    depth: int = 0
     clock: Iterator[int] = field(default_factory=itertools.count)
+    rules: dict[Any, tuple[JaxprEqn, Any]] = field(default_factory=dict)
 
     def inside_loop(self) -> Batch:
         """The same, within one more loop over the samples."""
         return replace(self, loops=self.loops + 1)
 
     def of_values(self) -> Batch:
-        """The same, of values alone: derivative rules are not proven."""
+        """The same, of values, as in a program whose inputs are tangents or cotangents: integers hold samples, too."""
         return replace(self, derivatives=False)
+
+    def deeper(self) -> Batch:
+        """The same, within one more primitive of others."""
+        return replace(self, depth=self.depth + 1)
+
+    def on_devices(self, devices: Iterable[Any], samples: int) -> Batch:
+        """The same, on each of the devices over which the samples are spread; so many are there."""
+        return replace(self, devices=self.devices.union(devices), samples=samples)
+
+    def rule(
+        self, eqn: JaxprEqn, which: tuple[bool, ...], *, forward: bool
+    ) -> tuple[ClosedJaxpr, list[int], list[int]]:
+        """`jaxchain.derivative.rule_program`, each made once: a rule may refuse to be run again."""
+        key = (id(eqn), which, forward)
+        if key not in self.rules:
+            self.rules[key] = eqn, rule_program(eqn, forward=forward, which=which)
+        return self.rules[key][1]
 
     def lost(self, eqn: JaxprEqn, reason: str, *, certain: bool) -> Lost:
         """The state of what ``eqn`` makes, where that loses the batch."""
@@ -150,24 +188,30 @@ class Batch:
         """The states of one equation's results, from those of its operands."""
         given = {state for state in states if isinstance(state, (Place, Step))}
         lost = [state for state in states if isinstance(state, Lost)]
-        if not given and not lost:
+        follows = [self._follows(eqn, var) for var in eqn.outvars]
+        if not any(follows) or not (given or lost):
             return [None] * len(eqn.outvars)
         after: list[State]
-        if not lost and len(given) == 1 and isinstance(next(iter(given)), Step):  # one sample's, whatever is done to it
+        one = not lost and len(given) == 1 and isinstance(next(iter(given)), Step)
+        if one and not self.devices:  # one sample's, whatever is done to it
             after = [*given] * len(eqn.outvars)
         elif (body := BODIES.get(eqn.primitive.name)) is not None:
             after = body(eqn, states, self)
+        elif (rule := RULES.get(eqn.primitive.name)) is None:
+            after = without_rule(eqn, states, self)
         elif lost:
             after = [min(lost, key=lambda one: one.number)] * len(eqn.outvars)
         else:
-            after = [self._place(eqn, states)] * len(eqn.outvars)
-        return [state if size_of(var) else None for var, state in zip(eqn.outvars, after, strict=True)]
+            after = [self._place(eqn, states, rule)] * len(eqn.outvars)
+        return [state if of_interest else None for of_interest, state in zip(follows, after, strict=True)]
 
-    def _place(self, eqn: JaxprEqn, states: list[State]) -> Place | Step | Lost:
+    def _follows(self, eqn: JaxprEqn, var: Atom) -> bool:
+        """Whether a result is of interest: it has entries, and where derivatives are followed, it carries one."""
+        carries = is_inexact(var) and eqn.primitive.name not in WITHOUT_DERIVATIVE
+        return bool(size_of(var)) and (carries or not self.derivatives)
+
+    def _place(self, eqn: JaxprEqn, states: list[State], rule: Rule) -> Place | Step | Lost:
         """Where the results of a primitive hold the batch: all operands that do must agree."""
-        rule = RULES.get(eqn.primitive.name)
-        if rule is None:
-            return self.lost(eqn, "is a primitive without a rule", certain=False)
         given = [(k, place) for k, place in enumerate(states) if isinstance(place, (Place, Step))]
         try:
             places = {place if isinstance(place, Step) else rule(eqn, k, place, self.samples) for k, place in given}

@@ -25,13 +25,14 @@ from jaxchain.program.primitives import (
     ndim_of,
     padding_of,
     permutation_of,
+    ragged_axes,
     reshape_order,
     shape_of,
     window_along,
 )
 from jaxchain.samples.place import Mixes, Place, Unproven
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "Rule"]
 
 Rule = Callable[[JaxprEqn, int, Place, int], Place]
 """``rule(eqn, k, place, samples)``: the batch lies at ``place`` of operand k, so where of every result?"""
@@ -233,6 +234,24 @@ def triangular_solve(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place
     return place if k == 1 and place.axis == free else MATRIX_RULE(eqn, k, place, samples)
 
 
+def tridiagonal_solve(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
+    """Right-hand sides, the columns of the last operand, stay apart."""
+    columns = k == 3 and place.axis == ndim_of(eqn.invars[3]) - 1
+    return place if columns else MATRIX_RULE(eqn, k, place, samples)
+
+
+def ragged_dot_general(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
+    """Rows stay apart, each times the matrix of its group."""
+    rows_of, groups_of = ragged_axes(eqn)
+    product = dot_of(eqn)
+    if k == 2 or set(rows_of) & {*product.contracted[0], *product.batched[0]} or (k == 1 and place.axis in groups_of):
+        msg = "multiplies by groups of entries along the batch"
+        raise Unproven(msg)
+    result = dot_general(eqn, k, place, samples)
+    before = [axis for axis in groups_of if k == 1 and place.axis not in product.batched[1] and axis < place.axis]
+    return result._replace(axis=result.axis - len(before))
+
+
 def _whole(result: Place, size: int, full: int) -> Place:
     if size != full:
         msg = f"takes {size} of the {full} entries along the batch, which moves or picks samples"
@@ -255,7 +274,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(names_in("cumulative"), along("accumulates along")),
     **dict.fromkeys(names_in("window") - {"select_and_scatter"}, reduce_window),
     "sort": along("sorts along"),
-    "top_k": along("picks the largest along"),
+    **dict.fromkeys(["top_k", "approx_top_k"], along("picks the largest along")),
     "rev": along("reverses"),
     "concatenate": along("joins values along", verdict=Unproven),
     "split": along("splits", verdict=Unproven),
@@ -265,11 +284,13 @@ RULES: dict[str, Rule] = {
     "fft": trailing(lambda eqn, _: len(fft_sizes(eqn)), "transforms along"),
     **dict.fromkeys(names_in("matrix"), MATRIX_RULE),
     "triangular_solve": triangular_solve,
+    "tridiagonal_solve": tridiagonal_solve,
     "reshape": reshape,
     "transpose": transpose,
     "broadcast_in_dim": broadcast_in_dim,
     "tile": tile,
     "dot_general": dot_general,
+    "ragged_dot_general": ragged_dot_general,
     "conv_general_dilated": conv_general_dilated,
     "pad": pad,
     "slice": slice_,

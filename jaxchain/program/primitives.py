@@ -298,6 +298,13 @@ def needed_eqns(jaxpr: Jaxpr, outs: Sequence[Atom], *, prints: bool = False) -> 
     return kept[::-1]
 
 
+def only_calls_back(jaxpr: Jaxpr | ClosedJaxpr) -> bool:
+    """Whether all results of a program are what a callback returns: it is there to raise an error."""
+    inner = opened(jaxpr)[0]
+    returned = {var for eqn in inner.eqns if eqn.primitive.name == "pure_callback" for var in eqn.outvars}
+    return bool(returned) and returned.issuperset(filter(is_var, inner.outvars))
+
+
 def opened(jaxpr: Jaxpr | ClosedJaxpr) -> tuple[Jaxpr, Sequence[Any]]:
     """A jaxpr without its constants, and its constants."""
     if isinstance(jaxpr, ClosedJaxpr):  # pyright: ignore[reportUnnecessaryIsInstance]  # one class from JAX 0.12 on
@@ -500,10 +507,10 @@ def bodies(eqn: JaxprEqn) -> list[tuple[Jaxpr, float]]:
 
 def own_evaluation(eqn: JaxprEqn) -> ClosedJaxpr | None:
     """The program by which the author of a primitive evaluates it; ``None`` of those that JAX hands to its compiler."""
-    if FAMILY.get(eqn.primitive.name, "sparse") != "sparse":
+    if eqn.primitive.name in FAMILY:
         return None
-    results = jax.make_jaxpr(lambda *args: eqn.primitive.impl(*args, **eqn.params))
-    return results(*map(like, eqn.invars))
+    evaluate = jax.make_jaxpr(lambda *args: eqn.primitive.impl(*args, **eqn.params))
+    return evaluate(*map(like, eqn.invars))
 
 
 # ------------------------------------------------------------------------------------------------ programs over devices
@@ -614,6 +621,23 @@ def convolution_of(eqn: JaxprEqn) -> Convolution:
         p["feature_group_count"],
         p["batch_group_count"],
     )
+
+
+def sparse_axes(eqn: JaxprEqn) -> tuple[int, int]:
+    """How many leading axes of a sparse array's data are batched, and how many of the dense array are stored as indices."""
+    name, params = eqn.primitive.name, eqn.params
+    if name == "bcoo_fromdense":
+        batched, shape = params["n_batch"], shape_of(eqn.invars[0])
+        return batched, len(shape) - batched - params["n_dense"]
+    if name == "bcsr_dot_general":
+        return ndim_of(eqn.invars[2]) - 1, 2
+    indices = eqn.invars[0 if name == "bcoo_extract" else 1]
+    return ndim_of(indices) - 2, shape_of(indices)[-1]
+
+
+def sparse_ndim(eqn: JaxprEqn) -> int:
+    """How many axes the dense array has that a sparse one on the left of a product stands for."""
+    return len(eqn.params["lhs_spinfo"].shape)
 
 
 def axes_of(eqn: JaxprEqn) -> tuple[int, ...]:

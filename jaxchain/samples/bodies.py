@@ -24,6 +24,7 @@ from jaxchain.program.primitives import (
     linear_call_of,
     linear_solve_of,
     names_in,
+    only_calls_back,
     own_evaluation,
     scan_of,
     shape_of,
@@ -52,8 +53,11 @@ def _each(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
 
 def _cond(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
     which, *operands = states
+    branches = [branch for branch in branches_of(eqn) if not only_calls_back(branch)]
+    if len(branches) == 1:  # the others raise an error, so that where there is a result it is this one's
+        return batch.walk(branches[0], operands)
     after: list[State] = [which] * len(eqn.outvars)
-    for branch in branches_of(eqn):
+    for branch in branches:
         after = joined(batch, eqn, after, batch.walk(branch, operands))
     return after
 
@@ -174,6 +178,7 @@ def without_rule(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[Stat
         except Exception:  # whatever goes wrong in code of others, nothing is proven
             return unknown
         after = unknown if program is None else batch.deeper().walk(program, states)
+    # The rule leads to the primitive itself, or to nothing that can be read.
     nothing_new = (isinstance(state, Lost) and state.eqn.primitive is eqn.primitive for state in after)
     return unknown if any(nothing_new) else after
 
@@ -200,22 +205,21 @@ def _of_rule(eqn: JaxprEqn, states: list[State], after: list[State], batch: Prov
     if forward:
         got = batch.walk(program, [*fixed, *sources])
         for k, state in zip(targets, got, strict=True):
-            nothing[k] = _told(eqn, state)
+            nothing[k] = _told(eqn, state, sources)
         return nothing
     # A cotangent of a value that all samples share is their sum: to read it is to mix them.
     shared = batch.lost(eqn, "has a derivative rule that reads a cotangent of all samples", certain=False)
     given = [shared if after[k] is None else after[k] for k in targets]
     got = batch.walk(program, [*fixed, *given])
     for state, source in zip(got, sources, strict=True):
-        wrong = _moved(eqn, state, source, batch)
+        wrong = _moved(eqn, _told(eqn, state, given), source, batch)
         if wrong is not None:
             return [wrong if is_inexact(var) else None for var in eqn.outvars]
     return nothing
 
 
-def _moved(eqn: JaxprEqn, got: State, source: State, batch: Prover) -> Lost | None:
+def _moved(eqn: JaxprEqn, told: State, source: State, batch: Prover) -> Lost | None:
     """What is wrong with a cotangent that should lie where its operand does."""
-    told = _told(eqn, got)
     if isinstance(told, Lost):
         return told
     if told is not None and told != source:
@@ -223,9 +227,10 @@ def _moved(eqn: JaxprEqn, got: State, source: State, batch: Prover) -> Lost | No
     return None
 
 
-def _told(eqn: JaxprEqn, state: State) -> State:
-    """A loss inside a rule, as one of the equation that brings the rule along."""
-    if not isinstance(state, Lost) or state.eqn is eqn:
+def _told(eqn: JaxprEqn, state: State, before: Sequence[State]) -> State:
+    """A loss inside a rule, as one of the equation that brings the rule along; unless it happened before."""
+    earlier = {one.number for one in before if isinstance(one, Lost)}
+    if not isinstance(state, Lost) or state.eqn is eqn or state.number in earlier:
         return state
     reason = f"has a derivative rule of its own in which {state.eqn.primitive.name} {state.reason}"
     return replace(state, eqn=eqn, reason=reason)

@@ -116,6 +116,11 @@ def _located(state: State, eqn: JaxprEqn) -> State:
     return replace(state, site=Site.of(eqn)) if isinstance(state, Lost) and not state.site.file else state
 
 
+def _told(state: State, var: Atom) -> State:
+    """A loss, certain only where it is of what carries a derivative: of an integer it decides, and need not mix."""
+    return replace(state, certain=False) if isinstance(state, Lost) and not is_inexact(var) else state
+
+
 @dataclass(frozen=True)
 class Batch:
     """What a proof is about.
@@ -203,7 +208,10 @@ class Batch:
             after = [min(lost, key=lambda one: one.number)] * len(eqn.outvars)
         else:
             after = [self._place(eqn, states, rule)] * len(eqn.outvars)
-        return [state if of_interest else None for of_interest, state in zip(follows, after, strict=True)]
+        return [
+            _told(state, var) if of_interest else None
+            for of_interest, state, var in zip(follows, after, eqn.outvars, strict=True)
+        ]
 
     def _follows(self, eqn: JaxprEqn, var: Atom) -> bool:
         """Whether a result is of interest: it has entries, and where derivatives are followed, it carries one."""

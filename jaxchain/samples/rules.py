@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from jaxchain.program.primitives import (
     ELEMENTWISE,
+    Dot,
     JaxprEqn,
     Window,
     axes_of,
@@ -28,6 +29,8 @@ from jaxchain.program.primitives import (
     ragged_axes,
     reshape_order,
     shape_of,
+    sparse_axes,
+    sparse_ndim,
     window_along,
 )
 from jaxchain.samples.place import Mixes, Place, Unproven
@@ -120,13 +123,16 @@ def stack(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
 def dot_general(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
     """Batched axes come first, then what is left of the first operand, then of the second."""
     del samples
-    product = dot_of(eqn)
+    return _product(dot_of(eqn), k, place, [ndim_of(eqn.invars[j]) for j in (0, 1)])
+
+
+def _product(product: Dot, k: int, place: Place, ndims: list[int]) -> Place:
     if place.axis in product.contracted[k]:
         msg = "sums over the batch"
         raise Mixes(msg)
     if place.axis in product.batched[k]:
         return place._replace(axis=list(product.batched[k]).index(place.axis))
-    free = [product.free(j, ndim_of(eqn.invars[j])) for j in (0, 1)]
+    free = [product.free(j, ndims[j]) for j in (0, 1)]
     before = len(product.batched[k]) + (len(free[0]) if k == 1 else 0)
     return place._replace(axis=before + free[k].index(place.axis))
 
@@ -252,6 +258,39 @@ def ragged_dot_general(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Pla
     return result._replace(axis=result.axis - len(before))
 
 
+def sparse_product(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
+    """The product of the dense array that a sparse one stands for."""
+    dense = len(eqn.invars) - 1
+    left = place if k == dense else to_dense(eqn, k, place, samples)
+    return _product(dot_of(eqn), int(k == dense), left, [sparse_ndim(eqn), ndim_of(eqn.invars[dense])])
+
+
+def to_dense(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
+    """Data have one axis for all that are stored as indices: samples that are sparse arrays of their own stay apart."""
+    del samples
+    batched, stored = sparse_axes(eqn)
+    if k or place.axis == batched:
+        msg = "stores samples by index"
+        raise Unproven(msg)
+    return place._replace(axis=place.axis + (place.axis > batched) * (stored - 1))
+
+
+def from_dense(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
+    """The other way round."""
+    del k, samples
+    batched, stored = sparse_axes(eqn)
+    if batched <= place.axis < batched + stored:
+        msg = "stores samples by index"
+        raise Unproven(msg)
+    return place._replace(axis=place.axis - (place.axis > batched) * (stored - 1))
+
+
+def same_data(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
+    """Data in another order, or added up where two have one index."""
+    to_dense(eqn, k, place, samples)
+    return place
+
+
 def _whole(result: Place, size: int, full: int) -> Place:
     if size != full:
         msg = f"takes {size} of the {full} entries along the batch, which moves or picks samples"
@@ -291,6 +330,10 @@ RULES: dict[str, Rule] = {
     "tile": tile,
     "dot_general": dot_general,
     "ragged_dot_general": ragged_dot_general,
+    **dict.fromkeys(["bcoo_dot_general", "bcsr_dot_general"], sparse_product),
+    "bcoo_todense": to_dense,
+    **dict.fromkeys(["bcoo_fromdense", "bcoo_extract"], from_dense),
+    **dict.fromkeys(["bcoo_sort_indices", "bcoo_sum_duplicates"], same_data),
     "conv_general_dilated": conv_general_dilated,
     "pad": pad,
     "slice": slice_,

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters import ad
 
 from jaxchain.coordinates import Coordinates, is_inexact
 from jaxchain.errors import REFUSALS, refusal
@@ -29,7 +30,7 @@ from jaxchain.program.primitives import (
     is_inexact as carries,
 )
 
-__all__ = ["ALL_AT_ONCE", "Linear", "Pass", "jvp", "linearize", "rule_program", "vjp", "whole"]
+__all__ = ["ALL_AT_ONCE", "Linear", "Pass", "is_linear", "jvp", "linearize", "rule_program", "vjp", "whole"]
 
 State = Any
 Carries = Sequence[bool] | None
@@ -229,6 +230,11 @@ def whole(
 ) -> Any:
     """The whole Jacobian as JAX itself computes and shapes it: `jax.jacfwd` or `jax.jacrev`."""
     return (jax.jacfwd if mode == "forward" else jax.jacrev)(fn, holomorphic=holomorphic)(state)
+
+
+def is_linear(eqn: JaxprEqn) -> bool:
+    """Whether JAX knows a primitive's transpose, so that it is linear in what a derivative rule hands to it."""
+    return eqn.primitive in ad.primitive_transposes
 
 
 def rule_program(eqn: JaxprEqn, *, forward: bool, which: Carries = None) -> tuple[ClosedJaxpr, list[int], list[int]]:

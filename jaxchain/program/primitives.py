@@ -298,11 +298,17 @@ def needed_eqns(jaxpr: Jaxpr, outs: Sequence[Atom], *, prints: bool = False) -> 
     return kept[::-1]
 
 
-def only_calls_back(jaxpr: Jaxpr | ClosedJaxpr) -> bool:
-    """Whether all results of a program are what a callback returns: it is there to raise an error."""
+def only_raises(jaxpr: Jaxpr | ClosedJaxpr) -> bool:
+    """Whether all results of a program come from callbacks that read no real number: it is there to raise an error."""
     inner = opened(jaxpr)[0]
-    returned = {var for eqn in inner.eqns if eqn.primitive.name == "pure_callback" for var in eqn.outvars}
-    return bool(returned) and returned.issuperset(filter(is_var, inner.outvars))
+    returned = set[Any]()
+    for eqn in inner.eqns:
+        reads = list(filter(is_var, eqn.invars))
+        raises = eqn.primitive.name == "pure_callback" and not any(is_inexact(v) and v not in returned for v in reads)
+        moves = FAMILY.get(eqn.primitive.name) == "layout" and bool(reads) and returned.issuperset(reads)
+        if raises or moves:
+            returned.update(eqn.outvars)
+    return bool(inner.outvars) and all(is_var(out) and out in returned for out in inner.outvars)
 
 
 def opened(jaxpr: Jaxpr | ClosedJaxpr) -> tuple[Jaxpr, Sequence[Any]]:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from jaxchain.derivative import is_linear
 from jaxchain.errors import first_line
 from jaxchain.program.primitives import (
     JaxprEqn,
@@ -24,7 +25,7 @@ from jaxchain.program.primitives import (
     linear_call_of,
     linear_solve_of,
     names_in,
-    only_calls_back,
+    only_raises,
     own_evaluation,
     scan_of,
     shape_of,
@@ -53,7 +54,7 @@ def _each(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
 
 def _cond(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
     which, *operands = states
-    branches = [branch for branch in branches_of(eqn) if not only_calls_back(branch)]
+    branches = [branch for branch in branches_of(eqn) if not only_raises(branch)]
     if len(branches) == 1:  # the others raise an error, so that where there is a result it is this one's
         return batch.walk(branches[0], operands)
     after: list[State] = [which] * len(eqn.outvars)
@@ -164,23 +165,33 @@ def _custom(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
 
 def without_rule(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
     """A primitive that is not in our tables: by the derivative rule that JAX has for it; of values, as it is evaluated."""
-    lost = [state for state in states if isinstance(state, Lost)]
-    unknown: list[State] = [batch.lost(eqn, "is a primitive without a rule", certain=False)] * len(eqn.outvars)
-    if lost:
+    if lost := [state for state in states if isinstance(state, Lost)]:
         return [min(lost, key=lambda one: one.number)] * len(eqn.outvars)
-    if batch.depth >= DEEPEST:
-        return unknown
-    if batch.derivatives:
+    after: list[State] = []
+    if batch.depth < DEEPEST and batch.derivatives:
         after = _of_rule(eqn, states, [None] * len(eqn.outvars), batch.deeper(), forward=True)
-    else:
-        try:
-            program = own_evaluation(eqn)
-        except Exception:  # whatever goes wrong in code of others, nothing is proven
-            return unknown
-        after = unknown if program is None else batch.deeper().walk(program, states)
-    # The rule leads to the primitive itself, or to nothing that can be read.
-    nothing_new = (isinstance(state, Lost) and state.eqn.primitive is eqn.primitive for state in after)
-    return unknown if any(nothing_new) else after
+    elif batch.depth < DEEPEST:
+        after = _evaluated(eqn, states, batch.deeper())
+    # A rule may lead back to the primitive itself, or to nothing that can be read.
+    if not after or any(isinstance(state, Lost) and state.eqn.primitive is eqn.primitive for state in after):
+        return [batch.lost(eqn, "is a primitive without a rule", certain=False)] * len(eqn.outvars)
+    return after
+
+
+def _evaluated(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
+    """The results of the program that a primitive of others is evaluated by; nothing where that cannot be read."""
+    try:
+        program = own_evaluation(eqn)
+    except Exception:  # whatever goes wrong in code of others, nothing is proven
+        return []
+    if program is None:
+        return []
+    after = batch.walk(program, states)
+    if not is_linear(eqn):
+        return after
+    # A linear function is its own derivative: what a solver decides on the way, such as when to stop, has no say in it.
+    linear = batch.of_derivatives().walk(program, states)
+    return [linear[k] if is_inexact(var) else after[k] for k, var in enumerate(eqn.outvars)]
 
 
 def _of_rule(eqn: JaxprEqn, states: list[State], after: list[State], batch: Prover, *, forward: bool) -> list[State]:

@@ -120,6 +120,10 @@ class Prover(Protocol):
         """The same, of values, as in a program whose inputs are tangents or cotangents: integers hold samples, too."""
         ...
 
+    def of_derivatives(self) -> Prover:
+        """The same, of derivatives."""
+        ...
+
     def deeper(self) -> Prover:
         """The same, within one more primitive of others."""
         ...

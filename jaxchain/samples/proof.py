@@ -159,6 +159,10 @@ class Batch:
         """The same, of values, as in a program whose inputs are tangents or cotangents: integers hold samples, too."""
         return replace(self, derivatives=False)
 
+    def of_derivatives(self) -> Batch:
+        """The same, of derivatives."""
+        return replace(self, derivatives=True)
+
     def deeper(self) -> Batch:
         """The same, within one more primitive of others."""
         return replace(self, depth=self.depth + 1)

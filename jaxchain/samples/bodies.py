@@ -172,10 +172,7 @@ def without_rule(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[Stat
         after = _of_rule(eqn, states, [None] * len(eqn.outvars), batch.deeper(), forward=True)
     elif batch.depth < DEEPEST:
         after = _evaluated(eqn, states, batch.deeper())
-    # A rule may lead back to the primitive itself, or to nothing that can be read.
-    if not after or any(isinstance(state, Lost) and state.eqn.primitive is eqn.primitive for state in after):
-        return [batch.lost(eqn, "is a primitive without a rule", certain=False)] * len(eqn.outvars)
-    return after
+    return after or [batch.lost(eqn, NO_RULE, certain=False)] * len(eqn.outvars)
 
 
 def _evaluated(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
@@ -204,7 +201,8 @@ def _of_rule(eqn: JaxprEqn, states: list[State], after: list[State], batch: Prov
     try:
         program, moved, results = batch.rule(eqn, tuple(state is not None for state in held), forward=forward)
     except Exception as error:  # whatever goes wrong in code of others, nothing is proven
-        reason = f"has a derivative rule that cannot be read ({first_line(error)})"
+        own = f"has a derivative rule that cannot be read ({type(error).__name__}: {first_line(error)})"
+        reason = own if custom_rule(eqn) else NO_RULE
         return [batch.lost(eqn, reason, certain=False)] * len(eqn.outvars)
     batch = batch.of_values()
     fixed: list[State] = [None] * len(held)  # at one point: what the rule makes of the values is a number to it
@@ -282,14 +280,25 @@ def spread_of(spread: Sequence[tuple[str, ...]], state: State) -> tuple[str, ...
 
 
 def _collective(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
-    """Devices that hold the same samples may talk of them."""
-    name = eqn.primitive.name
-    if name not in CASTS and not batch.devices.isdisjoint(devices_of(eqn)):
+    """Devices that hold the same samples may talk of them; what was mapped by ``vmap`` is an axis of the value itself."""
+    name, over = eqn.primitive.name, devices_of(eqn)
+    mapped = [axis for axis in over if isinstance(axis, int)]
+    if name not in CASTS and not batch.devices.isdisjoint(over):
         return [batch.lost(eqn, "combines the samples of several devices", certain=True)] * len(eqn.outvars)
-    if name == "all_gather":
+    if name == "all_gather" and not mapped:
         axis, tiled = gathering_of(eqn)
         return [s._replace(axis=s.axis + (axis <= s.axis)) if isinstance(s, Place) and not tiled else s for s in states]
-    return _each(eqn, states, batch) if name in CASTS | TALKS else without_rule(eqn, states, batch)
+    if name not in CASTS | TALKS:
+        return without_rule(eqn, states, batch)
+
+    def reduced(state: State) -> State:
+        if not isinstance(state, Place):
+            return state
+        if state.axis in mapped:
+            return batch.lost(eqn, "reduces over the batch", certain=True)
+        return state._replace(axis=state.axis - sum(axis < state.axis for axis in mapped))
+
+    return list(map(reduced, states))
 
 
 CASTS = frozenset("pvary reduced_vary_cast reduced_vary_cast_p vary_unreduced_cast vary_unreduced_cast_p".split())
@@ -297,6 +306,8 @@ CASTS = frozenset("pvary reduced_vary_cast reduced_vary_cast_p vary_unreduced_ca
 
 TALKS = frozenset("pbroadcast pmax pmin ppermute psum psum_invariant unreduced_psum".split())
 """Every entry of a result is made from the entries at its place on other devices."""
+
+NO_RULE = "is a primitive without a rule"
 
 DEEPEST = 4
 """How many primitives of others, one within another, are looked through: mapped twice, differentiated once."""

@@ -13,7 +13,7 @@ from jax.experimental import sparse
 from jax.experimental.ode import odeint
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from jaxchain.jacobians.batch import batch_jacobian
@@ -172,7 +172,7 @@ def test_where_derivatives_mix_it_is_said(fun, reason):
 
 # ------------------------------------------------------------------------------------------------------ over devices
 
-MESH = AbstractMesh((4, 2), ("data", "model"))
+MESH = AbstractMesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 def over_devices(fun, out):

@@ -261,7 +261,7 @@ def _sharded(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
         return [batch.lost(eqn, "spreads the batch over devices in several ways", certain=False)] * size
     inner, alone = batch.on_devices(over, local), Step(batch.loops + 1)
     if over and local == 1:  # as in a loop over the samples
-        inner, states = inner.inside_loop(), [None if state is None else alone for state in states]
+        inner, states = inner.inside_loop(), list[State](state and alone for state in states)
 
     def gathered(state: State, spread: Sequence[tuple[str, ...]], shape: tuple[int, ...]) -> State:
         if state == alone and over in spread:

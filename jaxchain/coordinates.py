@@ -20,7 +20,7 @@ from jaxchain.errors import TangentMismatchError
 from jaxchain.show.shapes import describe
 from jaxchain.stage import State
 
-__all__ = ["Coordinates", "check_like", "is_float0", "is_inexact", "require_inexact"]
+__all__ = ["Coordinates", "check_like", "is_float0", "is_inexact", "require_inexact", "widest"]
 
 
 def is_inexact(leaf: Any) -> bool:
@@ -31,6 +31,12 @@ def is_inexact(leaf: Any) -> bool:
 def is_float0(leaf: Any) -> bool:
     """Whether a tangent leaf is JAX's zero for values without a derivative."""
     return getattr(leaf, "dtype", None) == jax.dtypes.float0
+
+
+def widest(*dtypes: Any) -> Any:
+    """The dtype that holds numbers of all of these, also where the caller's own code may not promote any."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes)
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Coordinates:
     def dtype(self) -> Any:
         """The real dtype that holds every coordinate."""
         parts = [jnp.finfo(leaf.dtype).dtype for leaf in self.leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-        return jnp.result_type(*parts) if parts else jnp.result_type(float)
+        return widest(*parts) if parts else jnp.result_type(float)
 
     def identity(self) -> jax.Array:
         """The basis of tangents or cotangents, one a row: (n, n)."""

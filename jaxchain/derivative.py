@@ -66,9 +66,14 @@ class Pass:
         """``run`` on every row of ``basis``; results stacked in front."""
         if self.sharding is not None:
             basis = _spread(basis, self.sharding)
-        if self.chunk_size is None:
+        if self.chunk_size is None or _is_empty(run, basis):  # jax.lax.map cannot put chunks of nothing together
             return jax.vmap(run)(basis)
         return jax.lax.map(run, basis, batch_size=self.chunk_size)
+
+
+def _is_empty(run: Callable[[jax.Array], Any], basis: jax.Array) -> bool:
+    """Whether there is no vector, or a result without numbers."""
+    return not len(basis) or not all(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(run, basis[0])))
 
 
 def _spread(basis: jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:

@@ -74,6 +74,9 @@ class Stage:
         if not isinstance(self.name, str) or not self.name.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
             msg = f"A stage needs a name that is a non-empty string; this one was given {self.name!r}."
             raise ValueError(msg)
+        if not self.name.isascii() and self.name != self.name.encode("utf-8", "replace").decode():
+            msg = f"A stage's name is to be printed, but {self.name!r} holds half of a surrogate pair. Choose another name."
+            raise ValueError(msg)
         if self.name == INPUT:
             msg = f"A stage cannot be named {INPUT!r}: that is the name of the chain input x_0. Choose another name."
             raise ValueError(msg)

@@ -287,6 +287,14 @@ def test_a_chunk_size_that_counts_is_taken(size):
     close(Pass(chunk_size=size).map(lambda row: row * 2, jnp.ones((5, 2))), 2 * np.ones((5, 2)))
 
 
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize(
+    ("run", "basis"), [(lambda row: row[:0], jnp.ones((5, 2))), (lambda row: row, jnp.ones((0, 2)))]
+)
+def test_chunks_of_nothing_are_nothing(run, basis, size):
+    assert Pass(size).map(run, basis).shape == jax.vmap(run)(basis).shape
+
+
 @pytest.mark.parametrize(("size", "most"), [(None, 7), (1, 1), (3, 3), (7, 7), (9, 7)])
 def test_never_more_than_a_chunk_goes_through_at_once(size, most):
     at_once: list[int] = []

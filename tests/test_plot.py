@@ -464,3 +464,11 @@ def test_no_imaginary_part_is_dropped_in_silence(draw, name, kind):
 @pytest.mark.parametrize("part", [np.real, np.imag, np.abs])
 def test_every_part_that_is_offered_instead_can_be_drawn(part):
     np.testing.assert_array_equal(plot.matrix(part(Z)).images[0].get_array(), part(Z))
+
+
+def test_a_very_long_name_is_shown_by_its_ends():
+    ax = plot.singular_values([LocalJacobian("a" * 3000 + "z", jnp.eye(2), (2,), (2,))])
+    (label,) = (text.get_text() for text in ax.get_xticklabels())
+    assert len(label) == 60
+    assert label.startswith("aa")
+    assert label.endswith("az")

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from jaxchain.cost.measure import compiled_of
 from jaxchain.program.primitives import function_of
 
 __all__ = ["Candidate", "fit", "temporary_bytes"]
@@ -65,7 +66,7 @@ def temporary_bytes(fun: Callable[..., Any], args: tuple[Any, ...]) -> int:
         return function_of(closed.jaxpr, consts)(*leaves)
 
     shapes = jax.tree.map(_shape, (consts, jax.tree.leaves(args)))
-    memory = jax.jit(lifted).lower(*shapes).compile().memory_analysis()
+    memory = compiled_of(lifted, *shapes)[1].memory_analysis()
     return 0 if memory is None else int(memory.temp_size_in_bytes)
 
 

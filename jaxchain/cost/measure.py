@@ -16,7 +16,7 @@ import jax
 
 from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn, any_equation, function_of, inner_programs, scan_of
 
-__all__ = ["Measured", "flops", "measure"]
+__all__ = ["Measured", "compiled_of", "flops", "measure"]
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ class Measured:
 def measure(fun: Callable[..., Any], *args: Any, repeats: int = 5) -> Measured:
     """Compile ``fun`` for ``args``, ask XLA what it costs, and time ``repeats`` calls."""
     start = time.perf_counter()
-    traced = jax.jit(fun).trace(*args)
-    compiled = traced.lower().compile()
+    traced, compiled = compiled_of(fun, *args)
     compile_seconds = time.perf_counter() - start
-    result = jax.block_until_ready(compiled(*args))
     seconds: list[float] = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(compiled(*args))
-        seconds.append(time.perf_counter() - start)
+    with jax.disable_jit(False):  # as `compiled_of`
+        result = jax.block_until_ready(compiled(*args))
+        for _ in range(repeats):
+            start = time.perf_counter()
+            jax.block_until_ready(compiled(*args))
+            seconds.append(time.perf_counter() - start)
     memory = compiled.memory_analysis()
     return Measured(
         flops=_once(compiled) + _again(traced.jaxpr),
@@ -71,8 +71,15 @@ def measure(fun: Callable[..., Any], *args: Any, repeats: int = 5) -> Measured:
 
 def flops(fun: Callable[..., Any], *args: Any) -> float:
     """Floating-point operations of one compiled call; ``args`` may be ``ShapeDtypeStruct``."""
-    traced = jax.jit(fun).trace(*args)
-    return _once(traced.lower().compile()) + _again(traced.jaxpr)
+    traced, compiled = compiled_of(fun, *args)
+    return _once(compiled) + _again(traced.jaxpr)
+
+
+def compiled_of(fun: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
+    """What JAX traces of a function, and what XLA compiles; ``args`` may be ``ShapeDtypeStruct``."""
+    with jax.disable_jit(False):  # XLA is asked what it would make of it, also where nothing is compiled to be run
+        traced = jax.jit(fun).trace(*args)
+        return traced, traced.lower().compile()
 
 
 def _once(compiled: Any) -> float:
@@ -89,7 +96,7 @@ def _again(closed: ClosedJaxpr) -> float:
 def _iterations_after_first(eqn: JaxprEqn) -> float:
     loop = scan_of(eqn)
     body = function_of(loop.body.jaxpr, loop.body.consts)
-    once = _once(jax.jit(body).lower(*loop.body.in_avals).compile())
+    once = _once(compiled_of(body, *loop.body.in_avals)[1])
     return max(loop.length - 1, 0) * once + loop.length * _again(loop.body)
 
 

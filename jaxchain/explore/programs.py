@@ -14,11 +14,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxchain.chain import Chain
 from jaxchain.cost.count import total_flops
+from jaxchain.cost.measure import compiled_of
 from jaxchain.errors import REFUSALS, ModeError, refusal
-from jaxchain.explore.listing import compiled_lines, equation_stage, program_lines
+from jaxchain.explore.listing import Line, compiled_lines, equation_stage, program_lines
 from jaxchain.explore.mark import marked
 from jaxchain.explore.rows import TransformRow
 from jaxchain.program.flat import Equation, Program
@@ -180,8 +182,9 @@ def _vmap(row: TransformRow, point: Point) -> TransformRow:
 
 def _jit(row: TransformRow, point: Point) -> TransformRow:
     with jax_may_refuse():
-        compiled = jax.jit(point.call).lower(*point.args).compile()
+        _, compiled = compiled_of(point.call, *point.args)
     lines, instructions = compiled_lines(compiled.as_text() or "")
+    lines = _of_stages(lines, row.names)
     cost: Any = compiled.cost_analysis() or {}
     return replace(row, lines=lines, equations=instructions, flops=float(cost.get("flops", 0.0)))
 
@@ -199,14 +202,24 @@ def _traced(row: TransformRow, fun: Callable[..., Any], args: tuple[Any, ...]) -
     return replace(_listed(row, program, equations, constants), jaxpr=_closed(program, equations, constants))
 
 
+@dataclass(frozen=True, eq=False)
+class _StandIn:
+    """A constant of which nothing but its type is known."""
+
+    aval: Any
+
+
 def _linear(row: TransformRow, make: Callable[..., Any], args: tuple[Any, ...], seed: Any) -> TransformRow:
     """The row of the linear function that ``make`` returns beside the value."""
     held: list[Any] = []
 
     def primal_pass(*given: Any) -> Any:
         value, linear = make(*given)
-        held.append(jax.make_jaxpr(linear)(seed))
-        return value, held[-1].consts  # as results, so that one can see which of them are computed
+        closed = jax.make_jaxpr(linear)(seed)
+        # What outlives this trace holds stand-ins, not its tracers: one for each that differs.
+        known = {id(const): _StandIn(jax.typeof(const)) for const in closed.consts if isinstance(const, Tracer)}
+        held.append(ClosedJaxpr(closed.jaxpr, [known.get(id(const), const) for const in closed.consts]))
+        return value, closed.consts  # as results, so that one can see which of them are computed
 
     primal = _flat(primal_pass, args)
     program = flatten(held[-1])
@@ -247,8 +260,13 @@ def _listed(
         msg = "A part of the function has a custom VJP and no JVP, so forward mode cannot pass."
         raise ModeError(msg)
     jaxpr = new_jaxpr(constants, program.invars, program.outs, eqns)
-    lines = program_lines(jaxpr, [equation_stage(equation) for equation in equations])
+    lines = _of_stages(program_lines(jaxpr, [equation_stage(equation) for equation in equations]), row.names)
     return replace(row, lines=lines, equations=len(eqns), flops=total_flops(eqns))
+
+
+def _of_stages(lines: Sequence[Line], names: Sequence[str]) -> tuple[Line, ...]:
+    """The lines, those of no stage among them that a scope of the user's own, spelt like a mark, gave to one."""
+    return tuple((text, None if stage is None or stage >= len(names) else stage) for text, stage in lines)
 
 
 def _closed(program: Program, equations: Sequence[Equation], constants: Sequence[Any]) -> ClosedJaxpr:

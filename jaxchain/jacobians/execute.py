@@ -18,6 +18,8 @@ from jaxchain.jacobians.sparse import Colouring
 from jaxchain.jacobians.unit import Unit
 from jaxchain.program.primitives import Var
 
+Direction = Literal["forward", "reverse"]
+
 __all__ = ["Linearised", "by_colours", "execute", "linearise", "perform"]
 
 
@@ -57,13 +59,13 @@ class Linearised:
     def after(self, columns: jax.Array) -> jax.Array:
         """J · columns."""
         if self.unit.kind in ("identity", "diagonal"):
-            return columns if self.unit.kind == "identity" else self.diagonal[:, None] * columns
+            return multiply(self.matrix("read off"), Dense(columns)).dense()
         return self.linear.columns(columns, self.how)
 
     def before(self, rows: jax.Array) -> jax.Array:
         """Rows · J."""
         if self.unit.kind in ("identity", "diagonal"):
-            return rows if self.unit.kind == "identity" else rows * self.diagonal
+            return multiply(Dense(rows), self.matrix("read off")).dense()
         return self.linear.rows(rows, self.how)
 
 
@@ -96,14 +98,24 @@ def linearise(plan: Plan, steps: Sequence[Step], args: tuple[Any, ...], how: Pas
     for number, unit in enumerate(plan.units):
         sides, core_sides = ([values[v] for v in segment.sides] for segment in (unit.segment, unit.core))
         units.append(Linearised(unit, sides, core_sides, state, how))
-        linearised = unit.kind == "dense" and unit.colouring is None and number in modes
-        state = units[-1].linear.value(modes[number]) if linearised else unit.call(sides, state)
+        mode = _direction(unit, modes.get(number))
+        state = unit.call(sides, state) if mode is None else units[-1].linear.value(mode)
     return units
 
 
-def _modes(steps: Sequence[Step]) -> dict[int, Literal["forward", "reverse"]]:
+def _direction(unit: Unit, mode: Direction | None) -> Direction | None:
+    """The mode whose own primal pass gives a unit's result; ``None`` where nothing but JAX's own rules is in it."""
+    # A rule that somebody wrote says a value, too, and what is differentiated next is that value, not the function's.
+    if unit.kind == "diagonal":
+        return "forward"
+    if unit.colouring is not None:
+        return "forward" if unit.colouring.forward else "reverse"
+    return mode if unit.kind == "dense" else None
+
+
+def _modes(steps: Sequence[Step]) -> dict[int, Direction]:
     """The mode in which each unit is linearised, so that its evaluation is that mode's own."""
-    modes: dict[int, Literal["forward", "reverse"]] = {}
+    modes: dict[int, Direction] = {}
     for step in steps:
         if step.kind in ("accumulate tangent", "accumulate adjoint"):
             modes[step.start] = "forward" if step.kind == "accumulate tangent" else "reverse"

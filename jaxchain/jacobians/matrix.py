@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxchain.coordinates import widest
+
 __all__ = ["Dense", "Diagonal", "Identity", "Matrix", "multiply", "scattered"]
 
 
@@ -55,10 +57,11 @@ def multiply(left: Matrix, right: Matrix) -> Matrix:
         return right
     if isinstance(right, Identity):
         return left
+    dtype = widest(left.entries.dtype, right.entries.dtype)
+    a, b = left.entries.astype(dtype), right.entries.astype(dtype)
     if isinstance(left, Diagonal):
-        scaled = left.entries * right.entries if isinstance(right, Diagonal) else left.entries[:, None] * right.entries
-        return Diagonal(scaled) if isinstance(right, Diagonal) else Dense(scaled)
-    return Dense(left.entries * right.entries if isinstance(right, Diagonal) else left.entries @ right.entries)
+        return Diagonal(a * b) if isinstance(right, Diagonal) else Dense(a[:, None] * b)
+    return Dense(a * b[None, :] if isinstance(right, Diagonal) else a @ b)
 
 
 def scattered(rows: np.ndarray, columns: np.ndarray, entries: jax.Array, shape: tuple[int, int]) -> jax.Array:

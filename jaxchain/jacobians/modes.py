@@ -92,7 +92,9 @@ def jacobian(
         Takes the arguments of ``fun``; works under ``jit``, ``vmap``, ``grad`` and itself. Its ``plan``,
         of arguments or of their shapes, is the decision that the call takes. Dtypes are those of
         ``jax.jacrev``, in ``mode="forward"`` those of ``jax.jacfwd``. Where a slope is infinite, entries
-        that structure knows to be zero are zero, not NaN.
+        that structure knows to be zero are zero, not NaN. Where a program casts to fewer bits, so are tangents
+        and cotangents that pass there, as in JAX: orders of multiplication agree within the coarsest dtype's
+        rounding.
 
     Raises
     ------

@@ -70,7 +70,7 @@ def jacobian_rows(
 
     def chosen(*args: Any, **kwargs: Any) -> Any:
         def some(*args: Any) -> jax.Array:
-            out = fun(*args, **kwargs)
+            out = jax.tree.map(jnp.asarray, fun(*args, **kwargs))  # a result may be a number of Python's
             space = Coordinates.of(out)
             return space.flatten(out)[_numbers(wanted, space.size)]
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.chain import Chain
-from jaxchain.nets.layers import Activation, Layers, Params, activation_named, sizes_of
+from jaxchain.nets.layers import Activation, Layers, Params, activation_named, biased, sizes_of
 from jaxchain.stage import Stage
 
 __all__ = ["conv_net"]
@@ -82,7 +82,5 @@ def conv_net(
 def convolve(stride: int, p: Params, x: jax.Array) -> jax.Array:
     """A same-padded convolution of one image: (H, W, n_in) → (⌈H/stride⌉, ⌈W/stride⌉, n_out)."""
     dimensions = ("NHWC", "HWIO", "NHWC")
-    return (
-        jax.lax.conv_general_dilated(x[None], p["w"], (stride, stride), "SAME", dimension_numbers=dimensions)[0]
-        + p["b"]
-    )
+    y = jax.lax.conv_general_dilated(x[None], p["w"], (stride, stride), "SAME", dimension_numbers=dimensions)[0]
+    return biased(y, p["b"])

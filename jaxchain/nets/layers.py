@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxchain.coordinates import widest
 from jaxchain.stage import Stage
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Params",
     "activation_named",
     "affine",
+    "biased",
     "float_dtype",
     "sizes_of",
 ]
@@ -79,7 +81,7 @@ def weights(init: str, sigma_w: float | None, *, in_axis: Any = -1, out_axis: in
     if fan == "orthogonal":
         draw = jax.nn.initializers.orthogonal(scale, column_axis=out_axis)
         # QR knows no half precision: draw wider, then round.
-        return lambda key, shape, dtype: draw(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
+        return lambda key, shape, dtype: draw(key, shape, widest(dtype, jnp.float32)).astype(dtype)
     # variance_scaling refuses a scale of zero, which theory asks for; scaling the draw does not.
     draw = jax.nn.initializers.variance_scaling(1.0, fan, "normal", in_axis=in_axis, out_axis=out_axis)
     return lambda key, shape, dtype: scale * draw(key, shape, dtype)
@@ -137,4 +139,9 @@ def affine(p: Params, x: jax.Array) -> jax.Array:
     """Wx + b over the last axis of x: (…, n_in) → (…, n_out)."""
     if x.ndim == 1:
         return p["w"] @ x + p["b"]
-    return x @ p["w"].T + p["b"]
+    return biased(x @ p["w"].T, p["b"])
+
+
+def biased(y: jax.Array, b: jax.Array) -> jax.Array:
+    """The sum y + b over the last axis, also where JAX is told not to promote ranks."""
+    return y + jnp.expand_dims(b, tuple(range(y.ndim - 1)))

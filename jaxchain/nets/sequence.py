@@ -203,11 +203,11 @@ def _causal_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 def _norm(scale: jax.Array, x: jax.Array) -> jax.Array:
     """Root-mean-square normalisation over the last axis (Zhang and Sennrich, arXiv 1910.07467)."""
-    return scale * x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
+    return scale[None, :] * x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
 
 
 def _sinusoids(positions: int, width: int) -> jax.Array:
     """Position codes (positions, width): sines and cosines of wavelengths 2π … 10⁴·2π."""
-    rates = jnp.exp(-math.log(1e4) * jnp.arange(0, width, 2) / width)
-    angles = jnp.arange(positions)[:, None] * rates
+    rates = jnp.exp(-math.log(1e4) * jnp.arange(0.0, width, 2) / width)
+    angles = jnp.arange(float(positions))[:, None] * rates[None, :]
     return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(positions, -1)[:, :width]

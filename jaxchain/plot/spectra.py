@@ -11,12 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 
-from jaxchain.plot.product import matrix_of
+from jaxchain.plot.product import matrix_of, shorten
 from jaxchain.plot.style import FAINT, INK, NOTE_SIZE, Floats, dress, fresh_axes, log_axis, styled
 from jaxchain.swept import LocalJacobian
 
 BAND, POINT = "#D5DCE4", "#5B6B7B"
 """Neither forward's colour nor reverse's: a spectrum has no direction."""
+
+
+LONGEST = 60
+"""Letters of a stage's name at most: a saved picture grows with them."""
 
 
 def nonzero_singular_values(jacobian: LocalJacobian) -> tuple[Floats, int]:
@@ -114,4 +118,5 @@ def _remark(ax: Axes, place: int, text: str) -> None:
 def _name_stages(ax: Axes, names: Sequence[str]) -> None:
     """Write rotated names; of very many stages only every so manyeth."""
     every = -(-len(names) // 40)
-    ax.set_xticks(range(0, len(names), every), names[::every], rotation=40, ha="right", rotation_mode="anchor")
+    shown = [shorten(name, LONGEST) for name in names[::every]]
+    ax.set_xticks(range(0, len(names), every), shown, rotation=40, ha="right", rotation_mode="anchor")

@@ -79,7 +79,7 @@ class _Flattener:
 
     def _constant(self, value: Any) -> Var:
         if id(value) not in self.known:
-            self.known[id(value)] = new_var(jax.typeof(value))
+            self.known[id(value)] = new_var(getattr(value, "aval", None) or jax.typeof(value))
             self.program.constants[self.known[id(value)]] = as_array(value)
         return self.known[id(value)]
 
@@ -123,7 +123,9 @@ def scope_of(eqn: JaxprEqn) -> tuple[str, ...]:
     if not text:
         return ()
     names = [_unmarked(part).removeprefix("eqx.nn.") for part in text.split("/")]
-    return tuple(name for name in names if name and name != "~" and "->" not in name)
+    # A name is to be printed, and half of a surrogate pair is no text.
+    printable = (name.encode("utf-8", "backslashreplace").decode() for name in names)
+    return tuple(name for name in printable if name.strip() and name != "~" and "->" not in name)
 
 
 def _unmarked(name: str) -> str:
@@ -141,7 +143,7 @@ def _unroll(flat: _Flattener, inputs: set[Var], limit: int) -> tuple[_Flattener,
     new = Program(old.invars, constants=old.constants, notes=old.notes)
     again = _Flattener(new, flat.loops)
     renamed: dict[Any, Atom] = {}
-    unrolled = False
+    gone, unrolled = set[Var](), False
 
     def now(atom: Any) -> Any:
         return renamed.get(atom, atom) if is_var(atom) else atom
@@ -149,10 +151,15 @@ def _unroll(flat: _Flattener, inputs: set[Var], limit: int) -> tuple[_Flattener,
     for number, equation in enumerate(old.equations):
         if number in old.carries:  # positions move as loops before them are unrolled
             new.carries[len(new.equations)] = [now(var) for var in old.carries[number]]
+        if not gone.isdisjoint(equation.reads):  # of what a loop stacked nothing but dead code is made, or it is kept
+            gone.update(equation.writes)
+            continue
         eqn = equation.eqn.replace(invars=[now(atom) for atom in equation.eqn.invars])
         if equation.name == "scan" and _carries_the_chain(equation.eqn, dependent, used):
             if (length := scan_of(eqn).length) <= limit:
-                renamed.update(zip(eqn.outvars, _steps(again, eqn, equation.origin), strict=False))
+                steps = _steps(again, eqn, equation.origin)
+                renamed.update(zip(eqn.outvars, steps, strict=False))
+                gone.update(filter(is_used, eqn.outvars[len(steps) :]))
                 unrolled = True
                 continue
             new.notes[eqn.outvars[0]] = (

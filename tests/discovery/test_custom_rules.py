@@ -271,3 +271,18 @@ def test_where_no_plan_can_be_made_the_decision_says_so():
     choosy.defjvp(rule)
     jac = jc.jacobian(lambda x: jnp.cos(choosy(jnp.exp(x))))
     assert_close(jac(X), jax.jacrev(lambda x: jnp.cos(jnp.sin(jnp.exp(x))))(X))
+
+
+def test_numbers_without_a_derivative_pass_a_rematerialised_call():
+    @jax.checkpoint
+    def mantissa(x):
+        return jnp.sin(jnp.frexp(jnp.sin(x))[0])
+
+    def fun(x):
+        return mantissa(jnp.cos(x)) * 2
+
+    x = jnp.array([0.3, 2.0])
+    chain = jc.discover(fun, x)
+    assert_close(chain(x), fun(x))
+    assert_close(jc.reverse_sweep(chain, (x,), x).arg_cotangents, jax.vjp(fun, x)[1](x))
+    assert_close(jax.jit(jc.jacobian(fun, mode="mixed"))(x), jax.jacrev(fun)(x))

@@ -360,3 +360,18 @@ def test_a_name_is_in_the_jaxpr_of_its_stage(chain):
     )
     text = lowered.as_text(debug_info=True)
     assert all(name in text for name in chain.names)
+
+
+def test_a_scope_without_a_printable_name_names_nothing():
+    def fun(x):
+        with jax.named_scope(" "):
+            x = jnp.sin(x)
+        with jax.named_scope("half \ud800"):
+            return jnp.outer(x, x) @ x
+
+    blank, half = jc.discover(fun, X).names
+    assert blank.startswith("sin")
+    assert half.startswith("half \\ud800")
+    assert str(jc.discover(fun, X)).encode()
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        jc.Stage("half \ud800", jnp.sin)

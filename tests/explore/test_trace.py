@@ -637,3 +637,14 @@ def test_html_opens_what_is_unfolded_and_needs_no_script():
     assert all(html.count("<details") == 2 and "<script" not in html for html in (closed, one, everything))
     for row in found.rows:  # what is folded is there all the same
         assert row.formula.split(" = ")[0] in closed
+
+
+def test_dead_code_behind_a_loop_that_is_unrolled_is_left_out():
+    def fun(x):
+        x, stacked = jax.lax.scan(lambda c, _: (jnp.sin(c), 2 * c), x, None, length=2)
+        jnp.sum(stacked) * 3  # nothing reads it
+        return x
+
+    found = jc.trace(fun, 1.0)
+    assert_close(found["y"].tangent, jax.grad(fun)(1.0))
+    assert len([row for row in found.rows if "sin" in row.formula]) == 2

@@ -462,3 +462,15 @@ def test_html_of_a_big_program_says_how_many_lines_it_left_out():
     assert f"{left_out} further lines are left out." in page
     assert page.count("<code") <= 8 * 400
     assert page.count('type="radio"') <= 451
+
+
+def test_a_scope_of_the_users_that_is_spelt_like_a_mark_names_no_stage():
+    def fun(w, x):
+        with jax.named_scope("jaxchain-stage-99."):
+            w = jnp.sin(w)
+        return jnp.tanh(x * 2) * w
+
+    found = transforms(fun, jnp.ones(3), jnp.ones(3))
+    stages = {stage for row in found.rows for _, stage in row.lines}
+    assert stages <= {None, *range(len(found.chain))}
+    assert "tanh" in found._repr_html_()

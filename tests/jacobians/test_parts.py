@@ -106,3 +106,7 @@ def test_a_partial_jacobian_against_the_flow_is_refused():
         jc.partial_jacobian(NET, ARGS, "dense_1", "dense_0")
     with pytest.raises(KeyError, match="dense_9"):
         jc.partial_jacobian(NET, ARGS, "input", "dense_9")
+
+
+def test_rows_of_a_number_that_python_made_are_zero():
+    assert_close(jc.jacobian_rows(lambda x: 3.0, [0])(jnp.ones(2)), jnp.zeros((1, 2)))

@@ -160,3 +160,55 @@ def test_functions_that_differ_in_an_inner_array_alone_do_not_share_a_pattern(si
 def test_a_mask_of_rows_is_as_long_as_the_output(length):
     with pytest.raises(IndexError, match=f"entry for each number in the output, 3, but this one has {length}"):
         jc.jacobian_rows(jnp.sin, np.ones(length, bool))(jnp.ones(3))
+
+
+@jax.custom_jvp
+def stepped(x):
+    """Steps, whose rule has steps of its own for a value: differentiated again they are flat."""
+    return jnp.floor(4 * x) / 4
+
+
+stepped.defjvp(lambda primals, tangents: (jnp.floor(4 * primals[0]) / 4 + 0.125, tangents[0]))
+
+stepped_back = jax.custom_vjp(lambda x: jnp.floor(4 * x) / 4)
+stepped_back.defvjp(lambda x: (jnp.floor(4 * x) / 4 + 0.125, None), lambda _, cotangent: (cotangent,))
+
+
+@pytest.mark.parametrize("rule", [stepped, stepped_back], ids=["jvp", "vjp"])
+@pytest.mark.parametrize("mode", ["auto", "mixed", *(["sparse"] if sparse.available() else [])])
+def test_states_and_second_derivatives_are_those_of_the_value_that_a_rule_says(rule, mode):
+    w = draw(jnp.zeros((5, 5)), 1)
+
+    def fun(x):
+        return jnp.exp(w @ jnp.sin(rule(x)) / 4) @ w
+
+    def of_entries(jacobian):
+        return lambda x: jnp.sum(jnp.arange(25.0).reshape(5, 5) * jacobian(fun)(x) ** 2)
+
+    def ours(fun):
+        return jc.jacobian(fun, mode=mode)
+
+    x = X[:5]
+    if mode == "sparse" and rule is stepped_back:
+        with pytest.raises(jc.ModeError):
+            ours(fun)(x)
+        return
+    assert_close(jax.jit(ours(fun))(x), jax.jit(jax.jacrev(fun))(x))
+    assert_close(jax.jit(jax.grad(of_entries(ours)))(x), jax.jit(jax.grad(of_entries(jax.jacrev)))(x), 1e-5)
+
+
+def test_a_rule_in_a_scan_in_dead_code_or_in_aux_takes_no_mode_away():
+    def in_scan(x):
+        return jax.lax.scan(lambda c, w: (flipping_sin(c), (c * w).sum()), x, jnp.ones((2, 3)))
+
+    def dead(x):
+        return (flipping_sin(x), (x, 2 * x))[1]
+
+    def with_aux(x):
+        return jnp.sum(x * x) * jnp.arange(5.0), flipping_sin(x)
+
+    x = X[:3]
+    for mode in ("auto", "mixed"):
+        for fun in (in_scan, dead):
+            assert_close(jax.jit(jc.jacobian(fun, mode=mode))(x), jax.jacrev(fun)(x))
+        assert_close(jc.jacobian(with_aux, mode=mode, has_aux=True)(x), jax.jacrev(with_aux, has_aux=True)(x))

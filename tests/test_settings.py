@@ -1,0 +1,69 @@
+"""What JAX is told to refuse in a user's code, or to leave uncompiled, does not refuse or change what jaxchain does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from conftest import assert_close, draw, named
+
+import jaxchain as jc
+
+SETTINGS = {
+    "rank promotion": lambda: jax.numpy_rank_promotion("raise"),
+    "dtype promotion": lambda: jax.numpy_dtype_promotion("strict"),
+    "tracer leaks": jax.checking_leaks,
+    "no jit": jax.disable_jit,
+}
+X = draw(jnp.zeros(3), 1)
+
+
+def fun(x: jax.Array) -> jax.Array:
+    return jnp.tanh(jnp.sin(x) @ jnp.outer(x, x)) * 2
+
+
+@pytest.fixture(params=SETTINGS.values(), ids=SETTINGS.keys())
+def setting(request: pytest.FixtureRequest) -> Callable[[], Any]:
+    return request.param
+
+
+def test_a_jacobian_is_the_same(setting: Callable[[], Any]):
+    with setting():
+        got = jc.jacobian(fun, mode="mixed")(X), jc.jacobian(fun, chunk_size=2)(X)
+    assert_close(got, (jax.jacrev(fun)(X),) * 2)
+
+
+@pytest.mark.parametrize("name", ["rnn", "conv_net", "transformer"])
+@pytest.mark.parametrize("promotion", ["rank promotion", "dtype promotion"])
+def test_a_network_and_its_planned_jacobian_are_the_same(promotion: str, name: str):
+    net, (params, x) = named(name).chain, named(name).args
+    with SETTINGS[promotion]():
+        got = net(params, x), jax.jit(jc.jacobian(net, mode="mixed"))(params, x)
+    assert_close(got, (net(params, x), jax.jit(jax.jacrev(net, 1))(params, x)), 1e-5)
+
+
+def test_what_outlives_a_trace_holds_none_of_its_tracers():
+    with jax.checking_leaks():
+        got = jc.transforms(jnp.tanh, X)
+    assert str(got) == str(jc.transforms(jnp.tanh, X))
+
+
+def test_modes_are_measured_where_nothing_is_compiled_to_be_run():
+    with jax.disable_jit():
+        modes = jc.compare_modes(jnp.tanh, X, repeats=1)
+        assert jc.transforms(jnp.tanh, X)["jit"].lines
+    assert {row.mode for row in modes.rows} >= {"forward", "reverse"}
+
+
+def test_a_state_of_two_precisions_is_carried_where_nothing_may_be_promoted():
+    def two(x: jax.Array) -> Any:
+        low = jnp.sin(x).astype(jnp.bfloat16)
+        return low * 2, x @ jnp.outer(low.astype(x.dtype), x)
+
+    with jax.numpy_dtype_promotion("strict"):
+        got, suffix = jc.jacobian(two, mode="mixed")(X), jc.suffix_jacobians(two, (X,))[0]
+    assert_close(got, jax.jacrev(two)(X), 0.02)
+    assert_close(suffix, jnp.concatenate(jax.jacrev(two)(X)), 0.02)

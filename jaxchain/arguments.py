@@ -6,11 +6,11 @@ does, and what looks along a chain takes the last, where models keep their data.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
 from jaxchain.chain import Chain
+from jaxchain.checks import integer, shown
 
 __all__ = ["check_args", "default_argnum", "differentiated", "looked_along", "position_among"]
 
@@ -24,7 +24,7 @@ def check_args(args: Any) -> None:
         Says what the tuple is.
     """
     if not isinstance(args, tuple):
-        msg = f"args is the tuple of the function's positional arguments, as in jax.jvp: (x,) or (params, x), not {type(args).__name__}."
+        msg = f"args is the tuple of the function's positional arguments, as in jax.jvp: (x,) or (params, x), but {shown(args)} was given."
         raise TypeError(msg)
 
 
@@ -74,11 +74,7 @@ def position_among(args: tuple[Any, ...], argnum: int) -> int:
     TypeError
         If ``argnum`` is no integer.
     """
-    try:
-        at = operator.index(argnum)
-    except TypeError as error:
-        msg = f"argnum must be an integer, the position of an argument, but {argnum!r} was given."
-        raise TypeError(msg) from error
+    at = integer("argnum", argnum, "the position of an argument")
     if not -len(args) <= at < len(args):
         msg = f"argnum={argnum} names no argument: {len(args)} were given."
         raise ValueError(msg)

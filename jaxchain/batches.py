@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
 
+from jaxchain.checks import check_arrays, integer, random_key, shown
+
 __all__ = ["Chunk", "Pick", "source"]
 
 Pick = Callable[[Any, Any], Any]
@@ -60,7 +62,7 @@ def source(
     ValueError, TypeError
         As `jaxchain.train.fit`, whose arguments these are.
     """
-    lengths = [min(chunk, steps - start) for start in range(0, steps, chunk)]
+    lengths = (min(chunk, steps - start) for start in range(0, steps, chunk))
     if _is_stream(data):
         if batch_size is not None:
             msg = f"data is an iterable of ready batches, so batch_size={batch_size} has no meaning; leave it out."
@@ -69,15 +71,13 @@ def source(
     data, samples = _table(data)
     if batch_size is None:
         return whole, (Chunk(data, np.zeros((length, 0))) for length in lengths)
-    if not 1 <= batch_size <= samples:
-        msg = f"batch_size must be between 1 and the number of samples, {samples}, but {batch_size} was given."
-        raise ValueError(msg)
+    size: int = integer("batch_size", batch_size, "how many of the samples a step takes", least=1, most=samples)
     if key is None:
         msg = "Minibatches are shuffled by an explicit key: pass key=jax.random.key(0), or leave batch_size out for full batches."
         raise TypeError(msg)
-    order = _shuffled(key, samples)
+    order = _shuffled(random_key(key), samples)
     return take, (
-        Chunk(data, np.fromiter(itertools.islice(order, length * batch_size), np.int32).reshape(length, batch_size))
+        Chunk(data, np.fromiter(itertools.islice(order, length * size), np.int32).reshape(length, size))
         for length in lengths
     )
 
@@ -102,7 +102,7 @@ def _is_stream(data: Any) -> bool:
     if not jax.tree_util.all_leaves([data]) or hasattr(data, "shape"):
         return False
     if not isinstance(data, Iterable):
-        msg = f"data must be a pytree of arrays or an iterable of batches, but a {type(data).__name__} was given."
+        msg = f"data must be a pytree of arrays or an iterable of batches, but {shown(data)} was given."
         raise TypeError(msg)
     return True
 
@@ -112,6 +112,7 @@ def _table(data: Any) -> tuple[Any, int]:
     if not leaves:
         msg = "data holds no array, so there is nothing to train on."
         raise ValueError(msg)
+    check_arrays(data, "data")
     counts = {keystr(path) or "data": np.shape(leaf)[:1] for path, leaf in leaves}
     if len(set(counts.values())) != 1 or () in counts.values():
         msg = f"Every array in data needs the same number of samples on its leading axis, but they have {counts}."

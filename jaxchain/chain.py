@@ -14,6 +14,7 @@ from typing import Any, Self, overload
 
 import jax
 
+from jaxchain.checks import integer, random_key, shown, text
 from jaxchain.errors import unknown
 from jaxchain.show.table import Table, Tabular, si
 from jaxchain.show.values import count
@@ -62,10 +63,13 @@ class Chain(Tabular, Sequence[Stage]):
     argnum: int = -1
 
     def __init__(self, stages: Iterable[Stage], *, sides: Sides | None = None, argnum: int = -1) -> None:
+        if not isinstance(stages, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            msg = f"A chain is made of a list of stages, but {shown(stages)} was given."
+            raise TypeError(msg)
         stages = tuple(stages)
         for stage in stages:
             if not isinstance(stage, Stage):  # pyright: ignore[reportUnnecessaryIsInstance]
-                msg = f"A chain is made of stages, but {stage!r} is none. Wrap it: jc.Stage(name, function)."
+                msg = f"A chain is made of stages, but {shown(stage)} is none. Wrap it: jc.Stage(name, function)."
                 raise TypeError(msg)
         names = [stage.name for stage in stages]
         if not names:
@@ -76,6 +80,10 @@ class Chain(Tabular, Sequence[Stage]):
             msg = f"Stage names must be unique within a chain; used more than once: {twice}. Rename those stages."
             raise ValueError(msg)
         object.__setattr__(self, "stages", stages)
+        if not (sides is None or callable(sides)):
+            msg = f"sides is what computes the stages' side inputs, a `Sides` or None, but {shown(sides)} was given."
+            raise TypeError(msg)
+        argnum = integer("argnum", argnum, "the position of the chain input")
         object.__setattr__(self, "sides", sides or ParameterSides(stages, frozenset(names)))
         object.__setattr__(self, "argnum", argnum)
 
@@ -103,7 +111,7 @@ class Chain(Tabular, Sequence[Stage]):
         >>> jax.tree.map(jnp.shape, params)
         {'dense_0': {'b': (2,), 'w': (2, 3)}, 'dense_1': {'b': (1,), 'w': (1, 2)}}
         """
-        return self.sides.init(key)
+        return self.sides.init(random_key(key))
 
     def split(self, *args: Any) -> tuple[State, tuple[Side, ...]]:
         """The chain input x_0 and each stage's side inputs, from the arguments of a call.
@@ -155,16 +163,17 @@ class Chain(Tabular, Sequence[Stage]):
                 msg = f"A slice of a chain keeps neighbouring stages together, so its step must be 1, not {index.step}."
                 raise ValueError(msg)
             return type(self)(self.stages[index], sides=self.sides[index], argnum=self.argnum)
-        if isinstance(index, str):
-            return self.stages[self.position(index)]
         return self.stages[self._number(index)]
 
-    def _number(self, index: int) -> int:
-        """A stage's number from 0."""
-        if not -len(self) <= index < len(self):
-            msg = f"There is no stage {index}: the chain has {len(self)} stage{'s' * (len(self) != 1)}, counted from 0."
+    def _number(self, index: int | str) -> int:
+        """A stage's number from 0, of its position or name."""
+        if isinstance(index, str):
+            return self.position(index)
+        at: int = integer("A stage", index, "chosen by its name or position")
+        if not -len(self) <= at < len(self):
+            msg = f"There is no stage {at}: the chain has {len(self)} stage{'s' * (len(self) != 1)}, counted from 0."
             raise IndexError(msg)
-        return index % len(self)
+        return at % len(self)
 
     def position(self, name: str) -> int:
         """Where the stage of this name, or the only one whose name begins so, stands.
@@ -181,6 +190,7 @@ class Chain(Tabular, Sequence[Stage]):
         (2, 1)
         """
         names = self.names
+        text("A stage's name", name)
         if name in names:
             return names.index(name)
         begun = [other for other in names if other.startswith(name)]
@@ -216,7 +226,8 @@ class Chain(Tabular, Sequence[Stage]):
         >>> net.merge("dense_0", "relu_0", "hidden").names
         ('hidden', 'dense_1')
         """
-        start, stop = (self.position(at) if isinstance(at, str) else self._number(at) for at in (first, last))
+        start, stop = self._number(first), self._number(last)
+        text("name", name, optional=True)
         if stop < start:
             msg = f"merge joins the stages from first to last, but {self.names[stop]!r} comes before {self.names[start]!r}. Swap them."
             raise ValueError(msg)

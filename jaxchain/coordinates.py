@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from jaxchain.checks import check_arrays
 from jaxchain.errors import TangentMismatchError
 from jaxchain.show.shapes import describe
 from jaxchain.stage import State
@@ -139,6 +140,7 @@ def check_like(given: Any, like: Any, kind: str, place: str) -> Any:
     if got_tree != want_tree:
         msg = f"The {kind} must have the structure of the {place}, {want_tree}, but it has {got_tree}."
         raise TangentMismatchError(msg)
+    check_arrays(given, f"The {kind}")
     for (path, leaf), (_, wanted) in zip(got, want, strict=True):
         found, expected = jax.typeof(leaf), jax.typeof(wanted).to_tangent_aval()
         if (found.shape, found.dtype) != (expected.shape, expected.dtype):
@@ -157,6 +159,7 @@ def require_inexact(state: State, place: str) -> State:
         If a leaf is not floating point or complex, or there is none.
     """
     leaves = tree_flatten_with_path(state)[0]
+    check_arrays(state, f"The {place}")
     if not leaves:
         msg = f"The {place} holds no array, so there is nothing to differentiate."
         raise TypeError(msg)

@@ -11,7 +11,6 @@ References: Griewank and Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, ch
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.interpreters import ad
 
+from jaxchain.checks import integer
 from jaxchain.coordinates import Coordinates, is_inexact
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.program.primitives import ClosedJaxpr, JaxprEqn, function_of_equation, like
@@ -51,16 +51,10 @@ class Pass:
     sharding: jax.sharding.Sharding | None = None
 
     def __post_init__(self) -> None:
-        if self.chunk_size is None:
-            return
-        try:
-            size = operator.index(self.chunk_size)
-        except TypeError as error:
-            msg = f"chunk_size is how many rows or columns are computed at once, an integer or None, but {self.chunk_size!r} was given."
-            raise TypeError(msg) from error
-        if size < 1 or isinstance(self.chunk_size, bool):
-            msg = f"chunk_size is how many rows or columns are computed at once, so at least 1; {self.chunk_size} was given."
-            raise ValueError(msg)
+        size = integer(
+            "chunk_size", self.chunk_size, "how many rows or columns are computed at once", least=1, optional=True
+        )
+        object.__setattr__(self, "chunk_size", size)
 
     def map(self, run: Callable[[jax.Array], Any], basis: jax.Array) -> Any:
         """``run`` on every row of ``basis``; results stacked in front."""

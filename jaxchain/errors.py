@@ -14,6 +14,8 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from jaxchain.show.escape import escaped
+
 __all__ = [
     "REFUSALS",
     "ModeError",
@@ -160,13 +162,13 @@ def _installed(error: BaseException) -> str:
 
 def first_line(error: BaseException) -> str:
     """The first line of what an exception says, without its full stop; its type's name where it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+    return escaped(next(iter(str(error).splitlines()), type(error).__name__)).rstrip(".")
 
 
 def unknown(kind: str, name: object, known: Sequence[str]) -> str:
     """The sentence of a ``KeyError``: ``No stage is named 'sine'. Nearest: sin.``; the first names where none is near."""
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4) or list(known[:5])
-    return f"No {kind} is named {name!r}. Nearest: {', '.join(near)}."
+    return f"No {kind} is named {name!r}. Nearest: {', '.join(map(escaped, near))}."
 
 
 def warn(message: str, category: type[Warning]) -> None:

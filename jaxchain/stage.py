@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxchain.checks import shown
 from jaxchain.errors import StageError
+from jaxchain.show.escape import escaped
 from jaxchain.show.shapes import describe
 
 __all__ = ["INPUT", "MergedStage", "Side", "Stage", "StageRow", "State"]
@@ -72,7 +74,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
-            msg = f"A stage needs a name that is a non-empty string; this one was given {self.name!r}."
+            msg = f"A stage needs a name that is a non-empty string; this one was given {shown(self.name)}."
             raise ValueError(msg)
         if not self.name.isascii() and self.name != self.name.encode("utf-8", "replace").decode():
             msg = f"A stage's name is to be printed, but {self.name!r} holds half of a surrogate pair. Choose another name."
@@ -82,7 +84,7 @@ class Stage:
             raise ValueError(msg)
         for role, value in (("fn", self.fn), ("init", self.init)):
             if not callable(value) and not (role == "init" and value is None):
-                msg = f"Stage {self.name!r}: {role} must be callable, but it is {value!r}."
+                msg = f"Stage {self.name!r}: {role} must be callable, but it is {shown(value)}."
                 raise TypeError(msg)
 
     def __call__(self, *args: Any) -> State:
@@ -103,7 +105,7 @@ class Stage:
             given = describe(args[-1]) if args else "nothing"
             msg = (
                 f"Stage {self.name!r} cannot be applied to the state that it was given, {given}. "
-                f"Its function said: {str(error).rstrip('.')}. Make the stage before it give what this one takes."
+                f"Its function said: {escaped(str(error), lines=True).rstrip('.')}. Make the stage before it give what this one takes."
             )
             raise StageError(msg) from error
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from jaxchain.arguments import check_args, looked_along
 from jaxchain.chain import Chain
+from jaxchain.checks import refuse_huge
 from jaxchain.coordinates import check_like, require_inexact
 from jaxchain.derivative import Linear, Pass, jvp, vjp
 from jaxchain.discovery import discover
@@ -234,8 +235,11 @@ def local_jacobians(
     how = Pass(chunk_size)
     chain, state, sides = start(chain, args, argnum)
     jacobians: list[LocalJacobian] = []
+    made = 0
     for stage, side in zip(chain, sides, strict=True):
         link = Linear(partial(stage, *side), state, stage.carries)
+        made += link.there.size * link.here.size
+        refuse_huge((made,), link.here.dtype)
         jacobians.append(LocalJacobian(stage.name, link.matrix(how), link.here.shape, link.there.shape))
         state = link.out
     return tuple(jacobians)
@@ -276,6 +280,8 @@ def prefix_jacobians(
     """
     how = Pass(chunk_size)
     links = _linearised(chain, args, argnum, "forward")
+
+    refuse_huge((_sizes(links), links[0][1].here.size), links[0][1].here.dtype)
 
     def push(column: jax.Array, link: tuple[Stage, Linear]) -> jax.Array:
         with _mode("forward", link[0]):
@@ -323,6 +329,8 @@ def suffix_jacobians(
     how = Pass(chunk_size)
     links = _linearised(chain, args, argnum, "reverse")
 
+    refuse_huge((links[-1][1].there.size, _sizes(links)), links[0][1].here.dtype)
+
     def pull(row: jax.Array, link: tuple[Stage, Linear]) -> jax.Array:
         with _mode("reverse", link[0]):
             return link[1].pull(row)
@@ -331,6 +339,11 @@ def suffix_jacobians(
         return list(itertools.accumulate(reversed(links), pull, initial=e))[::-1]
 
     return tuple(how.map(rows, links[-1][1].there.identity()))
+
+
+def _sizes(links: list[tuple[Stage, Linear]]) -> int:
+    """Numbers in all states."""
+    return sum(link.here.size for _, link in links) + links[-1][1].there.size
 
 
 def _linearised(

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.coordinates import is_float0, is_inexact
+from jaxchain.show.escape import escaped
 from jaxchain.show.html import array_html
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import Shown, Table
@@ -152,7 +153,7 @@ class LocalJacobian(Shown):
         return Structure.of(self.matrix, self.in_shape, self.out_shape)
 
     def _brief(self) -> str:
-        return f"{self.name}, {' × '.join(map(str, jnp.shape(self.matrix)))}"
+        return f"{escaped(self.name)}, {' × '.join(map(str, jnp.shape(self.matrix)))}"
 
     def __str__(self) -> str:
         """Its structure too, but for a matrix that is traced or a batch of them."""

@@ -6,7 +6,6 @@ host (shuffling, checking, progress) happens between chunks. Builds on `batches`
 
 from __future__ import annotations
 
-import operator
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import optax
 from jax.tree_util import keystr, tree_leaves_with_path
 
 from jaxchain.batches import Chunk, Pick, source
+from jaxchain.checks import LARGEST, check_arrays, check_function, flag, integer, shown
 from jaxchain.coordinates import is_inexact
 from jaxchain.errors import warn
 from jaxchain.fitted import Fit, History, Params, StepInfo
@@ -112,10 +112,14 @@ def fit(
     >>> print(f"{found.params:.4f}", found.history.loss.shape)
     2.0000 (20,)
     """
-    steps, observe_every = _at_least_one("steps", steps), _at_least_one("observe_every", observe_every)
-    batch_size = None if batch_size is None else _whole("batch_size", batch_size)
+    check_function(loss, "fit")
+    steps = integer("steps", steps, "the number of updates", least=1, most=LARGEST)
+    observe_every = integer("observe_every", observe_every, "how many steps lie between observations", least=1)
+    if observe is not None:
+        check_function(observe, "observe")
+    flag("progress", progress)
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        msg = f"optimizer must be an optax optimiser, such as optax.adam(1e-3), but {optimizer!r} was given."
+        msg = f"optimizer must be an optax optimiser, such as optax.adam(1e-3), but {shown(optimizer)} was given."
         raise TypeError(msg)
     pick, chunks = source(data, batch_size, key, steps=steps, chunk=CHUNK)
     run = partial(_run, loss=loss, optimizer=optimizer, observe=observe, observe_every=observe_every, pick=pick)
@@ -201,10 +205,16 @@ def _scan(
 def _observed(observe: Callable[[StepInfo], Any] | None, every: int, info: StepInfo) -> Any:
     if observe is None:
         return None
+
+    def seen(info: StepInfo) -> Any:
+        found = observe(info)
+        check_arrays(found, "What observe returns")
+        return found
+
     if every == 1:
-        return observe(info)
-    nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(observe, info))
-    return jax.lax.cond(info.step % every == 0, observe, lambda _: nothing, info)
+        return seen(info)
+    nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(seen, info))
+    return jax.lax.cond(info.step % every == 0, seen, lambda _: nothing, info)
 
 
 def _run(here: _Point, chunk: Chunk, **how: Any) -> tuple[_Point, _Record]:
@@ -237,27 +247,9 @@ def _history(records: list[_Record], every: int, diverged_at: int | None) -> His
     return History(loss, observed, np.arange(0, len(loss), every))
 
 
-def _whole(name: str, value: Any) -> int:
-    """``value`` as a Python integer; NumPy's and JAX's integers are some, booleans are none."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        msg = f"{name} is a number of steps or samples, so an integer such as 100, but {value!r} was given."
-        raise TypeError(msg) from None
-
-
-def _at_least_one(name: str, value: Any) -> int:
-    count = _whole(name, value)
-    if count < 1:
-        msg = f"{name} must be at least 1, but {count} was given."
-        raise ValueError(msg)
-    return count
-
-
 def _floating(params: Params) -> Params:
     """The parameters as arrays, once all of them have derivatives."""
+    check_arrays(params, "params")
     params = jax.tree.map(jnp.asarray, params)
     for path, leaf in tree_leaves_with_path(params):
         if not is_inexact(leaf):
@@ -270,7 +262,12 @@ def _floating(params: Params) -> Params:
 
 
 def _check_scalar(loss: Loss, params: Params, batch: Batch) -> None:
-    value = jax.eval_shape(loss, params, batch)
+    def checked(params: Params, batch: Batch) -> Any:
+        value = loss(params, batch)
+        check_arrays(value, "The loss")
+        return value
+
+    value = jax.eval_shape(checked, params, batch)
     if not hasattr(value, "shape") or value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
         advice = " Take its mean over the batch." if hasattr(value, "shape") and value.shape else ""
         msg = f"The loss must return one real number, but loss(params, batch) returns {describe(value)}.{advice}"

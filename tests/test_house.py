@@ -16,10 +16,10 @@ import jaxchain
 HOUSE = Path(jaxchain.__file__).parent
 
 ROOMS = """
-    errors collector
+    show
+    errors checks collector
     program
     cost
-    show
     stage sides chain arguments
     coordinates derivative
     discovery

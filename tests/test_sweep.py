@@ -212,7 +212,7 @@ def test_the_chunk_size_changes_no_result(sweep, name):
 @pytest.mark.parametrize("sweep", [jc.prefix_jacobians, jc.suffix_jacobians, jc.local_jacobians])
 @pytest.mark.parametrize("chunk_size", [0, -2])
 def test_a_chunk_size_below_one_is_refused(sweep, chunk_size, mlp):
-    with pytest.raises(ValueError, match=f"at least 1; {chunk_size} was given"):
+    with pytest.raises(ValueError, match=f"at least 1 or None, but {chunk_size} was given"):
         sweep(mlp.chain, mlp.args, chunk_size=chunk_size)
 
 
@@ -406,7 +406,7 @@ def test_an_empty_chain_input_is_refused(sweep):
 @pytest.mark.parametrize("args", [jnp.ones(3), [jnp.ones(3)]], ids=["array", "list"])
 def test_arguments_that_are_no_tuple_are_refused(sweep, args):
     with pytest.raises(
-        TypeError, match=r"args is the tuple of the function's positional arguments.*not (ArrayImpl|list)"
+        TypeError, match=r"args is the tuple of the function's positional arguments.*but .*Array.* was given"
     ):
         sweep(SIN, args)
 

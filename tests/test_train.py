@@ -483,7 +483,7 @@ def test_a_bad_batch_in_a_stream_is_named_by_its_place_in_the_stream(chunk, monk
 
 @pytest.mark.parametrize("batch_size", [0, -1, 11])
 def test_a_batch_size_out_of_range_is_refused(batch_size):
-    message = f"between 1 and the number of samples, 10, but {batch_size} was given"
+    message = f"an integer from 1 to 10, but {batch_size} was given"
     with pytest.raises(ValueError, match=message):
         fit(batch_size=batch_size, key=jax.random.key(0))
 
@@ -505,7 +505,7 @@ def test_a_list_of_arrays_is_ambiguous():
 
 @pytest.mark.parametrize("data", [3, 2.5, object()])
 def test_data_that_are_neither_arrays_nor_batches_are_refused(data):
-    with pytest.raises(TypeError, match=f"but a {type(data).__name__} was given"):
+    with pytest.raises(TypeError, match=f"but {re.escape(repr(data))} was given"):
         fit(data)
 
 
@@ -539,19 +539,20 @@ def test_any_integer_is_a_number_of_steps(steps):
 @pytest.mark.parametrize("value", [True, np.True_, 5.0, np.float32(5), "5", [5]], ids=repr)
 @pytest.mark.parametrize("name", ["steps", "observe_every", "batch_size"])
 def test_what_is_no_integer_is_no_number_of_steps_or_samples(name, value):
-    message = f"{name} is a number of steps or samples, so an integer such as 100, but {value!r} was given"
-    with pytest.raises(TypeError, match=re.escape(message)):
+    with pytest.raises(TypeError, match=f"^{name} is .*, an integer .*, but {re.escape(repr(value))} was given"):
         fit(**{name: value})
 
 
 @pytest.mark.parametrize("steps", [0, -3])
 def test_fewer_than_one_step_is_refused(steps):
-    with pytest.raises(ValueError, match=f"steps must be at least 1, but {steps} was given"):
+    with pytest.raises(
+        ValueError, match=f"steps is the number of updates, an integer from 1 .*, but {steps} was given"
+    ):
         fit(steps=steps)
 
 
 def test_observing_every_zeroth_step_is_refused():
-    with pytest.raises(ValueError, match="observe_every must be at least 1, but 0 was given"):
+    with pytest.raises(ValueError, match=r"observe_every is .* of at least 1, but 0 was given"):
         fit(observe=lambda info: info.loss, observe_every=0)
 
 

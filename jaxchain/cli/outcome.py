@@ -21,6 +21,7 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff
 
 from jaxchain.errors import HERE
+from jaxchain.show.escape import escaped
 from jaxchain.show.plain import plain
 
 __all__ = ["Answer", "Common", "finish", "place", "reader_gone", "said", "write"]
@@ -82,7 +83,7 @@ def write(text: str) -> int:
     """Print, whatever characters the terminal knows and whether or not someone still reads; the exit code."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
-        print(text.encode(encoding, "replace").decode(encoding), flush=True)  # noqa: T201
+        print(escaped(text, lines=True).encode(encoding, "replace").decode(encoding), flush=True)  # noqa: T201
     except BrokenPipeError:
         return reader_gone()
     return 0
@@ -158,4 +159,4 @@ def _relative(file: str) -> str:
 
 
 def _tell(text: str) -> None:
-    print(f"jaxchain: {text}", file=sys.stderr)  # noqa: T201
+    print(f"jaxchain: {escaped(text, lines=True)}", file=sys.stderr)  # noqa: T201

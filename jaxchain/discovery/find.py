@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
 
 import jax
-import jax.numpy as jnp
-from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.arguments import position_among
 from jaxchain.chain import Chain
+from jaxchain.checks import check_function, check_inexact, check_result, integer, word
 from jaxchain.collector import uncollected
 from jaxchain.discovery.group import Granularity, group
 from jaxchain.discovery.stage import chain_stages, split_at_cuts
@@ -22,7 +20,7 @@ from jaxchain.program.flat import Equation, Program, needed
 from jaxchain.program.flatten import flatten
 from jaxchain.program.flow import active, reach
 from jaxchain.program.primitives import ClosedJaxpr, Var, any_equation_of, is_var, like, only_prints, pruned
-from jaxchain.program.reading import check_function, trace_program
+from jaxchain.program.reading import trace_program
 from jaxchain.program.segment import Segment, fits, run
 from jaxchain.program.source import is_foreign
 from jaxchain.show.shapes import describe
@@ -96,9 +94,7 @@ def discover(
     >>> [(name.split("@")[0], row.out_shape) for name, row in zip(chain.names, chain.rows)]
     [('dot', 'f32[3]'), ('tanh', 'f32[3]')]
     """
-    if granularity not in get_args(Granularity):
-        msg = f"Unknown granularity {granularity!r}. Known: {', '.join(get_args(Granularity))}."
-        raise ValueError(msg)
+    word("granularity", granularity, get_args(Granularity))
     default = fun.argnum if isinstance(fun, Chain) else -1
     found = find(fun, args, default if argnum is None else argnum, unroll_limit)
     _warn_if_zero(found)
@@ -213,6 +209,7 @@ def find(
 def _find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int, has_aux: bool) -> Found:
     closed, out = trace_program(fun, args)
     out, aux = out if has_aux else (out, None)
+    check_result(out)
     leaves = [jax.tree.leaves(arg) for arg in args]
     start = sum(map(len, leaves[:argnum]))
     stop = start + len(leaves[argnum])
@@ -300,26 +297,16 @@ class Others:
         return distinct, run(self.program, part, self.invars, distinct, constants)
 
 
+def unrolling(unroll_limit: Any) -> int:
+    """``unroll_limit``, once it is one."""
+    return integer("unroll_limit", unroll_limit, "the most steps of a loop that become stages", least=0)
+
+
 def _check(fun: Any, args: tuple[Any, ...], argnum: int, unroll_limit: int) -> None:
-    check_function(fun, args, "discover")
+    check_function(fun, "discover", args)
     position_among(args, argnum)
-    try:
-        operator.index(unroll_limit)
-    except TypeError as error:
-        msg = f"unroll_limit must be an integer, but {unroll_limit!r} was given."
-        raise TypeError(msg) from error
-    if unroll_limit < 0:
-        msg = f"unroll_limit is a number of loop steps, so at least 0; {unroll_limit} was given."
-        raise ValueError(msg)
-    chain_leaves = tree_flatten_with_path(args[argnum])[0]
-    for path, leaf in chain_leaves:
-        dtype = jax.typeof(leaf).dtype if not isinstance(leaf, jax.ShapeDtypeStruct) else leaf.dtype
-        if not jnp.issubdtype(dtype, jnp.inexact):
-            msg = (
-                f"The chain input{f' at {keystr(path)}' if path else ''} is {dtype}, which has no derivative. Choose another argnum, "
-                "or make what is not differentiated an argument of its own."
-            )
-            raise TypeError(msg)
-    if not chain_leaves:
+    unrolling(unroll_limit)
+    check_inexact(args[argnum], "The chain input")
+    if not jax.tree.leaves(args[argnum]):
         msg = f"Argument {argnum % len(args)}, the chain input, holds no array."
         raise TypeError(msg)

@@ -20,9 +20,10 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.arguments import looked_along
 from jaxchain.chain import Chain
+from jaxchain.checks import check_function
 from jaxchain.collector import uncollected
 from jaxchain.coordinates import check_like, is_float0, is_inexact
-from jaxchain.discovery.find import UNROLL_LIMIT
+from jaxchain.discovery.find import UNROLL_LIMIT, unrolling
 from jaxchain.errors import unknown
 from jaxchain.explore.evaluate import check_numbers, constant_direction, evaluate
 from jaxchain.explore.nest import TraceRow, rows_of
@@ -30,7 +31,7 @@ from jaxchain.explore.terminal import trace_text
 from jaxchain.program.flat import Program
 from jaxchain.program.flatten import flatten
 from jaxchain.program.primitives import ClosedJaxpr
-from jaxchain.program.reading import check_function, trace_program
+from jaxchain.program.reading import trace_program
 from jaxchain.show.html import render
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import Tabular
@@ -273,7 +274,8 @@ def trace(
     v5 = v3 - v4    11.652   5.500   1.000
     y = v5          11.652   5.500   1.000
     """
-    check_function(fun, args, "trace")
+    check_function(fun, "trace", args)
+    unroll_limit = unrolling(unroll_limit)
     if not args:
         raise TypeError(NOTHING)
     at = looked_along(fun, argnum, args)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.arguments import default_argnum
+from jaxchain.checks import flag, integer, refuse_huge, word
 from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Pass, linearize, vjp
 from jaxchain.errors import REFUSALS, SamplesMixError, refusal
@@ -90,9 +91,9 @@ def batch_jacobian(
     >>> jc.batch_jacobian(jnp.square)(x).tolist()  # (B, *out, *in), where jax.jacrev gives (B, *out, B, *in)
     [[[2.0, 0.0], [0.0, 4.0]], [[6.0, 0.0], [0.0, 8.0]]]
     """
-    if mode not in get_args(BatchMode):
-        msg = f"Unknown mode {mode!r}. Known: {', '.join(get_args(BatchMode))}."
-        raise ValueError(msg)
+    word("mode", mode, get_args(BatchMode))
+    flag("check", check)
+    in_axis, out_axis = integer("in_axis", in_axis, "an axis"), integer("out_axis", out_axis, "an axis")
     how = Pass(chunk_size)
     argnums = default_argnum(fun) if argnums is None else argnums
 
@@ -104,6 +105,7 @@ def batch_jacobian(
         there = Samples.of(jax.eval_shape(whole, chosen), out_axis, "output", "out_axis", here.count)
         if held is not None:
             _check_places(held, there)
+        refuse_huge((here.count, there.one.size, here.one.size), here.one.dtype)
         first, second = (_forward, _reverse) if here.one.size < there.one.size else (_reverse, _forward)
         if mode != "auto":
             return {"forward": _forward, "reverse": _reverse}[mode](whole, chosen, here, there, how)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxchain.arguments import position_among
 from jaxchain.chain import Chain
+from jaxchain.checks import check_function, check_inexact, check_result, integer
 from jaxchain.coordinates import Coordinates
 from jaxchain.discovery.find import Found, find
 from jaxchain.errors import ModeError
@@ -56,12 +56,10 @@ class Call:
         TypeError, ValueError
             If ``argnums`` is no integer or tuple of some, or names an argument that is not there, or one twice.
         """
-        single = not isinstance(argnums, Sequence)
-        try:
-            numbers = tuple(operator.index(number) for number in ((argnums,) if single else argnums))
-        except TypeError as error:
-            msg = f"argnums must be an integer or a tuple of integers, but {argnums!r} was given."
-            raise TypeError(msg) from error
+        given = argnums if isinstance(argnums, Sequence) and not isinstance(argnums, str) else (argnums,)
+        single = given is not argnums
+        what = "the position of an argument (or a tuple of some)"
+        numbers = tuple(integer("argnums", number, what) for number in given)
         if not numbers:
             msg = (
                 "argnums names no argument, so there is nothing to differentiate with respect to. Name one: argnums=0."
@@ -75,6 +73,8 @@ class Call:
         if len(set(positions)) < len(positions):
             msg = f"argnums={argnums} names an argument twice."
             raise ValueError(msg)
+        for position in positions:
+            check_inexact(args[position], f"Argument {position}")
         words = f"argument {positions[0]}" if single else f"arguments {', '.join(map(str, positions))}"
         if isinstance(fun, Chain) and positions == (position_among(args, fun.argnum),):
             words = f"the chain input, argument {positions[0]}"
@@ -96,7 +96,9 @@ class Call:
         if self.has_aux and not (isinstance(out, tuple) and len(out) == 2):
             msg = f"has_aux=True wants a function that returns (output, aux), but it returned a {type(out).__name__}."
             raise TypeError(msg)
-        return out if self.has_aux else (out, None)
+        out, aux = out if self.has_aux else (out, None)
+        check_result(out)
+        return out, aux
 
     def output(self, chosen: Any) -> Any:
         """The output alone."""
@@ -119,6 +121,7 @@ class Call:
 
 def named_like(fun: Callable[..., Any], made: Callable[..., Any], what: str) -> Any:
     """``made`` of ``fun``, under its name; the docstring says what it is, then a plain function's own words."""
+    check_function(fun, what)
     named: Any = wraps(fun, assigned=("__name__", "__qualname__", "__module__"), updated=())(made)
     own = inspect.getdoc(fun) if inspect.isroutine(fun) else None  # of an object they would be those of its class
     head = f"{what} of {getattr(fun, '__name__', type(fun).__name__)}."

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxchain.checks import flag, integer, integers
 from jaxchain.show.table import Table, Tabular, si
 from jaxchain.show.values import count
 
@@ -147,7 +148,9 @@ def bracket(
     Raises
     ------
     ValueError
-        If the lengths do not match, a number is negative or no integer, or there is no stage.
+        If the lengths do not match, a number is negative, or there is no stage.
+    TypeError
+        If a number is no integer.
 
     References
     ----------
@@ -166,6 +169,7 @@ def bracket(
     Together 12 multiply-adds.
     """
     _check(sizes, edges, memory_limit)
+    flag("matrix_free", matrix_free)
     exact = _number_type(sizes, edges)
     n = np.array(sizes, exact)
     recorded = np.concatenate([np.zeros(1, exact), np.cumsum(np.array(edges, exact))])
@@ -274,11 +278,9 @@ def _plain(number: Any) -> Any:
 
 
 def _check(sizes: Sequence[int], edges: Sequence[int], memory_limit: int | None) -> None:
+    integers("sizes", sizes, "a count", least=0)
+    integers("edges", edges, "a count", least=0)
     if len(edges) < 1 or len(sizes) != len(edges) + 1:
         msg = f"A chain of q ≥ 1 stages has q + 1 sizes and q edge counts, but {len(sizes)} sizes and {len(edges)} edges were given."
         raise ValueError(msg)
-    for name, values in (("sizes", sizes), ("edges", edges), ("memory_limit", [memory_limit or 0])):
-        wrong = [value for value in values if int(value) != value or value < 0]
-        if wrong:
-            msg = f"{name} must be non-negative integers, but {wrong[0]!r} was given."
-            raise ValueError(msg)
+    integer("memory_limit", memory_limit, "the most edges recorded at once", least=0, optional=True)

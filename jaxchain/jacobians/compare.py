@@ -11,6 +11,8 @@ import jax
 import numpy as np
 
 from jaxchain.arguments import differentiated
+from jaxchain.checks import integer, refuse_huge
+from jaxchain.coordinates import Coordinates
 from jaxchain.cost.measure import Measured, measure
 from jaxchain.derivative import ALL_AT_ONCE, Pass
 from jaxchain.discovery.find import Found, find
@@ -116,7 +118,12 @@ class Comparison(Tabular):
 
 
 def compare_modes(
-    fun: Callable[..., Any], *args: Any, argnum: int | None = None, chunk_size: int | None = None, repeats: int = 5
+    fun: Callable[..., Any],
+    *args: Any,
+    argnum: int | None = None,
+    chunk_size: int | None = None,
+    repeats: int = 5,
+    memory_limit: int | None = None,
 ) -> Comparison:
     """Compute the Jacobian of ``fun`` at ``args`` in every mode; compare work, memory, time, result.
 
@@ -132,6 +139,8 @@ def compare_modes(
         As in `jacobian`.
     repeats
         Timed calls a mode; the median is reported.
+    memory_limit
+        Most bytes of one of the results, where 4 GiB are not enough.
 
     Returns
     -------
@@ -142,7 +151,7 @@ def compare_modes(
     Raises
     ------
     ValueError
-        If ``argnum``, ``chunk_size`` or ``repeats`` is out of range.
+        If ``argnum``, ``chunk_size`` or ``repeats`` is out of range, or the Jacobian is huge.
     TypeError
         If no mode exists, as for an input that is not floating point.
 
@@ -161,11 +170,12 @@ def compare_modes(
     >>> [row.mode for row in modes.rows]
     ['forward', 'reverse', 'mixed', 'auto']
     """
-    if repeats < 1:
-        msg = f"repeats must be at least 1, but {repeats} was given."
-        raise ValueError(msg)
+    repeats = integer("repeats", repeats, "the number of timed calls a mode", least=1)
     at, how = differentiated(fun, argnum, args), Pass(chunk_size)
+    integer("memory_limit", memory_limit, "a number of bytes, such as 2**33", least=1, optional=True)
     found = find(fun, args, at)
+    here, there = Coordinates.of(found.input), Coordinates.of(found.out)
+    refuse_huge((there.size, here.size), here.dtype, asked=memory_limit, limited=True)
     words = f"argument {at}"
     try:
         require_real(found)

@@ -7,7 +7,7 @@ that trace: call it under ``jax.jit``.
 
 from __future__ import annotations
 
-import operator
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.arguments import check_args, default_argnum, differentiated
+from jaxchain.checks import check_function, flag, integer, refuse_huge, shown, word
 from jaxchain.coordinates import Coordinates
 from jaxchain.cost.budget import fit
 from jaxchain.derivative import ALL_AT_ONCE, Linear, Pass, whole
@@ -77,7 +78,8 @@ def jacobian(
         inputs and outputs only.
     memory_limit
         Most temporary memory in bytes, as XLA's ``memory_analysis`` measures it; picks the cheapest
-        way and the largest chunks that respect it. Costs a few compilations.
+        way and the largest chunks that respect it. Costs a few compilations. A result above 4 GiB is made
+        only where as much is allowed here, or under ``jit``.
     sharding
         How the rows of a basis are spread over devices: a `jax.sharding.NamedSharding` of two axes, the
         first of them the rows. ``None``: as JAX decides. What is coloured takes few vectors, and stays as it is.
@@ -100,7 +102,7 @@ def jacobian(
     ------
     ValueError
         If the mode is unknown, ``chunk_size`` is below 1, or ``memory_limit`` cannot be met (says
-        the least that can).
+        the least that can); from the call, if the result is huge.
     ImportError
         From the call, if ``mode="sparse"`` and the extra is not installed.
     TypeError
@@ -118,6 +120,7 @@ def jacobian(
     >>> jac.plan(jnp.ones(3)).mode
     'reverse'
     """
+    flag("has_aux", has_aux)
     _check(fun, mode, chunk_size, memory_limit, sharding, holomorphic)
     how = Pass(chunk_size, sharding)
     argnums = default_argnum(fun) if argnums is None else argnums
@@ -135,13 +138,14 @@ def jacobian(
         call = Call.of(fun, argnums, has_aux, args, kwargs)
         if as_it_is and (mode in ("forward", "reverse") or holomorphic):
             way = "forward" if mode == "forward" else "reverse"
-            transform = jax.jacfwd if way == "forward" else jax.jacrev
             with in_words(way, named.__name__, WAY_OUT):
-                return transform(fun, argnums, has_aux=has_aux, holomorphic=holomorphic)(*args, **kwargs)
+                return _by_jax(call, way, holomorphic)
         found, decision = decided(call)
+        if found is not None and sharding is None:  # who spreads it over devices means it
+            _refuse_huge(call, found.out, memory_limit)
         with in_words(decision.mode, named.__name__, WAY_OUT):
             if found is None:
-                return _by_jax(call, decision.mode)
+                return _by_jax(call, decision.mode, holomorphic)
             try:
                 return of_found(found, decision, call)
             except Exception:
@@ -165,12 +169,10 @@ def jacobian(
 
 
 def _check(fun: Any, mode: Any, chunk_size: Any, memory_limit: Any, sharding: Any, holomorphic: bool) -> None:
-    if not callable(fun):
-        msg = f"jacobian needs a function, but {fun!r} is not callable."
-        raise TypeError(msg)
-    if mode not in get_args(Mode):
-        msg = f"Unknown mode {mode!r}. Known: {', '.join(get_args(Mode))}."
-        raise ValueError(msg)
+    check_function(fun, "jacobian")
+    word("mode", mode, get_args(Mode))
+    flag("holomorphic", holomorphic)
+    _check_limit(memory_limit)
     if holomorphic and mode in ("mixed", "sparse"):
         msg = f'mode="{mode}" multiplies real Jacobians; leave it out where holomorphic=True.'
         raise ValueError(msg)
@@ -178,24 +180,15 @@ def _check(fun: Any, mode: Any, chunk_size: Any, memory_limit: Any, sharding: An
         msg = "chunk_size computes real Jacobians; leave it out, and sharding, where holomorphic=True."
         raise ValueError(msg)
     if sharding is not None and (mode == "sparse" or not isinstance(sharding, jax.sharding.Sharding)):
-        msg = f"sharding is a jax.sharding.Sharding, and spreads the vectors of a basis, of which colours have few: {sharding!r} was given with mode={mode!r}."
+        msg = f"sharding is a jax.sharding.Sharding, and spreads the vectors of a basis, of which colours have few: {shown(sharding)} was given with mode={mode!r}."
         raise ValueError(msg)
-    if memory_limit is not None:
-        _check_limit(memory_limit)
     if memory_limit is not None and (chunk_size is not None or holomorphic):
         msg = "memory_limit chooses the chunks itself, of real Jacobians: leave chunk_size and holomorphic out."
         raise ValueError(msg)
 
 
 def _check_limit(memory_limit: Any) -> None:
-    try:
-        positive = operator.index(memory_limit) > 0
-    except TypeError as error:
-        msg = f"memory_limit is a number of bytes, an integer such as 2**30, but {memory_limit!r} was given."
-        raise TypeError(msg) from error
-    if not positive:
-        msg = f"memory_limit is a positive number of bytes, but {memory_limit} was given."
-        raise ValueError(msg)
+    integer("memory_limit", memory_limit, "a number of bytes, such as 2**30", least=1, optional=True)
 
 
 def plan(
@@ -237,8 +230,8 @@ def plan(
     'mixed'
     """
     check_args(args)
-    if memory_limit is not None:
-        _check_limit(memory_limit)
+    check_function(fun, "plan")
+    _check_limit(memory_limit)
     call = Call.of(fun, differentiated(fun, argnum, args), False, args, {})
     found = call.find()  # what cannot be read is an error here, where jacobian would do without
     require_real(found)
@@ -294,10 +287,25 @@ def _existing(call: Call) -> Literal["forward", "reverse"]:
     return first
 
 
-def _by_jax(call: Call, mode: Way) -> Any:
+def _by_jax(call: Call, mode: Way, holomorphic: bool = False) -> Any:
     """The Jacobian of the function as it is, by one of JAX's own; with aux, where it has some."""
-    result = whole(call.output, call.chosen, "forward" if mode == "forward" else "reverse")
-    return (result, call(call.chosen)[1]) if call.has_aux else result
+
+    def output(chosen: Any) -> tuple[Any, Any]:
+        out, aux = call(chosen)
+        _refuse_huge(call, out)  # in reverse mode before there is a basis
+        return out, aux
+
+    if mode == "forward":  # its basis is there before the function is called
+        with contextlib.suppress(jax.errors.JAXTypeError):  # it looks at values
+            _refuse_huge(call, jax.eval_shape(call.output, call.chosen))
+    transform = jax.jacfwd if mode == "forward" else jax.jacrev
+    result, aux = transform(output, has_aux=True, holomorphic=holomorphic)(call.chosen)
+    return (result, aux) if call.has_aux else result
+
+
+def _refuse_huge(call: Call, out: Any, asked: int | None = None) -> None:
+    here, there = Coordinates.of(call.chosen), Coordinates.of(out)
+    refuse_huge((there.size, here.size), here.dtype, asked=asked, limited=True)
 
 
 def compute(

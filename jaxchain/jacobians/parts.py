@@ -6,6 +6,7 @@ two factors that meet there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,9 +16,11 @@ import numpy as np
 
 from jaxchain.arguments import default_argnum
 from jaxchain.chain import Chain
+from jaxchain.checks import check_result, refuse_huge, shown, text
 from jaxchain.coordinates import Coordinates
 from jaxchain.discovery.find import find
 from jaxchain.jacobians.blocks import Call, named_like, require_real
+from jaxchain.jacobians.bracketing import Step
 from jaxchain.jacobians.execute import Linearised, by_colours, linearise, perform
 from jaxchain.jacobians.matrix import Dense, Diagonal, Identity, Matrix
 from jaxchain.jacobians.modes import jacobian
@@ -65,12 +68,14 @@ def jacobian_rows(
     """
     wanted = np.asarray(rows).reshape(-1)
     if wanted.size and wanted.dtype != bool and not np.issubdtype(wanted.dtype, np.integer):
-        msg = f"rows are the numbers of rows, or a mask, but {rows!r} was given."
+        msg = f"rows are the numbers of rows, or a mask, but {shown(rows)} was given."
         raise TypeError(msg)
 
     def chosen(*args: Any, **kwargs: Any) -> Any:
         def some(*args: Any) -> jax.Array:
-            out = jax.tree.map(jnp.asarray, fun(*args, **kwargs))  # a result may be a number of Python's
+            out = fun(*args, **kwargs)
+            check_result(out)
+            out = jax.tree.map(jnp.asarray, out)  # a result may be a number of Python's
             space = Coordinates.of(out)
             return space.flatten(out)[_numbers(wanted, space.size)]
 
@@ -223,6 +228,8 @@ def partial_jacobian(
     >>> jc.partial_jacobian(chain, (jnp.array([1.0, 3.0]),), "double", "square").tolist()  # 2 · (2x)
     [[4.0, 0.0], [0.0, 12.0]]
     """
+    text("start", start)
+    text("stop", stop)
     chain, *_ = start_of(chain, args, argnum)
     first, last = (-1 if name == INPUT else chain.position(name) for name in (start, stop))
     if last < first:
@@ -234,10 +241,13 @@ def partial_jacobian(
         return (*args[:position], state, *args[position + 1 :])
 
     state = chain[: first + 1](*args) if first >= 0 else args[position]
+    here = Coordinates.of(state)
     if first == last:
-        return Coordinates.of(state).identity()
+        refuse_huge((here.size, here.size), here.dtype)
+        return here.identity()
     between = chain[first + 1 : last + 1]
     found = find(lambda s: between(*with_input(s)), (state,), 0)
+    refuse_huge((Coordinates.of(found.out).size, here.size), here.dtype)
     return _whole(make_plan(found), (state,)).dense()
 
 
@@ -266,9 +276,17 @@ def _best_split(plan: Plan, work: Callable[[int], float], direct: float) -> tupl
     return best, plan.whole is not None or not costs or plan.cost + direct <= costs[best]
 
 
+def _refuse_huge(plan: Plan, steps: Sequence[Step]) -> None:
+    """Refuse steps one of which makes a huge matrix."""
+    made = [(plan.sizes[s.stop], plan.sizes[s.start]) for s in steps if not plan.is_diagonal(s.start, s.stop)]
+    refuse_huge(max(made, key=math.prod, default=(0, 0)), plan.units[0].here.dtype)
+
+
 def _whole(plan: Plan, args: tuple[Any, ...]) -> Matrix:
     if plan.whole is not None:
+        refuse_huge((plan.sizes[-1], plan.sizes[0]), plan.units[0].here.dtype)
         return Dense(by_colours(plan.found, plan.whole, args))
+    _refuse_huge(plan, plan.steps)
     units = linearise(plan, plan.steps, args)
     return perform(plan.steps, units)[0, len(units)]
 
@@ -277,6 +295,7 @@ def _factors(plan: Plan, args: tuple[Any, ...], split: int) -> tuple[jax.Array, 
     """The matrices before and after one state."""
     q = len(plan.units)
     steps = (*plan.solution.steps(0, split), *plan.solution.steps(split, q))
+    _refuse_huge(plan, steps)
     units: list[Linearised] = linearise(plan, steps, args)
     ready = perform(steps, units)
     return ready[0, split].dense(), ready[split, q].dense()

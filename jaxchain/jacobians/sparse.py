@@ -36,6 +36,9 @@ __all__ = ["Colouring", "available", "colouring_of", "may_be_sparse", "unavailab
 LEAST = 32
 """Below this many rows or columns a colouring cannot save enough to look for it."""
 
+MOST = 1 << 26
+"""Above this many entries none is looked for: of a dense function it would list them all, in gigabytes."""
+
 PATTERNS = Kept(128)
 """Coloured patterns by program; ``None`` where asdex finds none."""
 
@@ -113,7 +116,7 @@ def available() -> bool:
 
 def may_be_sparse(segment: Segment, here: Coordinates, there: Coordinates) -> bool:
     """Whether it is worth looking for a pattern."""
-    if min(here.size, there.size) < LEAST:
+    if min(here.size, there.size) < LEAST or here.size * there.size > MOST:
         return False
     return not any(any_equation_of(e.eqn, lambda eqn: eqn.primitive.name in MIXING) for e in segment.equations)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.chain import Chain
+from jaxchain.checks import LARGEST, integer
 from jaxchain.nets.layers import Activation, Layers, Params, activation_named, biased, sizes_of
 from jaxchain.stage import Stage
 
@@ -67,9 +68,9 @@ def conv_net(
     (('conv_0', 'relu_0', 'flatten', 'dense_0'), (3, 3, 1, 4), (10,))
     """
     height, width, n_in = sizes_of(image_shape, "image_shape (height, width, channels)", exactly=3)
-    classes, kernel_size, stride = sizes_of(
-        [classes, kernel_size, stride], "classes, kernel_size and stride", exactly=3
-    )
+    classes = integer("classes", classes, "the size of the output", least=1, most=LARGEST)
+    kernel_size = integer("kernel_size", kernel_size, "the side of a kernel", least=1, most=LARGEST)
+    stride = integer("stride", stride, "the step of a kernel", least=1, most=LARGEST)
     layers, (name, act) = Layers(init, sigma_w, sigma_b, dtype), activation_named(activation)
     stages: list[Stage] = []
     for k, n_out in enumerate(sizes_of(channels, "channels", 1)):

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 
 from jaxchain.chain import Chain
-from jaxchain.nets.layers import Activation, Layers, Params, activation_named, affine, sizes_of
+from jaxchain.checks import LARGEST, integer
+from jaxchain.nets.layers import DEEPEST, Activation, Layers, Params, activation_named, affine, sizes_of
 from jaxchain.stage import Stage
 
 __all__ = ["autoencoder", "mlp", "residual_net"]
@@ -50,7 +51,9 @@ def mlp(
     Raises
     ------
     ValueError
-        If a size is not a positive integer, or a name is unknown.
+        If a size is not positive, a scale is negative or not finite, or a name is unknown.
+    TypeError
+        If a size is no integer, or a scale no number.
 
     References
     ----------
@@ -153,9 +156,9 @@ def residual_net(
     (('dense_in', 'block_0', 'block_1', 'dense_out'), (2,))
     """
     n_in, width, n_out = sizes_of(sizes, "sizes (in, width, out)", exactly=3)
-    (depth,) = sizes_of([depth], "depth", 1)
+    depth = integer("depth", depth, "the number of blocks", least=1, most=DEEPEST)
     layers, (_, act) = Layers(init, sigma_w, sigma_b, dtype), activation_named(activation)
-    inner = width if hidden is None else sizes_of([hidden], "hidden", 1)[0]
+    inner = width if hidden is None else integer("hidden", hidden, "the width inside a block", least=1, most=LARGEST)
 
     def block(p: dict[str, Params], x: jax.Array) -> jax.Array:
         return x + affine(p["up"], act(affine(p["down"], x)))

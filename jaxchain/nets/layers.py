@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
+from jaxchain.checks import LARGEST, integers, number, shown, word
 from jaxchain.coordinates import widest
 from jaxchain.stage import Stage
 
 __all__ = [
     "ACTIVATIONS",
+    "DEEPEST",
     "INITIALISERS",
     "Activation",
     "Layers",
@@ -27,6 +27,9 @@ __all__ = [
     "float_dtype",
     "sizes_of",
 ]
+
+DEEPEST = 10_000
+"""The most blocks of one net."""
 
 Activation = str | Callable[[jax.Array], jax.Array]
 Params = dict[str, jax.Array]
@@ -58,25 +61,16 @@ INITIALISERS: Mapping[str, tuple[str, float]] = {
 """Name → what the variance is divided by, and the default σ_w."""
 
 
-def lookup(table: Mapping[str, Any], name: str, kind: str) -> Any:
-    if name in table:
-        return table[name]
-    near = difflib.get_close_matches(str(name), table, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    msg = f"Unknown {kind} {name!r}.{hint} Known: {', '.join(sorted(table))}."
-    raise ValueError(msg)
-
-
 def activation_named(activation: Activation) -> tuple[str, Callable[[jax.Array], jax.Array]]:
     """An activation's name and function."""
     if not callable(activation):
-        return activation, lookup(ACTIVATIONS, activation, "activation")
+        return activation, ACTIVATIONS[word("activation", activation, list(ACTIVATIONS))]
     return getattr(activation, "__name__", "activation").strip("<>"), activation
 
 
 def weights(init: str, sigma_w: float | None, *, in_axis: Any = -1, out_axis: int = -2) -> Callable[..., jax.Array]:
     """``w(key, shape, dtype)``: variance σ_w²/fan, or σ_w times an orthogonal matrix."""
-    fan, default = lookup(INITIALISERS, init, "initialiser")
+    fan, default = cast("tuple[Any, float]", INITIALISERS[word("initialiser", init, list(INITIALISERS))])
     scale = default if sigma_w is None else sigma_w
     if fan == "orthogonal":
         draw = jax.nn.initializers.orthogonal(scale, column_axis=out_axis)
@@ -87,6 +81,18 @@ def weights(init: str, sigma_w: float | None, *, in_axis: Any = -1, out_axis: in
     return lambda key, shape, dtype: scale * draw(key, shape, dtype)
 
 
+def _floating(dtype: Any) -> Any:
+    """``dtype``, once it is a floating-point one or ``None``."""
+    try:
+        fits = dtype is None or jnp.issubdtype(jnp.dtype(dtype), jnp.inexact)
+    except TypeError:
+        fits = False
+    if not fits:
+        msg = f"dtype is that of the parameters, floating point such as jnp.float32, or None, but {shown(dtype)} was given."
+        raise TypeError(msg)
+    return dtype
+
+
 def float_dtype(dtype: Any) -> Any:
     """``dtype``, or JAX's default float."""
     return jnp.result_type(float) if dtype is None else dtype
@@ -94,14 +100,10 @@ def float_dtype(dtype: Any) -> Any:
 
 def sizes_of(sizes: Sequence[int], what: str, least: int = 2, exactly: int = 0) -> list[int]:
     """``sizes`` as a list, once they are positive integers, ``exactly`` so many or at least ``least``."""
-    try:
-        widths = [operator.index(n) for n in sizes if not isinstance(n, bool)]
-    except TypeError:
-        widths = []
-    wrong_number = len(widths) != exactly if exactly else len(widths) < least
-    if wrong_number or len(widths) != len(sizes) or min(widths) < 1:
+    widths = integers(what, sizes, "a size", least=1, most=LARGEST)
+    if len(widths) != exactly if exactly else len(widths) < least:
         count = f"{exactly}" if exactly else f"at least {least}"
-        msg = f"{what} must be {count} positive integers, but {sizes!r} was given."
+        msg = f"{what} must be {count} positive integers, but {shown(sizes)} was given."
         raise ValueError(msg)
     return widths
 
@@ -110,9 +112,10 @@ class Layers:
     """The choices that every layer of one network shares, and the layers made with them."""
 
     def __init__(self, init: str, sigma_w: float | None, sigma_b: float, dtype: Any) -> None:
+        number("sigma_w", sigma_w, "the scale of the weights", optional=True)
         self.weights = partial(weights, init, sigma_w)
         self.weights()  # an unknown initialiser is refused when the network is built
-        self.sigma_b, self.dtype = sigma_b, dtype
+        self.sigma_b, self.dtype = number("sigma_b", sigma_b, "the scale of the biases"), _floating(dtype)
 
     def affine(self, key: jax.Array, n_in: int, n_out: int) -> Params:
         """W (n_out, n_in) and b (n_out,), so that the local Jacobian of Wx + b is W itself."""

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.chain import Chain
-from jaxchain.nets.layers import Activation, Layers, Params, activation_named, affine, float_dtype, sizes_of
+from jaxchain.checks import LARGEST, integer
+from jaxchain.nets.layers import DEEPEST, Activation, Layers, Params, activation_named, affine, float_dtype, sizes_of
 from jaxchain.stage import Stage
 
 __all__ = ["rnn", "transformer"]
@@ -137,12 +138,15 @@ def transformer(
     (5, 2)
     """
     n_in, width, n_out = sizes_of(sizes, "sizes (in, width, out)", exactly=3)
-    depth, heads = sizes_of([depth, heads], "depth and heads")
+    depth = integer("depth", depth, "the number of blocks", least=1, most=DEEPEST)
+    heads = integer("heads", heads, "the number of attention heads", least=1, most=LARGEST)
     if width % heads:
         msg = f"heads must divide the width, but {heads} heads do not divide {width}."
         raise ValueError(msg)
     layers, (_, act) = Layers(init, sigma_w, sigma_b, dtype), activation_named(activation)
-    inner = 4 * width if hidden is None else sizes_of([hidden], "hidden", 1)[0]
+    inner = (
+        4 * width if hidden is None else integer("hidden", hidden, "the width inside a block", least=1, most=LARGEST)
+    )
 
     def scale(_: jax.Array) -> jax.Array:
         return jnp.ones((width,), float_dtype(dtype))

@@ -14,10 +14,16 @@ import os
 import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # not everywhere is POSIX
+    fcntl = None
 
 from jaxchain.arguments import looked_along
 from jaxchain.chain import Chain
+from jaxchain.checks import check_function, flag, path_to_write, text
 from jaxchain.discovery import discover
 from jaxchain.explore.evaluate import check_numbers
 from jaxchain.page.content import page
@@ -88,8 +94,12 @@ def report(
     >>> jc.report(lambda x: jnp.sin(x) * x, jnp.float32(2.0), path="sine.html").name
     'sine.html'
     """
-    target = Path(path)
+    target = path_to_write("path", path)
+    text("title", title, optional=True)
+    flag("force", force)
+    flag("progress", progress)
     _check_target(target, force=force)
+    check_function(fun, "report", args)
     check_numbers(args, "A report")
     at = looked_along(fun, argnum, args)
     chain = fun if isinstance(fun, Chain) else discover(fun, *args, argnum=at)
@@ -141,6 +151,7 @@ def _is_ours(target: Path) -> bool:
 def _write(target: Path, text: str) -> None:
     """Write beside the target, a link's own target, and rename: whatever happens there is never half a page."""
     target = target.resolve()
+    _clear(target.parent)
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".jaxchain-", suffix=".part")
         _write_and_rename(handle, Path(name), target, text)
@@ -149,9 +160,24 @@ def _write(target: Path, text: str) -> None:
         raise type(error)(error.errno, reason, str(target)) from error
 
 
+def _clear(folder: Path) -> None:
+    """Remove what reports that were killed left behind; what another is writing is locked."""
+    for part in folder.glob(".jaxchain-*.part"):
+        with contextlib.suppress(OSError), part.open("ab") as file:
+            lock(file)
+            part.unlink()
+
+
+def lock(file: IO[Any]) -> None:
+    """Lock a file until it is closed, where the system can; ``BlockingIOError`` if another has."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _write_and_rename(handle: int, part: Path, target: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
+            lock(file)
             file.write(text)
         mask = os.umask(0)
         os.umask(mask)

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
 
+from jaxchain.checks import number, shown
 from jaxchain.plot.style import (
     COLOURS,
     FAINT,
@@ -22,8 +23,8 @@ from jaxchain.plot.style import (
     MARKERS,
     NOTE_SIZE,
     Floats,
+    axes,
     dress,
-    fresh_axes,
     label_ends,
     line_end,
     log_axis,
@@ -62,9 +63,17 @@ def line_of(name: str, values: ArrayLike, length: int | None = None) -> Floats:
     return positive(line)
 
 
+def lines_given(name: str, lines: Any) -> Mapping[str, ArrayLike]:
+    """Refuse what is no mapping from names to values."""
+    if not isinstance(lines, Mapping):
+        msg = f"{name} is a dict from a line's name to its values, but {shown(lines)} was given."
+        raise TypeError(msg)
+    return lines
+
+
 def lines_of(name: str, lines: Mapping[str, ArrayLike], length: int | None = None) -> dict[str, Floats]:
     """Read named lines; there must be one."""
-    if not lines:
+    if not lines_given(name, lines):
         msg = f"{name} is empty: there is no line to draw."
         raise ValueError(msg)
     return {key: line_of(f"{name}[{key!r}]", values, length) for key, values in lines.items()}
@@ -110,7 +119,7 @@ def gradient_norms(
     """
     x = numbers("steps", steps, ndim=1)
     lines = lines_of("norms", norms, len(x))
-    ax = ax or fresh_axes((8, 4.2))
+    ax = axes(ax, (8, 4.2))
     dress(ax, title, xlabel, ylabel)
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.86, len(lines)))
     dot = "o" if len(x) == 1 else ""
@@ -162,12 +171,12 @@ def norms_by_depth(
     """
     measured = lines_of("cases", cases)
     expected: dict[str, Floats] = {}
-    for label, values in (theory or {}).items():
+    for label, values in lines_given("theory", {} if theory is None else theory).items():
         if label not in measured:
             msg = f"theory has the label {label!r}, which cases lacks; those are {list(measured)}."
             raise ValueError(msg)
         expected[label] = line_of(f"theory[{label!r}]", values, len(measured[label]))
-    ax = ax or fresh_axes((8, 4.2))
+    ax = axes(ax, (8, 4.2))
     dress(ax, title, xlabel, ylabel)
     ends: list[Any] = []
     for place, (label, y) in enumerate(measured.items()):
@@ -243,7 +252,7 @@ def cost_curves(
     x = numbers("sizes", sizes, ndim=1)
     theory = {"forward": theory_forward, "reverse": theory_reverse}
     measured = {"forward": line_of("forward", forward, len(x)), "reverse": line_of("reverse", reverse, len(x))}
-    ax = ax or fresh_axes((8, 4.4))
+    ax = axes(ax, (8, 4.4))
     dress(ax, title, xlabel, ylabel)
     ends: list[Any] = []
     drawn: list[Floats] = []
@@ -257,6 +266,7 @@ def cost_curves(
     log_axis(ax, "y", np.concatenate(drawn))
     ax.yaxis.set_major_formatter(EngFormatter(sep=" "))
     _size_axis(ax, x)
+    number("crossing", crossing, "a size", optional=True)
     if crossing is not None:
         ax.axvline(crossing, color=FAINT, linewidth=0.9, zorder=0)
         ax.annotate(

@@ -16,7 +16,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 from numpy.typing import ArrayLike
 
-from jaxchain.plot.style import INK, Floats, dress, fresh_axes, note, numbers, short, styled
+from jaxchain.checks import flag, number, text
+from jaxchain.plot.style import INK, Floats, axes, dress, note, numbers, short, styled
 from jaxchain.show.extremes import extreme_of_blocks
 
 NOT_FINITE = "#555555"
@@ -92,12 +93,15 @@ def matrix(
     ('input (3)', 'output (3)')
     """
     values = numbers("matrix", matrix, ndim=2)
-    if not 0 < clip <= 100:
+    if not 0 < number("clip", clip, "a percentile") <= 100:
         msg = f"clip is a percentile, above 0 and at most 100, but {clip} was given."
         raise ValueError(msg)
+    flag("colorbar", colorbar)
+    text("in_label", in_label)
+    text("out_label", out_label)
     m, n = values.shape
     flat = n > 2 * m
-    ax = ax or fresh_axes(_figure_size(m, n))
+    ax = axes(ax, _figure_size(m, n))
     dress(ax, title, f"{in_label} ({n})", f"{out_label} ({m})")
     if not values.size:
         ax.text(0.5, 0.5, f"empty: {m}×{n}", ha="center", va="center", transform=ax.transAxes, color=INK)

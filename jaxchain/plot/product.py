@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from jaxchain.checks import flag, shown
 from jaxchain.plot.heat import colour_limit, count_not_finite, paint
-from jaxchain.plot.style import NOTE_SIZE, Floats, dress, fresh_axes, numbers, styled
+from jaxchain.plot.style import NOTE_SIZE, Floats, axes, dress, numbers, styled
 from jaxchain.show.extremes import extreme_of_blocks
 from jaxchain.swept import LocalJacobian
 
@@ -106,17 +108,19 @@ def chain(
     >>> [text.get_text().split() for text in ax.texts if "×" in text.get_text()]
     [['dense_1', '1×2'], ['relu_0', '2×2'], ['dense_0', '2×3'], ['J', '1×3']]
     """
+    flag("product", product)
+    check_jacobians(jacobians)
     named = [(jacobian.name, matrix_of(jacobian)) for jacobian in jacobians]
     _check(named)
     terms = list(reversed(named))
     if product:
         terms.append(("J", whole([values for _, values in named])))
     signs = ["·"] * (len(named) - 1) + (["=", ""] if product else [""])
-    width, height = (PAGE, math.inf) if ax is None else _inches(ax)
+    width, height = (PAGE, math.inf) if ax is None else _inches(axes(ax, (PAGE, 1)))
     rows = layout(terms, signs, width, height)
     reduced = any(factor.cells.shape != factor.values.shape for row in rows for factor in row)
     total = sum(map(_row_height, rows)) + NOTE * reduced
-    ax = ax or fresh_axes((PAGE + 0.2, total + (0.5 if title else 0.15)))
+    ax = axes(ax, (PAGE + 0.2, total + (0.15 if title is None else 0.5)))
     dress(ax, title)
     _draw(ax, rows)
     if reduced:
@@ -127,6 +131,17 @@ def chain(
     ax.set(xlim=(0, max(width, *map(_row_width, rows))), ylim=(-total, 0), aspect="equal", anchor="NW")
     ax.axis("off")
     return ax
+
+
+def check_jacobians(jacobians: Any) -> None:
+    """Refuse what is no sequence of local Jacobians."""
+    way_out = "Give the result of jc.local_jacobians(chain, args)."
+    if not isinstance(jacobians, Sequence) or not all(isinstance(j, LocalJacobian) for j in jacobians):
+        msg = f"jacobians are those of a chain's stages, but {shown(jacobians)} was given. {way_out}"
+        raise TypeError(msg)
+    if not len(jacobians):
+        msg = f"jacobians is empty: there is nothing to draw. {way_out}"
+        raise ValueError(msg)
 
 
 def matrix_of(jacobian: LocalJacobian) -> Floats:
@@ -155,9 +170,6 @@ def whole(matrices: Sequence[Floats]) -> Floats:
 
 
 def _check(named: Sequence[tuple[str, Floats]]) -> None:
-    if not named:
-        msg = "jacobians is empty: there is no chain to draw. Give the result of jc.local_jacobians(chain, args)."
-        raise ValueError(msg)
     for (before, inner), (after, outer) in pairwise(named):
         if outer.shape[1] != inner.shape[0]:
             msg = (

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 
-from jaxchain.plot.product import matrix_of, shorten
-from jaxchain.plot.style import FAINT, INK, NOTE_SIZE, Floats, dress, fresh_axes, log_axis, styled
+from jaxchain.plot.product import check_jacobians, matrix_of, shorten
+from jaxchain.plot.style import FAINT, INK, NOTE_SIZE, Floats, axes, dress, log_axis, styled
 from jaxchain.swept import LocalJacobian
 
 BAND, POINT = "#D5DCE4", "#5B6B7B"
@@ -79,10 +79,8 @@ def singular_values(jacobians: Sequence[LocalJacobian], *, ax: Axes | None = Non
     >>> [label.get_text() for label in ax.get_xticklabels()], ax.get_yscale()
     (['dense_0', 'relu_0', 'dense_1'], 'log')
     """
-    if not len(jacobians):
-        msg = "jacobians is empty: there are no singular values. Give the result of jc.local_jacobians(chain, args)."
-        raise ValueError(msg)
-    ax = ax or fresh_axes((8, 4.2))
+    check_jacobians(jacobians)
+    ax = axes(ax, (8, 4.2))
     before = len(ax.texts)
     gap = " " if len(jacobians) <= 12 else "\n"
     every = [_draw_stage(ax, place, jacobian, gap) for place, jacobian in enumerate(jacobians)]

@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
+from jaxchain.checks import path_to_write, shown, text
+
 Floats = NDArray[np.float64]
 
 COLOURS = {"forward": "#004488", "reverse": "#BB5566", "mixed": "#DDAA33"}
@@ -66,13 +68,21 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
     return under_style
 
 
-def fresh_axes(size: tuple[float, float]) -> Axes:
-    """Make one axes on a new figure of so many inches; 8 wide is 800 pixels in a README."""
+def axes(ax: Any, size: tuple[float, float]) -> Axes:
+    """The caller's axes, or one on a new figure of so many inches; 8 wide is 800 pixels in a README."""
+    if isinstance(ax, Axes):
+        return ax
+    if ax is not None:
+        msg = f"ax is a matplotlib Axes to draw on or None, but {shown(ax)} was given."
+        raise TypeError(msg)
     return plt.subplots(figsize=size, layout="constrained")[1]
 
 
 def dress(ax: Axes, title: str | None = None, xlabel: str = "", ylabel: str = "", *, lift: float = 0) -> Axes:
     """Set words and spines, on the axes themselves, since they may be the caller's own."""
+    text("title", title, optional=True)
+    text("A label", xlabel)
+    text("A label", ylabel)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=9, color="#555555", labelcolor=INK)
     ax.set_xlabel(xlabel)
@@ -97,6 +107,9 @@ def numbers(name: str, values: ArrayLike, *, ndim: int) -> Floats:
         If it has another number of dimensions, or is complex; names the argument.
     """
     array = np.asarray(values)
+    if array.dtype.kind in "OUSMm":
+        msg = f"{name} is an array of numbers, but {shown(values)} was given."
+        raise TypeError(msg)
     if np.iscomplexobj(array):  # a cast would drop the imaginary parts
         msg = f"{name} is {array.dtype}, but what is drawn is real. Give its real part, .real, its imaginary part, .imag, or its abs()."
         raise ValueError(msg)
@@ -219,7 +232,10 @@ def save(figure: Figure | Axes, path: str | Path) -> Path:
     >>> jc.plot.save(jc.plot.matrix(np.eye(3)), "pictures/identity.png").name
     'identity.png'
     """
-    path = Path(path)
+    path = path_to_write("path", path)
+    if not isinstance(figure, (Figure, Axes)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        msg = f"figure is a matplotlib Figure, or Axes of one, but {shown(figure)} was given."
+        raise TypeError(msg)
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = figure if isinstance(figure, Figure) else figure.get_figure(root=True)
     if whole is None:

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.errors import TraceError, first_line
 from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn, has_side_effect, inner_programs
 from jaxchain.program.source import Site
 
-__all__ = ["check_function", "trace_program"]
+__all__ = ["trace_program"]
 
 CONCRETE = (
     jax.errors.ConcretizationTypeError,
@@ -23,23 +22,6 @@ CONCRETE = (
 """What JAX raises where a number is asked for and none is there."""
 
 WAY_OUT = "Use jax.numpy in place of NumPy there, jnp.where or jax.lax.cond in place of if; or close over what is no number to differentiate."
-
-
-def check_function(fun: Any, args: tuple[Any, ...], caller: str) -> None:
-    """Refuse what is not callable, and arguments that are not made of arrays."""
-    if not callable(fun):
-        msg = f"{caller} needs a function, but {fun!r} is not callable."
-        raise TypeError(msg)
-    for number, arg in enumerate(args):
-        for path, leaf in tree_flatten_with_path(arg)[0]:
-            if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")) and not isinstance(
-                leaf, (bool, int, float, complex)
-            ):
-                msg = (
-                    f"Argument {number}{keystr(path)} is {leaf!r}, which is not an array. Close over it, "
-                    "or split it off (eqx.partition, nnx.split), and pass the arrays alone."
-                )
-                raise TypeError(msg)
 
 
 def trace_program(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[ClosedJaxpr, Any]:
@@ -58,6 +40,9 @@ def trace_program(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Close
         msg = f"The function cannot be traced: {Site.of_error(error)} asks for numbers, but jaxchain reads a function with abstract values, as jax.jit does. {WAY_OUT} JAX says: {first_line(error)}."
         raise TraceError(msg) from error
     except TypeError as error:
+        if "returned a value of type" in str(error):
+            msg = f"A function that has a derivative returns arrays, but this one does not. JAX says: {first_line(error)}."
+            raise TypeError(msg) from error
         error.add_note(
             "jaxchain traces the function with abstract values, as jax.jit does; it must be a pure JAX function that returns arrays."
         )

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from jaxchain.show.escape import escaped
+
 __all__ = ["Shown", "Table", "Tabular", "one_line", "si", "terminal_width"]
 
 BRIEF = 100
@@ -46,6 +48,16 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        safe = {
+            "title": escaped(self.title),
+            "header": [escaped(name) for name in self.header],
+            "rows": [[escaped(cell) for cell in row] for row in self.rows],
+            "notes": [escaped(note) for note in self.notes],
+        }
+        for name, value in safe.items():
+            object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
         room = terminal_width()
@@ -114,7 +126,7 @@ def _widest(columns: Sequence[Sequence[str]], parts: Callable[[str], list[str]])
 
 def one_line(text: str, most: int) -> str:
     """Text for a margin or a repr: one line, cut off where it is longer than this."""
-    plain = "".join(character if character.isprintable() else " " for character in text)
+    plain = escaped(" ".join(text.splitlines()))
     return plain if len(plain) <= most else f"{plain[: most - 1]}…"
 
 

@@ -191,11 +191,16 @@ def test_a_function_that_depends_on_its_input_is_not_warned_about():
         jc.discover(lambda x: (jnp.sin(x), jnp.argmax(x)), X)
 
 
-@pytest.mark.parametrize("fun", [lambda _: None, lambda _: 3.0, lambda _: ()], ids=["None", "number", "empty"])
-def test_a_function_that_returns_nothing_of_its_input_is_warned_about(fun):
+def test_a_function_that_returns_nothing_of_its_input_is_warned_about():
     with pytest.warns(UserWarning, match="does not depend on the chain input"):
-        chain = jc.discover(fun, X)
-    assert jax.tree.structure(chain(X)) == jax.tree.structure(fun(X))
+        chain = jc.discover(lambda _: 3.0, X)
+    assert chain(X) == 3.0
+
+
+@pytest.mark.parametrize("returned", [None, (), {"y": None}], ids=str)
+def test_a_function_that_returns_no_array_is_refused(returned):
+    with pytest.raises(TypeError, match="which holds no array, so there is nothing to differentiate"):
+        jc.discover(lambda _: returned, X)
 
 
 # ---------------------------------------------------------------------------------------------------- not a function
@@ -209,9 +214,8 @@ def test_what_is_not_callable_is_refused(what):
 
 @pytest.mark.parametrize("returned", ["a string", object(), print], ids=["string", "object", "function"])
 def test_a_function_that_returns_something_else_than_arrays_is_refused(returned):
-    with pytest.raises(TypeError, match="not a valid JAX type") as error:
+    with pytest.raises(TypeError, match="returns arrays, but this one does not"):
         jc.discover(lambda x: (jnp.sin(x), returned), X)
-    assert any("returns arrays" in note for note in error.value.__notes__)
 
 
 @pytest.mark.parametrize(

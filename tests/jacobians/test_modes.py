@@ -197,7 +197,7 @@ def test_an_unknown_mode_is_refused():
 
 @pytest.mark.parametrize("chunk_size", [0, -1])
 def test_a_chunk_size_below_one_is_refused(chunk_size):
-    with pytest.raises(ValueError, match=f"at least 1; {chunk_size} was given"):
+    with pytest.raises(ValueError, match=f"at least 1 or None, but {chunk_size} was given"):
         jc.jacobian(jnp.sin, chunk_size=chunk_size)
 
 
@@ -260,10 +260,10 @@ def test_auto_leaves_to_jax_what_cannot_be_planned():
     [
         (lambda: jc.jacobian(None), TypeError, "needs a function"),
         (lambda: jc.jacobian(jnp.multiply, (0, 0))(1.0, 2.0), ValueError, "names an argument twice"),
-        (lambda: jc.jacobian(jnp.sin, "x")(1.0), TypeError, "argnums must be an integer"),
+        (lambda: jc.jacobian(jnp.sin, "x")(1.0), TypeError, "argnums is the position of an argument"),
         (lambda: jc.jacobian(jnp.sin, has_aux=True)(1.0), TypeError, "has_aux=True wants a function that returns"),
         (lambda: jc.plan(jnp.sin, jnp.ones(3)), TypeError, "args is the tuple"),
-        (lambda: jc.compare_modes(jnp.sin, jnp.ones(3), repeats=0), ValueError, "repeats must be at least 1"),
+        (lambda: jc.compare_modes(jnp.sin, jnp.ones(3), repeats=0), ValueError, "repeats is the number .* at least 1, but 0 was given"),
         (lambda: jc.jacobian_rows(jnp.sin, [0.5]), TypeError, "rows are the numbers of rows"),
         (lambda: jc.jacobian_diagonal(jnp.sin, 7)(jnp.ones(3)), ValueError, "argnums=7 names argument 7"),
     ],

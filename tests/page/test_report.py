@@ -22,7 +22,7 @@ from jaxchain.page.content import page
 from jaxchain.page.folding import MOST, fold
 from jaxchain.page.headline import growth
 from jaxchain.page.picture import picture
-from jaxchain.page.writing import to_html
+from jaxchain.page.writing import lock, to_html
 
 
 def quiet(_):
@@ -293,8 +293,17 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(page_of, tmp_
 
 
 def test_a_function_of_no_result_is_refused(tmp_path):
-    with pytest.raises(TypeError, match="returns no array"), pytest.warns(UserWarning, match="does not depend"):
+    with pytest.raises(TypeError, match="which holds no array"):
         jc.report(lambda x: None, jnp.ones(2), path=tmp_path / "a.html")
+
+
+def test_what_a_killed_report_left_is_removed_but_not_what_another_writes(page_of, tmp_path):
+    left, under_way = tmp_path / ".jaxchain-left.part", tmp_path / ".jaxchain-under-way.part"
+    left.write_text("half a p")
+    with under_way.open("w") as file:
+        lock(file)
+        page_of("page.html")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [under_way.name, "page.html"]
 
 
 def test_a_link_is_written_through_and_a_pipe_is_not_opened(page_of, tmp_path):

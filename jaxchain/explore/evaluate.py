@@ -20,7 +20,16 @@ from jaxchain.derivative import jvp, vjp
 from jaxchain.discovery.name import word
 from jaxchain.errors import REFUSALS, first_line, refusal
 from jaxchain.program.flat import Equation, Program
-from jaxchain.program.primitives import Var, dtype_of, function_of_equation, is_inexact, is_var
+from jaxchain.program.interpret import numbers_of
+from jaxchain.program.primitives import (
+    Var,
+    dtype_of,
+    function_of_equation,
+    inner_programs,
+    is_inexact,
+    is_var,
+    shape_of,
+)
 
 __all__ = ["Values", "check_numbers", "constant_direction", "evaluate"]
 
@@ -65,10 +74,10 @@ def evaluate(program: Program, inputs: Sequence[Any], tangents: Sequence[Any], c
 
     notes: list[str] = []
     try:
-        primals, moved = jvp(lambda given: forward(*given), tuple(inputs), tuple(tangents))
+        primals, moved = numbers_of(lambda given: jvp(lambda x: forward(*x), given, tuple(tangents)), tuple(inputs))
     except REFUSALS as error:
         refusal(error)
-        primals, moved = forward(*inputs), None  # whatever is wrong with the function itself is raised here
+        primals, moved = numbers_of(forward, *inputs), None  # whatever is wrong with the function itself is raised here
         notes.append(f"No tangents: {_reason(error, runs, dict(zip(variables, primals, strict=True)), _push)}")
     values = dict(zip(variables, primals, strict=True))
     pull = partial(_pull_back, program, runs, values, cotangents)
@@ -102,8 +111,11 @@ def _pull_back(
         env = _interpret(runs, {var: through(var, value) for var, value in begun.items()}, through)
         return [env[atom] if is_var(atom) else jnp.asarray(atom.val, dtype_of(atom)) for atom in program.outs]
 
-    _, pull = vjp(backward, *(jnp.zeros_like(values[var]) for var in tapped))
-    return dict(zip(tapped, pull(list(cotangents)), strict=True))
+    def pulled(*taps: Any) -> tuple[Any, ...]:
+        return vjp(backward, *taps)[1](list(cotangents))
+
+    taps = [np.zeros(shape_of(var), dtype_of(var)) for var in tapped]
+    return dict(zip(tapped, numbers_of(pulled, *taps), strict=True))
 
 
 def _begin(program: Program, given: Sequence[Any]) -> dict[Any, Any]:
@@ -138,10 +150,15 @@ def _reason(
     error: Exception, runs: Sequence[Run], values: dict[Any, Any], mode: Callable[[Any, Sequence[Any]], Any]
 ) -> str:
     """Why a mode does not exist, in JAX's words, and the first equation alone that refuses it."""
-    text = refusal(error)
+    text, seen = refusal(error), set[Any]()
     for equation, reads, call in runs:
+        kind = (equation.name, *map(dtype_of, reads))  # of one kind all are refused, or none, but for programs inside
+        if kind in seen:
+            continue
+        if not any(inner_programs(equation.eqn)):
+            seen.add(kind)
         try:
-            mode(call, [values[var] for var in reads])
+            numbers_of(partial(mode, call), [values[var] for var in reads])
         except REFUSALS:
             return f"{text} ({word(equation)}, {equation.site})."
     return f"{text}."

@@ -27,6 +27,7 @@ from jaxchain.program.primitives import (
     as_array,
     call_name,
     callee,
+    inner_programs,
     is_inlined,
     is_remat,
     is_used,
@@ -39,6 +40,12 @@ from jaxchain.program.primitives import (
 from jaxchain.program.source import is_library
 
 __all__ = ["flatten"]
+
+MOST = 2048
+"""The most equations that unrolling adds to a program: XLA compiles each, where a loop's body is compiled once."""
+
+LOOP = 16
+"""How many equations a loop is worth that stays in an unrolled step: it takes that long to compile."""
 
 
 def flatten(
@@ -53,7 +60,7 @@ def flatten(
     chain_invars
         Picks the chain input's variables from all of the program's; default: none, so that no loop is unrolled.
     unroll_limit
-        Longest loop to unroll.
+        Longest loop to unroll. Beside it all loops together are bounded, by `MOST` equations: outer ones come first.
     """
     jaxpr, consts = opened(closed)
     flat = _Flattener(Program(list(jaxpr.invars)))
@@ -70,6 +77,7 @@ class _Flattener:
     def __init__(self, program: Program, loops: Iterator[int] | None = None) -> None:
         self.program = program
         self.loops = loops or itertools.count()
+        self.added = 0  # equations, by the unrolling of loops
         # By identity: an array that several calls close over is one constant, and arrays cannot be hashed.
         self.known: dict[int, Var] = {id(value): var for var, value in program.constants.items()}
 
@@ -142,6 +150,9 @@ def _unroll(flat: _Flattener, inputs: set[Var], limit: int) -> tuple[_Flattener,
     used = {var for equation in old.needed() for var in equation.reads} | set(filter(is_var, old.outs))
     new = Program(old.invars, constants=old.constants, notes=old.notes)
     again = _Flattener(new, flat.loops)
+    chosen = [e.eqn for e in old.equations if e.name == "scan" and _carries_the_chain(e.eqn, dependent, used)]
+    affordable, again.added = _affordable([eqn for eqn in chosen if scan_of(eqn).length <= limit], flat.added)
+    carrying = set(map(id, chosen))
     renamed: dict[Any, Atom] = {}
     gone, unrolled = set[Var](), False
 
@@ -155,21 +166,54 @@ def _unroll(flat: _Flattener, inputs: set[Var], limit: int) -> tuple[_Flattener,
             gone.update(equation.writes)
             continue
         eqn = equation.eqn.replace(invars=[now(atom) for atom in equation.eqn.invars])
-        if equation.name == "scan" and _carries_the_chain(equation.eqn, dependent, used):
-            if (length := scan_of(eqn).length) <= limit:
-                steps = _steps(again, eqn, equation.origin)
-                renamed.update(zip(eqn.outvars, steps, strict=False))
-                gone.update(filter(is_used, eqn.outvars[len(steps) :]))
-                unrolled = True
-                continue
-            new.notes[eqn.outvars[0]] = (
-                f"a loop of {length} steps, more than unroll_limit={limit}, so it stays one stage"
-            )
+        if id(equation.eqn) in affordable:
+            steps = _steps(again, eqn, equation.origin)
+            renamed.update(zip(eqn.outvars, steps, strict=False))
+            gone.update(filter(is_used, eqn.outvars[len(steps) :]))
+            unrolled = True
+            continue
+        if id(equation.eqn) in carrying:
+            new.notes[eqn.outvars[0]] = _why_whole(eqn, limit)
         new.equations.append(Equation(eqn, equation.origin))
     if len(old.equations) in old.carries:
         new.carries[len(new.equations)] = [now(var) for var in old.carries[len(old.equations)]]
     new.outs = [now(atom) for atom in old.outs]
     return again, unrolled
+
+
+def _affordable(loops: Sequence[JaxprEqn], added: int) -> tuple[set[int], int]:
+    """The loops that are unrolled, by identity, and how many equations have been added then."""
+    # Those of one body, copies in the steps of a loop around them, all or none; the cheapest first.
+    alike: dict[int, list[JaxprEqn]] = {}
+    for eqn in loops:
+        alike.setdefault(id(scan_of(eqn).body), []).append(eqn)
+    affordable = set[int]()
+    for cost, copies in sorted(((sum(map(_unrolled_size, c)), c) for c in alike.values()), key=lambda pair: pair[0]):
+        if added + cost <= MOST:
+            affordable.update(map(id, copies))
+            added += cost
+    return affordable, added
+
+
+def _unrolled_size(eqn: JaxprEqn) -> int:
+    loop = scan_of(eqn)
+    return loop.length * _size(loop.body)
+
+
+def _size(program: Jaxpr | ClosedJaxpr) -> int:
+    """How many equations a program has, those inside of its own counted, and loops for several: what XLA compiles."""
+    eqns = opened(program)[0].eqns
+    loops = sum(eqn.primitive.name in ("scan", "while") for eqn in eqns)
+    return LOOP * loops + sum(1 + sum(map(_size, inner_programs(eqn))) for eqn in eqns)
+
+
+def _why_whole(eqn: JaxprEqn, limit: int) -> str:
+    length = scan_of(eqn).length
+    if length > limit:
+        return f"a loop of {length} steps, more than unroll_limit={limit}, so it stays one stage"
+    return (
+        f"a loop of {length} steps, and unrolling all loops would add more than {MOST:,} equations, so it stays whole"
+    )
 
 
 def _carries_the_chain(eqn: JaxprEqn, dependent: set[Var], used: set[Var]) -> bool:

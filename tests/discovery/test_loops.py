@@ -427,3 +427,35 @@ def test_a_loop_that_reads_constants_it_closed_over_shares_them_among_steps():
     assert len(chain) == 4
     closed = jax.make_jaxpr(chain)(X)
     assert sum(const is w or getattr(const, "shape", ()) == (3, 3) for const in closed.consts) == 1
+
+
+def thrice(x):
+    def once(body):
+        return lambda c, _: (lax.scan(body, c, None, length=20)[0], None)
+
+    return once(once(once(lambda c, _: (jnp.tanh(c * 1.1) + 0.1, None))))(x, None)[0]
+
+
+def test_unrolling_is_bounded_as_a_whole_and_says_which_loops_stay():
+    chain = jc.discover(thrice, X)
+    assert chain.names == steps(20)
+    assert sum(row.equations for row in chain.rows) < 2048
+    assert chain.rows[0].why.startswith(
+        "a loop of 20 steps, and unrolling all loops would add more than 2,048 equations"
+    )
+    assert_same_function(chain, thrice, (X,))
+
+
+def test_a_loop_that_is_too_much_does_not_keep_a_small_one_whole():
+    def fun(x):
+        def heavy(c, _):
+            for _ in range(50):
+                c = jnp.sin(c)
+            return c, None
+
+        return lax.scan(heavy, lax.scan(lambda c, _: (jnp.cos(c), None), x, None, length=3)[0], None, length=60)[0]
+
+    chain = jc.discover(fun, X)
+    assert chain.names[:3] == steps(3)
+    assert len(chain) == 4
+    assert "a loop of 60 steps, and unrolling" in chain.rows[3].why

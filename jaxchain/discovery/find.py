@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
 
 import jax
+from jax.core import Tracer
 
 from jaxchain.arguments import position_among
 from jaxchain.chain import Chain
@@ -16,10 +17,11 @@ from jaxchain.collector import uncollected
 from jaxchain.discovery.group import Granularity, group
 from jaxchain.discovery.stage import chain_stages, split_at_cuts
 from jaxchain.errors import warn
+from jaxchain.program.fingerprint import fingerprint, same_arrays
 from jaxchain.program.flat import Equation, Program, needed
 from jaxchain.program.flatten import flatten
 from jaxchain.program.flow import active, reach
-from jaxchain.program.primitives import ClosedJaxpr, Var, any_equation_of, is_var, like, only_prints, pruned
+from jaxchain.program.primitives import ClosedJaxpr, Var, any_equation_of, is_var, like, only_prints, opened, pruned
 from jaxchain.program.reading import trace_program
 from jaxchain.program.segment import Segment, fits, run
 from jaxchain.program.source import is_foreign
@@ -147,6 +149,16 @@ class Found:
     def prints(self) -> list[Equation]:
         """What is there for what it prints alone, in order: debugging, which is no side effect of a stage."""
         return [equation for equation in self.program.equations if only_prints(equation.eqn)]
+
+    @property
+    def mark(self) -> Hashable | None:
+        """Equal for functions traced to the same program of the same constants; ``None`` where those may change."""
+        jaxpr, consts = opened(self.closed)
+        if not all(isinstance(value, jax.Array) and not isinstance(value, Tracer) for value in consts):
+            return None  # NumPy's arrays are written to in place
+        program = fingerprint(jaxpr.eqns, [*jaxpr.constvars, *jaxpr.invars], jaxpr.outvars, {}, rules=False)
+        trees = (self.in_tree, self.other_tree, self.out_tree, self.aux_tree)
+        return program, same_arrays([*consts, *trees])
 
     @property
     def input(self) -> Any:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxchain.arguments import check_args, default_argnum, differentiated
 from jaxchain.checks import check_function, flag, integer, refuse_huge, shown, word
@@ -26,6 +27,7 @@ from jaxchain.errors import REFUSALS, first_line, in_words
 from jaxchain.jacobians.blocks import Call, as_blocks, named_like, require_real
 from jaxchain.jacobians.decision import Decision, Mode, Way, decide
 from jaxchain.jacobians.execute import by_colours, execute
+from jaxchain.program.fingerprint import Kept
 
 SIMPLE: tuple[Way, Way] = ("reverse", "forward")
 
@@ -129,10 +131,22 @@ def jacobian(
     def decided(call: Call) -> tuple[Found | None, Decision]:
         if holomorphic:
             return None, Decision("forward" if mode == "forward" else "reverse", None, HOLOMORPHIC, call.argument)
-        found, decision = _decided(call, mode, strict=not as_it_is)
+        read = _read(call, mode, strict=not as_it_is)
+        if isinstance(read, Decision):
+            return None, read
+        # The function is traced at every call, since it may close over what changes; planned where its program is new.
+        mark = None if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(call.chosen)) else read.mark
+        if mark is None or read.foreign:
+            return planned(call, read)
+        return kept.get(mark, lambda: planned(call, read))
+
+    def planned(call: Call, read: Found) -> tuple[Found | None, Decision]:
+        found, decision = _decided(call, read, mode, strict=not as_it_is)
         if memory_limit is None or found is None:
             return found, decision
         return found, _within(memory_limit, found, decision, mode)
+
+    kept = Kept(2)  # few, since a program holds its constants
 
     def jac(*args: Any, **kwargs: Any) -> Any:
         call = Call.of(fun, argnums, has_aux, args, kwargs)
@@ -239,11 +253,11 @@ def plan(
     return decision if memory_limit is None else _within(memory_limit, found, decision, "auto")
 
 
-def _decided(call: Call, mode: Mode, *, strict: bool) -> tuple[Found | None, Decision]:
-    """What was traced, and how to go about it; nothing, unless ``strict``, where JAX alone knows what to do."""
+def _read(call: Call, mode: Mode, *, strict: bool) -> Found | Decision:
+    """What was traced; unless ``strict``, the decision where JAX alone knows what to do."""
 
-    def by_jax(way: Any, why: str) -> tuple[None, Decision]:
-        return None, Decision(way, None, why, call.argument)
+    def by_jax(way: Any, why: str) -> Decision:
+        return Decision(way, None, why, call.argument)
 
     try:
         found = call.find()
@@ -264,6 +278,11 @@ def _decided(call: Call, mode: Mode, *, strict: bool) -> tuple[Found | None, Dec
             "forward" if complex_out else "reverse",
             "Not all of the input and output is real, and then JAX knows best which conventions hold.",
         )
+    return found
+
+
+def _decided(call: Call, found: Found, mode: Mode, *, strict: bool) -> tuple[Found | None, Decision]:
+    """How to go about what was traced; without it, unless ``strict``, where no plan of it can be made."""
     try:
         decision = decide(found, mode, call.argument)
         if mode == "auto" and decision.mode not in SIMPLE and found.foreign:
@@ -272,7 +291,8 @@ def _decided(call: Call, mode: Mode, *, strict: bool) -> tuple[Found | None, Dec
     except Exception as error:
         if mode != "auto" or strict:
             raise
-        return by_jax(_existing(call), f"No plan could be made: {first_line(error)}.")
+        why = f"No plan could be made: {first_line(error)}."
+        return None, Decision(_existing(call), None, why, call.argument)
     return found, decision
 
 

@@ -19,11 +19,16 @@ from jax.core import Tracer
 
 from jaxchain.program.primitives import Atom, JaxprEqn, Var, is_jaxpr, is_used, is_var, opened
 
-__all__ = ["Kept", "fingerprint"]
+__all__ = ["Kept", "fingerprint", "same_arrays"]
 
 
 def fingerprint(
-    equations: Sequence[JaxprEqn], inputs: Sequence[Var], outputs: Sequence[Atom], constants: Mapping[Var, Any]
+    equations: Sequence[JaxprEqn],
+    inputs: Sequence[Var],
+    outputs: Sequence[Atom],
+    constants: Mapping[Var, Any],
+    *,
+    rules: bool = True,
 ) -> Hashable:
     """The fingerprint of the program that reads ``inputs`` and ``constants`` and returns ``outputs``.
 
@@ -37,6 +42,9 @@ def fingerprint(
         Variables or literals.
     constants
         What it closed over: told apart by their values; tracers by their identity.
+    rules
+        Whether the functions of custom derivative rules count, which JAX makes anew whenever it traces. Without,
+        two traces of one function are equal.
     """
     number: dict[Any, int] = {}
 
@@ -49,7 +57,7 @@ def fingerprint(
     body = tuple(
         (
             eqn.primitive.name,
-            tuple((key, _value(value)) for key, value in sorted(eqn.params.items())),
+            tuple((key, _value(v, rules)) for key, v in sorted(eqn.params.items()) if rules or not _is_rule(eqn, v)),
             tuple(map(mark, eqn.invars)),
             tuple(mark(var) if is_used(var) else None for var in eqn.outvars),
         )
@@ -71,21 +79,32 @@ class _Same:
         return id(self.value)
 
 
-def _value(value: Any) -> Hashable:
+def same_arrays(values: Sequence[Any]) -> Hashable:
+    """What tells constants from others without reading them: JAX's arrays, which never change, by their identity."""
+    return tuple(_Same(value) if isinstance(value, jax.Array) else _value(value) for value in values)
+
+
+def _is_rule(eqn: JaxprEqn, value: Any) -> bool:
+    """Whether a parameter is a function of a custom derivative rule."""
+    custom = eqn.primitive.name.startswith(("custom_jvp_call", "custom_vjp_call"))
+    return custom and not is_jaxpr(value) and not isinstance(value, (int, tuple))
+
+
+def _value(value: Any, rules: bool = True) -> Hashable:
     """A parameter or constant as something that can be compared."""
     if is_jaxpr(value):
         jaxpr, consts = opened(value)
         given = jaxpr.constvars[len(consts) :]  # of an open program all: whoever runs it hands them in
         known = dict(zip(jaxpr.constvars, consts, strict=False))
-        return fingerprint(jaxpr.eqns, [*given, *jaxpr.invars], jaxpr.outvars, known)
+        return fingerprint(jaxpr.eqns, [*given, *jaxpr.invars], jaxpr.outvars, known, rules=rules)
     if isinstance(value, Tracer):
         return _Same(value)
     if isinstance(value, (np.ndarray, np.generic, jax.Array)):
         return _array(value)
     if isinstance(value, Mapping):
-        return type(value), tuple((_value(key), _value(item)) for key, item in value.items())
+        return type(value), tuple((_value(key), _value(item, rules)) for key, item in value.items())
     if isinstance(value, (tuple, list)):
-        return type(value), tuple(map(_value, value))
+        return type(value), tuple(_value(item, rules) for item in value)
     if isinstance(value, (float, complex)):
         return type(value), repr(value)  # NaN is NaN here, and −0 is not 0
     try:

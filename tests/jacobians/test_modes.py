@@ -8,6 +8,7 @@ from conftest import assert_close, draw, tolerance
 
 import jaxchain as jc
 from jaxchain.cost.measure import flops
+from jaxchain.jacobians import modes
 
 
 def pair(x, y):
@@ -271,3 +272,39 @@ def test_auto_leaves_to_jax_what_cannot_be_planned():
 def test_nonsense_is_refused_by_the_argument_that_is_wrong(build, error, message):
     with pytest.raises(error, match=message):
         build()
+
+
+def planned(monkeypatch):
+    """A list that grows by one whenever a call plans."""
+    plans, decide = [], modes.decide
+    monkeypatch.setattr(modes, "decide", lambda *args: plans.append(args) or decide(*args))
+    return plans
+
+
+def test_calls_outside_jit_plan_once_a_program_not_once_a_call(monkeypatch):
+    plans, w = planned(monkeypatch), draw(jnp.zeros((5, 3)), 0)
+    jac = jc.jacobian(lambda x: jnp.tanh(w @ jax.nn.relu(x)))
+    for x in (draw(jnp.zeros(3), 0), draw(jnp.zeros(3), 1), draw(jnp.zeros(3), 0)):
+        assert_close(jac(x), jax.jacrev(lambda x: jnp.tanh(w @ jax.nn.relu(x)))(x))
+    assert len(plans) == 1
+    jac(draw(jnp.zeros((3, 2)), 0))
+    assert len(plans) == 2
+
+
+def test_what_a_function_closes_over_may_change_between_calls():
+    state = {"scale": 1.0, "w": jnp.ones(3), "data": np.ones(3, "float32"), "square": False}
+
+    def fun(x):
+        y = x * state["w"] * state["data"] * state["scale"]
+        return y**2 if state["square"] else y
+
+    jac, x = jc.jacobian(fun), draw(jnp.zeros(3), 0)
+    for key, value in [("scale", 2.0), ("w", draw(jnp.zeros(3), 1)), ("square", True), ("scale", 1.0)]:
+        state[key] = value
+        assert_close(jac(x), jax.jacrev(fun)(x))
+    state["data"][:] = 5
+    assert_close(jac(x), jax.jacrev(fun)(x))
+    with jax.checking_leaks():
+        assert_close(
+            jax.jit(jax.vmap(jac))(draw(jnp.zeros((2, 3)), 0)), jax.vmap(jax.jacrev(fun))(draw(jnp.zeros((2, 3)), 0))
+        )

@@ -15,6 +15,9 @@ from jaxchain.stage import INPUT
 
 __all__ = ["names", "operation"]
 
+WORD = 3
+"""The fewest letters that modules must have in common to be named by."""
+
 WORDS = {
     "conv_general_dilated": "conv",
     "custom_jvp_call": "custom_jvp",
@@ -61,7 +64,22 @@ def _children(depth: int, segments: Sequence[Segment]) -> str:
             if len(equation.scope) > depth and equation.name in HEAVY:
                 child = equation.scope[depth]
                 work[child] = work.get(child, 0.0) + flops(equation.eqn)
-    return "..".join(dict.fromkeys((next(iter(work)), list(work)[-1]))) if work else ""
+    return _together(list(work))
+
+
+def _together(children: Sequence[str]) -> str:
+    """Modules by one name: what theirs begin with, ``Dense`` for ``Dense_1`` and ``Dense_0``; else the first and last."""
+    if len(children) < 2:
+        return "".join(children)
+    return common if len(common := _stem(children)) >= WORD else f"{children[0]}..{children[-1]}"
+
+
+def _stem(children: Sequence[str]) -> str:
+    """The words that all names begin with, a number left out."""
+    common = "".join(shared_prefix([tuple(name) for name in children]))
+    if any(name[len(common) :][:1].isalpha() for name in children):
+        common = common.rpartition("_")[0]  # query and queue have no word in common
+    return common.rstrip("_0123456789")
 
 
 def operation(segments: Sequence[Segment]) -> str:

@@ -44,6 +44,9 @@ __all__ = ["flatten"]
 MOST = 2048
 """The most equations that unrolling adds to a program: XLA compiles each, where a loop's body is compiled once."""
 
+LONGEST = 120
+"""How many letters a scope's name keeps."""
+
 LOOP = 16
 """How many equations a loop is worth that stays in an unrolled step: it takes that long to compile."""
 
@@ -132,8 +135,13 @@ def scope_of(eqn: JaxprEqn) -> tuple[str, ...]:
         return ()
     names = [_unmarked(part).removeprefix("eqx.nn.") for part in text.split("/")]
     # A name is to be printed, and half of a surrogate pair is no text.
-    printable = (name.encode("utf-8", "backslashreplace").decode() for name in names)
+    printable = (_shortened(name.encode("utf-8", "backslashreplace").decode()) for name in names)
     return tuple(name for name in printable if name.strip() and name != "~" and "->" not in name)
+
+
+def _shortened(name: str) -> str:
+    """A name that tables and figures can hold: a long one without its middle."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 + 1 :]}"
 
 
 def _unmarked(name: str) -> str:

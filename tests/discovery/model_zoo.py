@@ -374,7 +374,7 @@ MODELS = (
         of_linen(ResNet(), 5, 5, 2),
         (
             *("stem", "relu"),
-            *("block_0/Conv_0..Conv_1", "block_0/relu", "block_1/Conv_0..Conv_1", "block_1/relu"),
+            *("block_0/Conv", "block_0/relu", "block_1/Conv", "block_1/relu"),
             *("mean", "head"),
         ),
         ("stem", "relu", "block_0", "block_1", "mean", "head"),
@@ -416,7 +416,7 @@ MODELS = (
     Model(
         "haiku resnet",
         of_haiku(haiku_resnet, 1, 5, 5, 2),
-        ("stem", "tanh", "block/conv_0..conv_1", "block/relu", "mean", "head"),
+        ("stem", "tanh", "block/conv", "block/relu", "mean", "head"),
         ("stem", "tanh", "block", "mean", "head"),
     ),
     Model(

@@ -375,3 +375,40 @@ def test_a_scope_without_a_printable_name_names_nothing():
     assert str(jc.discover(fun, X)).encode()
     with pytest.raises(ValueError, match="half of a surrogate pair"):
         jc.Stage("half \ud800", jnp.sin)
+
+
+@pytest.mark.parametrize(
+    ("children", "name"),
+    [
+        (["Dense_1", "Dense_0"], "both/Dense"),
+        (["key_proj", "query_proj"], "both/key_proj..query_proj"),
+        (["query", "queue"], "both/query..queue"),
+        (["attn_in", "attn_out"], "both/attn"),
+        (["up"], "both/up"),
+    ],
+)
+def test_modules_that_no_cut_parts_are_named_by_what_they_have_in_common_else_first_and_last(children, name):
+    def fun(w, x):
+        with jax.named_scope("both"):
+            parts = []
+            for child in children:
+                with jax.named_scope(child):
+                    parts.append(w @ x)
+            x = jnp.tanh(sum(parts) * jnp.sum(x))
+        with jax.named_scope("end"):
+            return jnp.sin(x)
+
+    assert jc.discover(fun, W, X, granularity="finest").names[0] == name
+
+
+def test_a_long_scope_is_named_without_its_middle():
+    def fun(x):
+        with jax.named_scope("begin" + "q" * 3000 + "end"):
+            x = jnp.sin(x)
+        with jax.named_scope("head"):
+            return jnp.cos(x)
+
+    name = jc.discover(fun, X).names[0]
+    assert len(name) == 120
+    assert name.startswith("beginq")
+    assert name.endswith("qend")

@@ -13,6 +13,9 @@ from jaxchain.program.source import Site
 
 __all__ = ["trace_program"]
 
+MOST = 200_000
+"""The most equations of a program that is looked at: each is an object, and takes a fifth of a millisecond or more."""
+
 CONCRETE = (
     jax.errors.ConcretizationTypeError,
     jax.errors.NonConcreteBooleanIndexError,
@@ -32,7 +35,7 @@ def trace_program(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Close
     TraceError
         If it asks for numbers where there are abstract values; names the line.
     TypeError
-        If it has side effects.
+        If it has side effects, or more equations than can be looked at.
     """
     try:
         closed, out = jax.make_jaxpr(fun, return_shape=True)(*args)
@@ -47,6 +50,9 @@ def trace_program(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Close
             "jaxchain traces the function with abstract values, as jax.jit does; it must be a pure JAX function that returns arrays."
         )
         raise
+    if (size := _size(closed.jaxpr, {})) > MOST:
+        msg = f"The function's program has {size:,} equations, more than the {MOST:,} that jaxchain looks at one by one. Write what it repeats as jax.lax.scan or fori_loop, or look at a part of it."
+        raise TypeError(msg)
     if (guilty := side_effect(closed.jaxpr)) is not None:
         msg = (
             "The function has side effects, and a chain of pure stages would lose them: "
@@ -58,6 +64,13 @@ def trace_program(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Close
             msg = f"A chain has fixed shapes, but an argument or result is {value.str_short()}, a symbolic shape. Discover it for numbers."
             raise TypeError(msg)
     return closed, out
+
+
+def _size(jaxpr: Jaxpr, known: dict[int, int]) -> int:
+    """How many equations a program has, those of calls counted wherever they are called, a loop's once."""
+    if id(jaxpr) not in known:
+        known[id(jaxpr)] = sum(1 + sum(_size(inner, known) for inner in inner_programs(eqn)) for eqn in jaxpr.eqns)
+    return known[id(jaxpr)]
 
 
 def side_effect(jaxpr: Jaxpr) -> JaxprEqn | None:

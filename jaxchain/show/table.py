@@ -111,6 +111,8 @@ def _side_by_side(row: Sequence[str], widths: Sequence[int], gap: str) -> list[s
 
 def _wrapped(text: str, width: int, justify: Literal["left", "right"] = "left") -> list[str]:
     """Lines as wide as this, broken between words, and within one where it is wider."""
+    if len(text) <= width and text.isascii() and text.isprintable() and text == text.strip():
+        return [text.rjust(width) if justify == "right" else text.ljust(width)]  # a table has thousands of such cells
     from rich.console import Console
     from rich.text import Text
 

@@ -423,3 +423,19 @@ def test_shard_map_is_one_stage():
     chain = jc.discover(fun, X)
     assert plain(chain.names) == ("shard_map", "sin")
     assert_close(chain(X), jnp.sin(jnp.cos(X)))
+
+
+def test_a_program_that_is_too_long_to_look_at_is_refused_at_once_and_differentiated_by_jax():
+    def doubled(fun, times):
+        for _ in range(times):
+            fun = jax.jit(lambda x, fun=fun: fun(fun(x)))
+        return fun
+
+    long, x = doubled(jnp.sin, 18), jnp.ones(3)  # 2¹⁸ sines and the calls around them, in eighteen small programs
+    with pytest.raises(
+        TypeError, match=r"has 524,287 equations, more than the 200,000 .* Write what it repeats as jax\.lax\.scan"
+    ):
+        jc.discover(long, x)
+    with pytest.raises(TypeError, match="more than the 200,000"):
+        jc.trace(long, x)
+    assert "could not be read" in jc.jacobian(long).plan(x).why

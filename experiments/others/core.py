@@ -1,0 +1,49 @@
+"""What a program of the ecosystem is, and numbers to feed it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["Built", "Program", "normal"]
+
+Built = tuple[Callable[..., Any], tuple[Any, ...], int]
+"""A function, its arguments, and which of them is differentiated with respect to."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A small program built on a package that someone else wrote; the package is imported when it is built.
+
+    Attributes
+    ----------
+    name
+        Unique; the package's own word for what it does.
+    package
+        The module that must be installed.
+    build
+        Makes the function, its arguments, and the number of the argument looked along.
+    """
+
+    name: str
+    package: str
+    build: Callable[[], Built]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def installed(self) -> bool:
+        """Whether the package is there at all; one that is there and does not import is a failure, not this."""
+        return find_spec(self.package) is not None
+
+
+def normal(*shape: int, seed: int = 0) -> jax.Array:
+    """Normal numbers of size about one half."""
+    return jnp.asarray(np.random.default_rng((seed, *shape)).normal(size=shape) / 2, jnp.float32)

@@ -43,7 +43,9 @@ def shard_map() -> Built:
 
 def associative() -> Built:
     def recurrence(x: jax.Array) -> jax.Array:
-        def compose(one: tuple[jax.Array, jax.Array], other: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        def compose(
+            one: tuple[jax.Array, jax.Array], other: tuple[jax.Array, jax.Array]
+        ) -> tuple[jax.Array, jax.Array]:
             return one[0] * other[0], other[0] * one[1] + other[1]
 
         return lax.associative_scan(compose, (jax.nn.sigmoid(x), jnp.sin(x)))[1]
@@ -84,7 +86,9 @@ def s5() -> Built:
     c = normal(2, 3) + 1j * normal(2, 3, seed=1)
 
     def layer(u: jax.Array) -> jax.Array:
-        def compose(one: tuple[jax.Array, jax.Array], other: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        def compose(
+            one: tuple[jax.Array, jax.Array], other: tuple[jax.Array, jax.Array]
+        ) -> tuple[jax.Array, jax.Array]:
             return one[0] * other[0], other[0] * one[1] + other[1]
 
         driven = u.astype(jnp.complex64) @ b.T

@@ -23,8 +23,8 @@ def lineax_constant() -> Built:
     """The matrix is a constant of the program: its rule forbids a tangent there."""
     import lineax as lx
 
-    operator = lx.MatrixLinearOperator(matrix(4))
-    return lambda b: jnp.tanh(lx.linear_solve(operator, jnp.sin(b)).value), (normal(4),), 0
+    a = matrix(4)
+    return lambda b: jnp.tanh(lx.linear_solve(lx.MatrixLinearOperator(a), jnp.sin(b)).value), (normal(4),), 0
 
 
 def lineax_argument() -> Built:
@@ -196,16 +196,18 @@ def diffrax_sde() -> Built:
 
 
 def nondifferentiable_carry() -> Built:
-    """A loop that carries its time, which Equinox declares to have no derivative."""
+    """A loop that carries its time, which Equinox declares to have no derivative, through a branch."""
     import equinox.internal as eqxi
 
-    def loop(x: jax.Array) -> jax.Array:
+    def loop(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def move(t: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return t + 0.1, y + 0.1 * jnp.sin(y + t)
+
         def step(carry: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, jax.Array], None]:
             t, y = carry
-            t = eqxi.nondifferentiable(t)
-            return (t + 0.1, y + 0.1 * jnp.sin(y + t)), None
+            return lax.cond(y[0] > -10, move, lambda t, y: (t, y), eqxi.nondifferentiable(t), y), None
 
-        return lax.scan(step, (jnp.zeros(()), x), None, length=3)[0][1]
+        return lax.scan(step, (lax.stop_gradient(x[0]), x), None, length=3)[0]
 
     return loop, (normal(3),), 0
 

@@ -98,7 +98,8 @@ def direction(like: Any, seed: int) -> Any:
 class Subject:
     """A program with what JAX says of it, computed when first asked for; ``None`` where JAX has no such mode."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, seed: int = 0) -> None:
+        self.seed = seed
         self.fun, self.args, self.argnum = program.build()
         self.x = self.args[self.argnum]
 
@@ -108,18 +109,22 @@ class Subject:
 
     @cached_property
     def value(self) -> Any:
+        """What the function returns."""
         return jax.jit(self.fun)(*self.args)
 
     @cached_property
     def tangent(self) -> Any:
-        return direction(self.x, 1)
+        """A direction in the input."""
+        return direction(self.x, self.seed)
 
     @cached_property
     def cotangent(self) -> Any:
-        return direction(self.value, 2)
+        """A direction in the output."""
+        return direction(self.value, self.seed + 1)
 
     @cached_property
     def pushed(self) -> Any:
+        """`jax.jvp` of the tangent."""
         return _or_none(lambda: jax.jit(lambda x, t: jax.jvp(self.along, (x,), (t,))[1])(self.x, self.tangent))
 
     @cached_property
@@ -134,14 +139,17 @@ class Subject:
 
     @cached_property
     def forward(self) -> Any:
+        """`jax.jacfwd`."""
         return _or_none(lambda: jax.jit(jax.jacfwd(self.fun, self.argnum))(*self.args))
 
     @cached_property
     def reverse(self) -> Any:
+        """`jax.jacrev`."""
         return _or_none(lambda: jax.jit(jax.jacrev(self.fun, self.argnum))(*self.args))
 
     @property
     def jacobian(self) -> Any:
+        """The Jacobian in whichever mode JAX has."""
         return self.forward if self.reverse is None else self.reverse
 
     @cached_property
@@ -155,6 +163,7 @@ class Subject:
 
     @cached_property
     def chain(self) -> jc.Chain:
+        """As it is discovered."""
         return jc.discover(self.fun, *self.args, argnum=self.argnum)
 
 
@@ -400,15 +409,18 @@ def look(subject: Subject, view: str) -> Outcome:
     return Outcome(words, time.perf_counter() - start, failed, details)
 
 
-def views(program: Program, names: Iterable[str] = VIEWS) -> Iterator[tuple[str, Outcome]]:
-    """View after view of a program; a program that cannot be built fails once, as ``"build"``."""
+def views(program: Program, names: Iterable[str] = VIEWS, seed: int = 0) -> Iterator[tuple[str, Outcome]]:
+    """View after view of a program; a program that cannot be built or run fails once, as ``"build"``."""
     start = time.perf_counter()
     try:
-        subject = Subject(program)
-        assert subject.value is not None
+        subject = Subject(program, seed)
+        jax.block_until_ready(subject.value)
     except Exception as error:  # noqa: BLE001
         details = "".join(traceback.format_exception(error))
-        yield "build", Outcome(f"{type(error).__name__}: {first_line(error)}", time.perf_counter() - start, True, details)
+        yield (
+            "build",
+            Outcome(f"{type(error).__name__}: {first_line(error)}", time.perf_counter() - start, True, details),
+        )
         return
     for name in names:
         yield name, look(subject, name)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 import jaxchain as jc
 from jaxchain.errors import first_line, refusal
@@ -96,67 +97,57 @@ def direction(like: Any, seed: int) -> Any:
 
 
 class Subject:
-    """A program with what JAX says of it, computed when first asked for; ``None`` where JAX has no such mode."""
+    """A program with what JAX says of it, computed when first asked for."""
 
     def __init__(self, program: Program, seed: int = 0) -> None:
-        self.seed = seed
         self.fun, self.args, self.argnum = program.build()
         self.x = self.args[self.argnum]
+        self.value = jax.block_until_ready(jax.jit(self.fun)(*self.args))
+        self.tangent, self.cotangent = direction(self.x, seed), direction(self.value, seed + 1)
 
     def along(self, x: Any) -> Any:
         """The function of the one argument looked along."""
         return self.fun(*self.args[: self.argnum], x, *self.args[self.argnum + 1 :])
 
     @cached_property
-    def value(self) -> Any:
-        """What the function returns."""
-        return jax.jit(self.fun)(*self.args)
+    def has_forward(self) -> bool:
+        """Whether JAX has a forward mode here."""
+        return exists(lambda: jax.jvp(self.along, (self.x,), (self.tangent,)))
 
     @cached_property
-    def tangent(self) -> Any:
-        """A direction in the input."""
-        return direction(self.x, self.seed)
+    def has_reverse(self) -> bool:
+        """Whether it has a reverse mode."""
+        return exists(lambda: jax.vjp(self.along, self.x)[1](self.cotangent))
 
     @cached_property
-    def cotangent(self) -> Any:
-        """A direction in the output."""
-        return direction(self.value, self.seed + 1)
+    def has_all(self) -> bool:
+        """Whether it has one in all arguments together."""
+        return exists(lambda: jax.vjp(self.fun, *self.args)[1](self.cotangent))
 
     @cached_property
-    def pushed(self) -> Any:
-        """`jax.jvp` of the tangent."""
-        return _or_none(lambda: jax.jit(lambda x, t: jax.jvp(self.along, (x,), (t,))[1])(self.x, self.tangent))
+    def references(self) -> dict[str, Any]:
+        """The tangent, the cotangents and the Jacobian by JAX, where it has them, in one compiled program."""
 
-    @cached_property
-    def pulled(self) -> Any:
-        """The cotangent of the argument looked along."""
-        return _or_none(lambda: jax.jit(lambda x, c: jax.vjp(self.along, x)[1](c)[0])(self.x, self.cotangent))
+        def run(*args: Any) -> dict[str, Any]:
+            found: dict[str, Any] = {}
+            if self.has_forward:
+                found["tangent"] = jax.jvp(self.along, (self.x,), (self.tangent,))[1]
+            if self.has_reverse:
+                found["cotangent"] = jax.vjp(self.along, self.x)[1](self.cotangent)[0]
+            if self.has_all:
+                found["cotangents"] = _inexact(jax.vjp(self.fun, *args)[1](self.cotangent))
+            if self.has_forward or self.has_reverse:
+                jac = jax.jacrev if self.has_reverse else jax.jacfwd
+                found["jacobian"] = jac(self.fun, self.argnum)(*args)
+            return found
 
-    @cached_property
-    def pulled_to_all(self) -> Any:
-        """The cotangents of all arguments; ``None`` where another one of them has no derivative."""
-        return _or_none(lambda: _inexact(jax.jit(lambda *a: jax.vjp(self.fun, *a)[1](self.cotangent))(*self.args)))
-
-    @cached_property
-    def forward(self) -> Any:
-        """`jax.jacfwd`."""
-        return _or_none(lambda: jax.jit(jax.jacfwd(self.fun, self.argnum))(*self.args))
-
-    @cached_property
-    def reverse(self) -> Any:
-        """`jax.jacrev`."""
-        return _or_none(lambda: jax.jit(jax.jacrev(self.fun, self.argnum))(*self.args))
-
-    @property
-    def jacobian(self) -> Any:
-        """The Jacobian in whichever mode JAX has."""
-        return self.forward if self.reverse is None else self.reverse
+        return jax.jit(run)(*self.args)
 
     @cached_property
     def matrix(self) -> np.ndarray:
         """The Jacobian between flattened output and input."""
         inputs = len(jax.tree.leaves(self.x))
-        blocks = jax.tree.leaves(self.jacobian)
+        blocks = jax.tree.leaves(self.references["jacobian"])
         ins = [jnp.size(leaf) for leaf in jax.tree.leaves(self.x)] * (len(blocks) // inputs)
         flat = [np.asarray(block).reshape(-1, size) for block, size in zip(blocks, ins, strict=True)]
         return np.concatenate([np.concatenate(flat[k : k + inputs], 1) for k in range(0, len(flat), inputs)])
@@ -167,11 +158,13 @@ class Subject:
         return jc.discover(self.fun, *self.args, argnum=self.argnum)
 
 
-def _or_none(compute: Callable[[], Any]) -> Any:
+def exists(compute: Callable[[], Any]) -> bool:
+    """Whether JAX can make a program of it: lowered, since some of its refusals come that late; by any error."""
     try:
-        return compute()
-    except Exception:  # noqa: BLE001  # JAX's and the packages' refusals have no class in common
-        return None
+        jax.jit(compute).lower()
+    except Exception:
+        return False
+    return True
 
 
 def _inexact(tree: Any) -> list[Any]:
@@ -215,16 +208,22 @@ def forward_sweep(s: Subject) -> str | None:
             s.tangent, *s.args
         )
 
-    value, tangent = expected(s.pushed is not None, sweep)
+    value, tangent = expected(s.has_forward, sweep)
     close(value, s.value, "value")
-    close(tangent, s.pushed if s.pushed is not None else jvp_by_rows(s), "tangent")
+    close(tangent, s.references["tangent"] if s.has_forward else jvp_by_rows(s), "tangent")
     return None
 
 
 def jvp_by_rows(s: Subject) -> Any:
-    """A tangent from the Jacobian of reverse mode, where forward mode does not exist."""
-    flat = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(s.tangent)])
-    return jax.flatten_util.ravel_pytree(s.value)[1](jnp.asarray(s.matrix @ np.asarray(flat)))
+    """The tangent from reverse mode's Jacobian, where JAX has no forward mode and jaxchain finds one all the same."""
+    flat, _ = ravel_pytree(s.tangent)
+    return ravel_pytree(s.value)[1](jnp.asarray(s.matrix @ np.asarray(flat)))
+
+
+def vjp_by_columns(s: Subject) -> Any:
+    """The cotangent from forward mode's Jacobian, likewise."""
+    flat, _ = ravel_pytree(s.cotangent)
+    return ravel_pytree(s.x)[1](jnp.asarray(np.asarray(flat) @ s.matrix))
 
 
 def reverse_sweep(s: Subject) -> str | None:
@@ -237,11 +236,11 @@ def reverse_sweep(s: Subject) -> str | None:
 
         return jax.jit(run)(*s.args)
 
-    value, cotangent, cotangents = expected(s.pulled is not None, sweep)
+    value, cotangent, cotangents = expected(s.has_reverse, sweep)
     close(value, s.value, "value")
-    close(cotangent, s.pulled, "cotangent of the input")
-    if s.pulled_to_all is not None:
-        close(cotangents, s.pulled_to_all, "cotangents of the arguments")
+    close(cotangent, s.references["cotangent"] if s.has_reverse else vjp_by_columns(s), "cotangent of the input")
+    if s.has_all:
+        close(cotangents, s.references["cotangents"], "cotangents of the arguments")
     return None
 
 
@@ -257,13 +256,8 @@ def local(s: Subject) -> str | None:
 
         return jax.jit(run)(*s.args)
 
-    close(expected(both(s), product), s.matrix, "product")
+    close(expected(s.has_forward and s.has_reverse, product), s.matrix, "product")
     return None
-
-
-def both(s: Subject) -> bool:
-    """Whether JAX has both modes, so that no stage can lack the one that is chosen for it."""
-    return s.forward is not None and s.reverse is not None
 
 
 def in_mode(mode: Literal["auto", "mixed", "forward", "reverse"]) -> Callable[[Subject], str | None]:
@@ -271,13 +265,13 @@ def in_mode(mode: Literal["auto", "mixed", "forward", "reverse"]) -> Callable[[S
 
     def view(s: Subject) -> str | None:
         there = {
-            "auto": s.jacobian is not None,
-            "mixed": both(s),
-            "forward": s.forward is not None,
-            "reverse": s.reverse is not None,
+            "auto": s.has_forward or s.has_reverse,
+            "mixed": s.has_forward and s.has_reverse,  # else a stage may lack the mode that it is planned in
+            "forward": s.has_forward,
+            "reverse": s.has_reverse,
         }[mode]
         got = expected(there, lambda: jax.jit(jc.jacobian(s.fun, s.argnum, mode=mode))(*s.args))
-        close(got, s.jacobian, mode)
+        close(got, s.references["jacobian"], mode)
         return None
 
     return view
@@ -299,7 +293,7 @@ def parts(s: Subject) -> str | None:
 def plan(s: Subject) -> str | None:
     """The plan prints, and is possible."""
     made = jc.plan(s.fun, s.args, argnum=s.argnum)
-    if not str(made) or {"forward": s.forward, "reverse": s.reverse}.get(made.mode, s.jacobian) is None:
+    if not str(made) or not {"forward": s.has_forward, "reverse": s.has_reverse}.get(made.mode, True):
         msg = f"plans {made.mode} mode, which JAX does not have: {made.why}"
         raise WrongError(msg)
     return None
@@ -315,10 +309,10 @@ def trace(s: Subject) -> str | None:
     outs, start = len(jax.tree.leaves(s.value)), len(jax.tree.leaves(s.args[: s.argnum]))
     last, first = traced.rows[-outs:], traced.rows[start : start + len(jax.tree.leaves(s.x))]
     close([row.primal for row in last], jax.tree.leaves(s.value), "primal of the output")
-    if s.pushed is not None:
-        close([row.tangent for row in last], jax.tree.leaves(s.pushed), "tangent of the output")
-    if s.pulled is not None:
-        close([row.cotangent for row in first], jax.tree.leaves(s.pulled), "cotangent of the input")
+    if s.has_forward:
+        close([row.tangent for row in last], jax.tree.leaves(s.references["tangent"]), "tangent of the output")
+    if s.has_reverse:
+        close([row.cotangent for row in first], jax.tree.leaves(s.references["cotangent"]), "cotangent of the input")
     return None
 
 
@@ -330,7 +324,7 @@ def zeros(like: Any) -> Any:
 def transforms(s: Subject) -> str | None:
     """Every row is there whose mode JAX has."""
     table = jc.transforms(s.fun, *s.args, argnum=s.argnum)
-    for name, there in (("fun", True), ("jvp", s.pushed is not None), ("vjp", s.pulled is not None), ("jit", True)):
+    for name, there in (("fun", True), ("jvp", s.has_forward), ("vjp", s.has_all), ("jit", True)):
         if there and table[name].note:
             msg = f"no {name}: {table[name].note}"
             raise WrongError(msg)
@@ -357,10 +351,10 @@ def batch(s: Subject) -> str | None:
     scale = jnp.array([1.0, 0.9])
     xs = jax.tree.map(lambda x: jnp.stack([(x * k).astype(x.dtype) for k in scale]), s.x)
     args = (*s.args[: s.argnum], xs, *s.args[s.argnum + 1 :])
-    jac = jax.jacfwd if s.reverse is None else jax.jacrev
-    want = _or_none(lambda: jax.jit(jax.vmap(jac(s.fun, s.argnum), axes))(*args))
-    if want is None:
+    jac = jax.vmap((jax.jacrev if s.has_reverse else jax.jacfwd)(s.fun, s.argnum), axes)
+    if not exists(lambda: (many(*args), jac(*args))):
         return "none: no vmap"
+    want = jax.jit(jac)(*args)
     refused = None
     try:
         got = jax.jit(jc.batch_jacobian(many, s.argnum))(*args)
@@ -403,7 +397,7 @@ def look(subject: Subject, view: str) -> Outcome:
         words, failed, details = VIEWS[view](subject) or "ok", False, ""
     except NoModeError:
         words, failed, details = NO_MODE, False, ""
-    except Exception as error:  # noqa: BLE001  # whatever goes wrong is what is looked for
+    except Exception as error:  # whatever goes wrong is what is looked for
         words, failed = f"{type(error).__name__}: {first_line(error)}", True
         details = "".join(traceback.format_exception(error))
     return Outcome(words, time.perf_counter() - start, failed, details)
@@ -414,8 +408,7 @@ def views(program: Program, names: Iterable[str] = VIEWS, seed: int = 0) -> Iter
     start = time.perf_counter()
     try:
         subject = Subject(program, seed)
-        jax.block_until_ready(subject.value)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         details = "".join(traceback.format_exception(error))
         yield (
             "build",

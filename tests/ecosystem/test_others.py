@@ -3,22 +3,14 @@
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "experiments"))
 
 from others import PROGRAMS
-from others.views import CHEAP, VIEWS, views
+from others.views import CHEAP, views
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what others' packages warn of is theirs
-
-
-@pytest.fixture(autouse=True)
-def forget():
-    """Programs share no compiled code: what one left behind is memory."""
-    yield
-    jax.clear_caches()
 
 
 def test_the_zoo_is_of_many_programs_and_packages():

@@ -40,7 +40,7 @@ def eqx_cnn(eqx: Any, key: jax.Array) -> Any:
 
 
 def eqx_normed(eqx: Any, key: jax.Array) -> Any:
-    return eqx.nn.Sequential([eqx.nn.LayerNorm(4), eqx.nn.Linear(4, 4, key=key), eqx.nn.GroupNorm(2, 4)])
+    return eqx.nn.Sequential([eqx.nn.LayerNorm(4), eqx.nn.Linear(4, 8, key=key), eqx.nn.GroupNorm(2, 8)])
 
 
 def eqx_recurrent(cell: str) -> Callable[[], Built]:

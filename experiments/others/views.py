@@ -30,6 +30,9 @@ __all__ = ["CHEAP", "VIEWS", "Outcome", "Subject", "look", "views"]
 ROUNDINGS = 1000
 """How many roundings of the largest entry two ways of computing a thing may differ by: solvers stop at a tolerance."""
 
+TINY = 1e-6
+"""A largest entry so small is zero by cancellation."""
+
 NO_MODE = "no such mode"
 
 
@@ -65,6 +68,8 @@ def close(got: Any, want: Any, what: str) -> None:
     if jax.tree.structure(got) != jax.tree.structure(want):
         msg = f"{what}: structure {jax.tree.structure(got)}, not {jax.tree.structure(want)}"
         raise WrongError(msg)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(want) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    scale = max((float(np.abs(np.nan_to_num(leaf)).max(initial=0)) for leaf in leaves), default=0.0) + TINY
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         if jnp.shape(one) != jnp.shape(other):
             msg = f"{what}: shape {jnp.shape(one)}, not {jnp.shape(other)}"
@@ -75,8 +80,7 @@ def close(got: Any, want: Any, what: str) -> None:
         if (np.isnan(one) != np.isnan(other)).any():
             msg = f"{what}: {np.isnan(one).sum()} NaN, not {np.isnan(other).sum()}"
             raise WrongError(msg)
-        one, other = np.nan_to_num(one), np.nan_to_num(other)
-        gap, scale = np.abs(one - other).max(initial=0), np.abs(other).max(initial=0) + 1e-6
+        gap = np.abs(np.nan_to_num(one) - np.nan_to_num(other)).max(initial=0)
         if gap > ROUNDINGS * float(jnp.finfo(other.dtype).eps) * scale:
             msg = f"{what}: differs by {gap:.2g}, where the largest entry is {scale:.2g}"
             raise WrongError(msg)

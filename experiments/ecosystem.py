@@ -51,12 +51,12 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, only: tuple[st
     if not programs:
         msg = f"No program's name holds {' or '.join(only)}. Known: {', '.join(p.name for p in PROGRAMS)}."
         raise SystemExit(msg)
-    if quick:
-        programs = [p for p in programs if p.package == "jax"][-3:]
     missing = sorted({p.package for p in programs if not p.installed})
     for package in missing:
         print(f"{package} is not installed: its programs are passed over (pip install 'jaxchain[ecosystem]').")
     programs = [p for p in programs if p.installed]
+    if quick:
+        programs = [p for p in programs if p.package == "jax"][-3:]
     looked: Looked = {}
     with interruptible() as stopped:
         for number, program in enumerate(programs, 1):

@@ -40,7 +40,9 @@ def run(monkeypatch, tmp_path):
         return numbers
 
     yield run
-    for name in [name for name in sys.modules if name in (*NAMES, "common") or name.split(".")[0] == "bench"]:
+    for name in [
+        name for name in sys.modules if name in (*NAMES, "common") or name.split(".")[0] in ("bench", "others")
+    ]:
         sys.modules.pop(name)
 
 
@@ -198,6 +200,19 @@ def test_the_physics_step_is_a_step_of_time_in_two_thousand_equations(monkeypatc
     assert jnp.allclose(norms, 1, atol=1e-5)  # still rotations
     assert jnp.abs(bodies[:, 2] - 0.1).max() < 0.2  # the ground holds them
     assert jnp.abs(bodies[:, 7:10]).max() < 0.5  # and friction and damping bring them to rest
+
+
+def test_programs_that_others_wrote_agree_with_jax_and_what_is_missing_is_named(run, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", [str(EXPERIMENTS), *sys.path])
+    others = importlib.import_module("others")
+    lacking = others.Program("of a package that is not there", "no_such_package", lambda: pytest.fail("built"))
+    wrong = others.Program("wrong", "jax", lambda: (lambda x: undefined, (1.0,), 0))  # noqa: F821
+    monkeypatch.setattr(importlib.import_module("ecosystem"), "PROGRAMS", (lacking, others.PROGRAMS[-1], wrong))
+    found = run("ecosystem")
+    assert found["count"] == {"programs": 2, "failing": 1, "views": 5, "failures": 1, "no such mode": 0, "refused": 0}
+    assert found["missing"] == ["no_such_package"]
+    assert found["findings"][-1] == "wrong, build: NameError: name 'undefined' is not defined"
+    assert "no_such_package is not installed" in capsys.readouterr().out
 
 
 @pytest.fixture

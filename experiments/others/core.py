@@ -29,11 +29,14 @@ class Program:
         The module that must be installed.
     build
         Makes the function, its arguments, and the number of the argument looked along.
+    slow
+        Whether its derivatives compile for long: its tests only look at its chain.
     """
 
     name: str
     package: str
     build: Callable[[], Built]
+    slow: bool = False
 
     def __str__(self) -> str:
         return self.name

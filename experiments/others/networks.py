@@ -185,7 +185,7 @@ def nnx_mlp() -> Built:
 
     class MLP(nnx.Module):
         def __init__(self, rngs: nnx.Rngs) -> None:
-            self.layers = nnx.List([nnx.Linear(4, 4, rngs=rngs) for _ in range(3)])
+            self.layers = getattr(nnx, "List", list)([nnx.Linear(4, 4, rngs=rngs) for _ in range(3)])
             self.norm = nnx.LayerNorm(4, rngs=rngs)
 
         def __call__(self, x: jax.Array) -> jax.Array:

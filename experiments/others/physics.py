@@ -217,9 +217,9 @@ def pennylane_circuit() -> Built:
 
 
 PROGRAMS = (
-    Program("MJX: pendulum step", "mujoco", mjx_step),
+    Program("MJX: pendulum step", "mujoco", mjx_step, slow=True),
     Program("brax: rotations", "brax", brax_rotation),
-    Program("brax: pendulum step", "brax", brax_step),
+    Program("brax: pendulum step", "brax", brax_step, slow=True),
     Program("e3nn: spherical harmonics", "e3nn_jax", e3nn_harmonics),
     Program("e3nn: tensor product", "e3nn_jax", e3nn_product),
     Program("jraph: graph convolution", "jraph", jraph_convolution),

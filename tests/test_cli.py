@@ -470,7 +470,10 @@ def test_what_is_wrong_on_the_command_line_is_a_sentence_and_exit_code_2(run, wo
             "No stage is named 'relu_7'. Nearest: relu_0",
         ),
         (("plan", "model:net", "--shape", "5", "--memory-limit", "1"), "--memory-limit 1 bytes cannot be met"),
-        (("modes", "model:scaled", "--shape", "3", "--repeats", "0"), "repeats is the number of timed calls a mode, an integer of at least 1, but 0 was given."),
+        (
+            ("modes", "model:scaled", "--shape", "3", "--repeats", "0"),
+            "repeats is the number of timed calls a mode, an integer of at least 1, but 0 was given.",
+        ),
         (("demo", "--steps", "-1"), "steps"),
     ],
 )

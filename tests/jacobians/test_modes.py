@@ -264,7 +264,11 @@ def test_auto_leaves_to_jax_what_cannot_be_planned():
         (lambda: jc.jacobian(jnp.sin, "x")(1.0), TypeError, "argnums is the position of an argument"),
         (lambda: jc.jacobian(jnp.sin, has_aux=True)(1.0), TypeError, "has_aux=True wants a function that returns"),
         (lambda: jc.plan(jnp.sin, jnp.ones(3)), TypeError, "args is the tuple"),
-        (lambda: jc.compare_modes(jnp.sin, jnp.ones(3), repeats=0), ValueError, "repeats is the number .* at least 1, but 0 was given"),
+        (
+            lambda: jc.compare_modes(jnp.sin, jnp.ones(3), repeats=0),
+            ValueError,
+            "repeats is the number .* at least 1, but 0 was given",
+        ),
         (lambda: jc.jacobian_rows(jnp.sin, [0.5]), TypeError, "rows are the numbers of rows"),
         (lambda: jc.jacobian_diagonal(jnp.sin, 7)(jnp.ones(3)), ValueError, "argnums=7 names argument 7"),
     ],

@@ -228,6 +228,6 @@ PROGRAMS = (
     Program("jax-cfd: pressure projection", "jax_cfd", cfd_projection),
     Program("jax-md: forces", "jax_md", md_forces),
     Program("jax-md: velocity Verlet", "jax_md", md_verlet),
-    Program("s2fft: power spectrum", "s2fft", s2_transform),
+    Program("s2fft: power spectrum", "s2fft", s2_transform, slow=True),
     Program("pennylane: two qubits", "pennylane", pennylane_circuit),
 )

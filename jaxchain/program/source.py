@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import site
 import sysconfig
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,7 +46,8 @@ class Site:
     function
         The library function that the user called there, such as ``gelu``; empty if none is known.
     classes
-        Classes whose ``__call__`` is under way, outermost first: modules without named scopes.
+        Classes whose ``__call__`` is under way, outermost first: modules without named scopes. Where there are
+        none, the function or class of an installed package that the user's own line called.
     """
 
     file: str = ""
@@ -70,8 +73,8 @@ class Site:
             ),
             "",
         )
-        classes = [f.function_name.split(".")[-2] for f in reversed(outer) if _is_module_call(f)]
-        return cls(own.file_name, own.line_num, called.split(".")[-1].strip("_"), tuple(classes))
+        classes = tuple(f.function_name.split(".")[-2] for f in reversed(outer) if _is_module_call(f))
+        return cls(own.file_name, own.line_num, called.split(".")[-1].strip("_"), classes or _package(outer, own))
 
     @staticmethod
     def of_error(error: BaseException) -> str:
@@ -91,6 +94,12 @@ class Site:
 @cache
 def _is_jax(file: str) -> bool:
     return file.startswith(JAX)
+
+
+def _package(outer: Sequence[Any], own: Any) -> tuple[str, ...]:
+    """The function or class of an installed package that the user's own line called; wrappers tell a person nothing."""
+    called = (f.function_name.split(".")[0].strip("_") for f in reversed(outer[: outer.index(own)]))
+    return tuple(itertools.islice((name for name in called if name.isidentifier() and "wrap" not in name), 1))
 
 
 def _is_module_call(frame: Any) -> bool:

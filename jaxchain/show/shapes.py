@@ -8,9 +8,17 @@ import jax
 
 __all__ = ["describe"]
 
+FEW = 4
+"""As many arrays have their shapes shown in a table, which a person can take in."""
+
 
 def describe(value: Any, *, short: bool = False) -> str:
-    """Shapes and dtypes in one line: ``float32[256]``, ``{'h': float32[8], 'c': float32[8]}``; short: ``f32[256]``."""
+    """Shapes and dtypes in one line: ``float32[256]``, ``{'h': float32[8], 'c': float32[8]}``.
+
+    Short: ``f32[256]``, and of many arrays, such as all parameters of a model, how many: ``28 arrays``.
+    """
+    if short and (number := len(jax.tree.leaves(value))) > FEW:
+        return f"{number} arrays"
 
     def one(leaf: Any) -> _Bare:
         try:

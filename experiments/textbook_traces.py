@@ -21,7 +21,7 @@ import tyro
 from common import RESULTS, conclude, heading
 
 import jaxchain as jc
-from jaxchain.plot.style import COLOURS, FAINT, INK, fresh_axes, note
+from jaxchain.plot.style import COLOURS, FAINT, INK, axes, note
 from jaxchain.show.values import scalar
 
 ByHand = dict[str, tuple[Any, Any, Any]]
@@ -189,7 +189,7 @@ def softmax_cross_entropy(rng: np.random.Generator) -> Example:
 def draw(found: jc.Trace, out: Path) -> Path:
     """Baydin's computational graph: values at its nodes, partial derivatives on its arrows."""
     with mpl.rc_context(jc.plot.STYLE):
-        ax = fresh_axes((8, 4.6))
+        ax = axes(None, (8, 4.6))
     for name, (x, y) in NODES.items():
         row = found[name]
         primal, tangent, cotangent = (f"{round(float(getattr(row, w)), 3):g}" for w in WHICH)

@@ -510,7 +510,6 @@ def test_a_command_line_that_does_not_parse_is_exit_code_2(run, words):
             f"ValueError: no way, José (model.py, line {at('raise ValueError')}, in refuses) (--traceback shows all.)",
         ),
         (("model:misses",), f"KeyError: key (model.py, line {at('return {}')}, in misses)"),
-        (("model:branches",), "TracerBoolConversionError: Attempted boolean conversion of traced array"),
         (("model:leaves",), f"SystemExit: 0 (model.py, line {at('SystemExit(0)')}, in leaves)"),
     ],
 )
@@ -520,6 +519,13 @@ def test_a_function_that_fails_is_named_with_its_own_last_line_and_exit_code_1(r
     assert sentence in done.err
     assert "Traceback" not in done.err
     assert "site-packages" not in done.err
+
+
+def test_a_function_that_cannot_be_traced_is_refused_with_its_line(run):
+    done = run("show", "model:branches", "--shape", "3", "--json")
+    assert (done.code, done.out) == (2, "")
+    assert "The function cannot be traced" in done.err
+    assert "model.py:" in done.err
 
 
 def test_arguments_that_fail_to_be_made_are_the_users_failure(run):

@@ -577,7 +577,7 @@ def test_a_transpose_and_back_is_followed(middle):
 
 REFUSED = {
     "unknown mode": (lambda: batch_jacobian(jnp.sin, mode="fast"), ValueError, "Known: auto, forward, reverse"),
-    "chunk size": (lambda: batch_jacobian(jnp.sin, chunk_size=0), ValueError, "at least 1; 0 was given"),
+    "chunk size": (lambda: batch_jacobian(jnp.sin, chunk_size=0), ValueError, "at least 1 or None, but 0 was given"),
     "argnums": (lambda: batch_jacobian(jnp.sin, 1)(X), ValueError, "names argument 1"),
     "input axis": (lambda: batch_jacobian(jnp.sin, in_axis=2)(X), ValueError, r"in_axis=2 is out of range for the input"),
     "output axis": (lambda: batch_jacobian(jnp.sin, out_axis=-3)(X), ValueError, r"out_axis=-3 is out of range"),
@@ -588,7 +588,7 @@ REFUSED = {
     "wrong output axis": (lambda: batch_jacobian(lambda x: {"y": (x @ jnp.ones((D, B))).T})(X), ValueError, r"output\['y'\] holds the batch on axis 1, not on out_axis=0"),
     "joined output": (lambda: batch_jacobian(lambda x: jnp.repeat(x, 2, 0), check=True)(X), ValueError, "disagree: 8 on axis 0"),
     "loss": (lambda: batch_jacobian(lambda x: (x**2).mean())(X), SamplesMixError, "reduce_sum reduces over the batch"),
-    "integers in": (lambda: batch_jacobian(jnp.sin)(jnp.arange(3)), TypeError, "needs real floating-point values, but the input"),
+    "integers in": (lambda: batch_jacobian(jnp.sin)(jnp.arange(3)), TypeError, "Argument 0 is int32, which has no derivative"),
     "integers out": (lambda: batch_jacobian(lambda x: {"y": jnp.argmax(x, 1)})(X), TypeError, r"but the output\['y'\]"),
     "complex": (lambda: batch_jacobian(jnp.sin)(X + 1j), TypeError, "real floating-point"),
     "nothing": (lambda: batch_jacobian(lambda x: x)({}), TypeError, "The input holds no array"),

@@ -25,7 +25,7 @@ from jax.interpreters import ad
 from jaxchain.checks import integer
 from jaxchain.coordinates import Coordinates, is_inexact
 from jaxchain.errors import REFUSALS, refusal
-from jaxchain.program.primitives import ClosedJaxpr, JaxprEqn, function_of_equation, like
+from jaxchain.program.primitives import ClosedJaxpr, JaxprEqn, function_of_equation, like, of_some
 from jaxchain.program.primitives import (
     is_inexact as carries,
 )
@@ -263,10 +263,7 @@ def rule_program(eqn: JaxprEqn, *, forward: bool, which: Carries = None) -> tupl
 
     def derivative(values: list[Any], directions: list[Any]) -> Any:
         def of_moved(*chosen: Any) -> list[Any]:
-            full = [*values]
-            for k, value in zip(moved, chosen, strict=True):
-                full[k] = value
-            out = call(*full)
+            out = of_some(call, values, moved)(*chosen)
             return [out[k] for k in results]
 
         primals = [values[k] for k in moved]

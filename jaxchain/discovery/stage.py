@@ -226,7 +226,7 @@ def _printing(groups: Sequence[Sequence[Segment]], prints: Sequence[Equation]) -
     program, inputs = groups[0][0].program, groups[0][0].inputs
     dependent = reach(program.eqns, inputs)
     staged = {id(e) for g in groups for segment in g for e in segment.equations}
-    aside = [e for e in program.equations if id(e) not in staged]
+    aside = [e for e in program.equations if id(e) not in staged and not dependent.isdisjoint(e.reads)]
     for equation in prints:
         for k, g in enumerate(groups):
             if (before := _made_from(g, equation, aside, dependent)) is not None:
@@ -246,13 +246,10 @@ def _made_from(
 ) -> list[Equation] | None:
     """The equations of no stage that make what is printed from what a group knows; ``None``: it takes more than that."""
     known = {*group[0].inputs, *(var for segment in group for e in segment.equations for var in e.writes)}
-    wanted = {var for var in printed.reads if var in dependent} - known
-    made: list[Equation] = []
-    for e in reversed(aside if wanted else ()):
-        if not wanted.isdisjoint(e.writes):
-            made.append(e)
-            wanted = (wanted - set(e.writes)) | {var for var in e.reads if var in dependent and var not in known}
-    return None if wanted else made[::-1]
+    made = needed(aside, printed.reads)
+    known.update(var for e in made for var in e.writes)
+    read = {var for e in (*made, printed) for var in e.reads}
+    return made if known.issuperset(read & dependent) else None
 
 
 def _tree(atoms: Sequence[Any]) -> Any:

@@ -135,10 +135,9 @@ def jacobian(
         if isinstance(read, Decision):
             return None, read
         # The function is traced at every call, since it may close over what changes; planned where its program is new.
-        mark = None if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(call.chosen)) else read.mark
-        if mark is None or read.foreign:
-            return planned(call, read)
-        return kept.get(mark, lambda: planned(call, read))
+        afresh = read.foreign or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(call.chosen))
+        mark = None if afresh else read.mark
+        return planned(call, read) if mark is None else kept.get(mark, lambda: planned(call, read))
 
     def planned(call: Call, read: Found) -> tuple[Found | None, Decision]:
         found, decision = _decided(call, read, mode, strict=not as_it_is)

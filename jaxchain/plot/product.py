@@ -21,6 +21,7 @@ from jaxchain.checks import flag, shown
 from jaxchain.plot.heat import colour_limit, count_not_finite, paint
 from jaxchain.plot.style import NOTE_SIZE, Floats, axes, dress, numbers, styled
 from jaxchain.show.extremes import extreme_of_blocks
+from jaxchain.show.table import shorten
 from jaxchain.swept import LocalJacobian
 
 PAGE = 7.8
@@ -204,14 +205,6 @@ def _factor(name: str, values: Floats, sign: str, scale: float) -> Factor:
     height, width = (max(scale * length, FLOOR) for length in (m, n))
     lines = [shorten(name, max(12, int(width / LETTER))), f"{m}×{n}", *filter(None, [count_not_finite(values)])]
     return Factor(sign, values, "\n".join(lines), width, height)
-
-
-def shorten(name: str, most: int) -> str:
-    """Keep at most so many letters, the middle left out: long names differ at their ends."""
-    if len(name) <= most:
-        return name
-    head = (most - 1) // 3
-    return f"{name[:head]}…{name[head + 1 - most :]}"
 
 
 def _wrap(factors: Sequence[Factor], width: float) -> list[Row]:

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 
-from jaxchain.plot.product import check_jacobians, matrix_of, shorten
+from jaxchain.plot.product import check_jacobians, matrix_of
 from jaxchain.plot.style import FAINT, INK, NOTE_SIZE, Floats, axes, dress, log_axis, styled
+from jaxchain.show.table import shorten
 from jaxchain.swept import LocalJacobian
 
 BAND, POINT = "#D5DCE4", "#5B6B7B"

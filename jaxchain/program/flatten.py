@@ -27,7 +27,7 @@ from jaxchain.program.primitives import (
     as_array,
     call_name,
     callee,
-    inner_programs,
+    equation_count,
     is_inlined,
     is_remat,
     is_used,
@@ -38,6 +38,7 @@ from jaxchain.program.primitives import (
     scan_of,
 )
 from jaxchain.program.source import is_library
+from jaxchain.show.table import shorten
 
 __all__ = ["flatten"]
 
@@ -135,13 +136,9 @@ def scope_of(eqn: JaxprEqn) -> tuple[str, ...]:
         return ()
     names = [_unmarked(part).removeprefix("eqx.nn.") for part in text.split("/")]
     # A name is to be printed, and half of a surrogate pair is no text.
-    printable = (_shortened(name.encode("utf-8", "backslashreplace").decode()) for name in names)
-    return tuple(name for name in printable if name.strip() and name != "~" and "->" not in name)
-
-
-def _shortened(name: str) -> str:
-    """A name that tables and figures can hold: a long one without its middle."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 + 1 :]}"
+    printable = (name.encode("utf-8", "backslashreplace").decode() for name in names)
+    kept = (name for name in printable if name.strip() and name != "~" and "->" not in name)
+    return tuple(shorten(name, LONGEST, head=LONGEST // 2) for name in kept)
 
 
 def _unmarked(name: str) -> str:
@@ -205,14 +202,7 @@ def _affordable(loops: Sequence[JaxprEqn], added: int) -> tuple[set[int], int]:
 
 def _unrolled_size(eqn: JaxprEqn) -> int:
     loop = scan_of(eqn)
-    return loop.length * _size(loop.body)
-
-
-def _size(program: Jaxpr | ClosedJaxpr) -> int:
-    """How many equations a program has, those inside of its own counted, and loops for several: what XLA compiles."""
-    eqns = opened(program)[0].eqns
-    loops = sum(eqn.primitive.name in ("scan", "while") for eqn in eqns)
-    return LOOP * loops + sum(1 + sum(map(_size, inner_programs(eqn))) for eqn in eqns)
+    return loop.length * equation_count(loop.body, loop=LOOP)
 
 
 def _why_whole(eqn: JaxprEqn, limit: int) -> str:

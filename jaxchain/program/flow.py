@@ -27,6 +27,7 @@ from jaxchain.program.primitives import (
     is_used,
     is_var,
     like,
+    of_some,
     opened,
     scan_of,
     while_of,
@@ -92,10 +93,8 @@ def _by_rule(eqn: JaxprEqn, marks: Marks) -> Marks:
 
     def pushed(values: list[Any]) -> Any:
         def of_moved(one: Any, *chosen: Any) -> Any:
-            full = [*values]
-            for k, value in zip(moved, chosen, strict=True):
-                full[k] = value
-            return [look(out, one) for out in call(*full) if jnp.issubdtype(out.dtype, jnp.inexact)]
+            results = of_some(call, values, moved)(*chosen)
+            return [look(out, one) for out in results if jnp.issubdtype(out.dtype, jnp.inexact)]
 
         primals = (1.0, *(values[k] for k in moved))
         return jax.jvp(of_moved, primals, jax.tree.map(jnp.ones_like, primals))

@@ -194,7 +194,6 @@ MOVES: dict[str, Callable[..., Any]] = {
     "concatenate": lambda eqn, *parts: np.concatenate(parts, axes_of(eqn)[0]),
     "convert_element_type": _convert,
     "copy": lambda _, x: x,
-    "copy_p": lambda _, x: x,
     "expand_dims": _as_result,
     "pad": _pad,
     "reshape": _as_result,

@@ -277,6 +277,18 @@ def function_of_equation(eqn: JaxprEqn) -> tuple[list[Var], list[Var], Callable[
     return reads, writes, function_of(new_jaxpr([], reads, writes, [eqn]))
 
 
+def of_some(call: Callable[..., list[Any]], values: Sequence[Any], which: Sequence[int]) -> Callable[..., list[Any]]:
+    """``call`` as a function of some of its values alone, the others held as they are."""
+
+    def of_chosen(*chosen: Any) -> list[Any]:
+        full = [*values]
+        for k, value in zip(which, chosen, strict=True):
+            full[k] = value
+        return call(*full)
+
+    return of_chosen
+
+
 def pruned(closed: ClosedJaxpr, which: slice, *, prints: bool = False) -> Callable[..., list[Any]]:
     """The function that computes some of a program's results, and nothing that only others need."""
     jaxpr = closed.jaxpr
@@ -336,6 +348,22 @@ def any_equation(jaxpr: Jaxpr, holds: Callable[[JaxprEqn], bool]) -> bool:
 def any_equation_of(eqn: JaxprEqn, holds: Callable[[JaxprEqn], bool]) -> bool:
     """Whether something holds for an equation, or one of the programs inside it."""
     return holds(eqn) or any(any_equation(inner, holds) for inner in inner_programs(eqn))
+
+
+def equation_count(program: Jaxpr | ClosedJaxpr, *, loop: int = 0) -> int:
+    """How many equations a program has, those of calls counted wherever they are called, a loop's once.
+
+    A loop itself counts for ``loop`` more.
+    """
+    known: dict[Jaxpr, int] = {}  # shared programs are counted once; as keys they live, and so their identity is theirs
+
+    def count(jaxpr: Jaxpr) -> int:
+        if jaxpr not in known:
+            loops = sum(eqn.primitive.name in ("scan", "while") for eqn in jaxpr.eqns)
+            known[jaxpr] = loop * loops + sum(1 + sum(map(count, inner_programs(eqn))) for eqn in jaxpr.eqns)
+        return known[jaxpr]
+
+    return count(opened(program)[0])
 
 
 # --------------------------------------------------------------------------------------------------------------- calls

@@ -8,7 +8,14 @@ from typing import Any
 import jax
 
 from jaxchain.errors import TraceError, first_line
-from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn, has_side_effect, inner_programs
+from jaxchain.program.primitives import (
+    ClosedJaxpr,
+    Jaxpr,
+    JaxprEqn,
+    equation_count,
+    has_side_effect,
+    inner_programs,
+)
 from jaxchain.program.source import Site
 
 __all__ = ["trace_program"]
@@ -50,7 +57,7 @@ def trace_program(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Close
             "jaxchain traces the function with abstract values, as jax.jit does; it must be a pure JAX function that returns arrays."
         )
         raise
-    if (size := _size(closed.jaxpr, {})) > MOST:
+    if (size := equation_count(closed.jaxpr)) > MOST:
         msg = f"The function's program has {size:,} equations, more than the {MOST:,} that jaxchain looks at one by one. Write what it repeats as jax.lax.scan or fori_loop, or look at a part of it."
         raise TypeError(msg)
     if (guilty := side_effect(closed.jaxpr)) is not None:
@@ -64,13 +71,6 @@ def trace_program(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Close
             msg = f"A chain has fixed shapes, but an argument or result is {value.str_short()}, a symbolic shape. Discover it for numbers."
             raise TypeError(msg)
     return closed, out
-
-
-def _size(jaxpr: Jaxpr, known: dict[int, int]) -> int:
-    """How many equations a program has, those of calls counted wherever they are called, a loop's once."""
-    if id(jaxpr) not in known:
-        known[id(jaxpr)] = sum(1 + sum(_size(inner, known) for inner in inner_programs(eqn)) for eqn in jaxpr.eqns)
-    return known[id(jaxpr)]
 
 
 def side_effect(jaxpr: Jaxpr) -> JaxprEqn | None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from jaxchain.show.escape import escaped
 
-__all__ = ["Shown", "Table", "Tabular", "one_line", "si", "terminal_width"]
+__all__ = ["Shown", "Table", "Tabular", "one_line", "shorten", "si", "terminal_width"]
 
 BRIEF = 100
 """How many characters of a result its repr tells at most."""
@@ -124,6 +124,17 @@ def _widest(columns: Sequence[Sequence[str]], parts: Callable[[str], list[str]])
     from rich.cells import cell_len
 
     return [max((cell_len(part) for cell in column for part in parts(cell)), default=1) for column in columns]
+
+
+def shorten(name: str, most: int, head: int | None = None) -> str:
+    """A name of at most so many letters, the middle left out: long names differ at their ends.
+
+    ``head`` of them are its first; default: a third.
+    """
+    if len(name) <= most:
+        return name
+    head = (most - 1) // 3 if head is None else head
+    return f"{name[:head]}…{name[head + 1 - most :]}"
 
 
 def one_line(text: str, most: int) -> str:

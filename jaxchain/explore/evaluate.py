@@ -1,12 +1,12 @@
-"""Every value of a flat program, with its tangent and its cotangent: one JVP and one VJP in all.
+"""Every value of a flat program, with its tangent and its cotangent.
 
-The JVP is of the function that returns every value. For the VJP each value passes through a tap, an
-identity with a second input that does nothing; the cotangent of that input is the value's.
+One JVP, of the function that returns every value. From the end, each equation pulls back what its results were
+given; equations of one kind (primitive, parameters, shapes) have one VJP, traced once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,15 +19,19 @@ from jax.core import Tracer
 from jaxchain.derivative import jvp, vjp
 from jaxchain.discovery.name import word
 from jaxchain.errors import REFUSALS, first_line, refusal
+from jaxchain.program.fingerprint import fingerprint
 from jaxchain.program.flat import Equation, Program
-from jaxchain.program.interpret import numbers_of
+from jaxchain.program.interpret import interpret, numbers_of
 from jaxchain.program.primitives import (
     Var,
+    any_equation_of,
     dtype_of,
     function_of_equation,
     inner_programs,
     is_inexact,
     is_var,
+    like,
+    sees_what_moves,
     shape_of,
 )
 
@@ -35,6 +39,9 @@ __all__ = ["Values", "check_numbers", "constant_direction", "evaluate"]
 
 Run = tuple[Equation, list[Var], Callable[..., list[Any]]]
 """An equation, the variables that it reads, and the function that it is of them."""
+
+Pull = Callable[[list[Any], list[Any]], dict[int, Any]]
+"""Of an equation's operands and its results' cotangents: which operand has which cotangent."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,9 @@ class Values:
     tangents: dict[Any, Any]
     cotangents: dict[Any, Any]
     notes: tuple[str, ...]
+
+
+WHERE_NOTHING_MOVES = "No cotangents of what does not depend on the arguments"
 
 
 def evaluate(program: Program, inputs: Sequence[Any], tangents: Sequence[Any], cotangents: Sequence[Any]) -> Values:
@@ -69,7 +79,9 @@ def evaluate(program: Program, inputs: Sequence[Any], tangents: Sequence[Any], c
     variables = [*program.invars, *program.constants, *written]
 
     def forward(*given: Any) -> list[Any]:
-        env = _interpret(runs, _begin(program, given), lambda _, value: value)
+        env = {**program.constants, **dict(zip(program.invars, given, strict=True))}
+        for equation, reads, call in runs:
+            env.update(zip(equation.writes, call(*(env[var] for var in reads)), strict=True))
         return [env[var] for var in variables]
 
     notes: list[str] = []
@@ -78,48 +90,103 @@ def evaluate(program: Program, inputs: Sequence[Any], tangents: Sequence[Any], c
     except REFUSALS as error:
         refusal(error)
         primals, moved = numbers_of(forward, *inputs), None  # whatever is wrong with the function itself is raised here
-        notes.append(f"No tangents: {_reason(error, runs, dict(zip(variables, primals, strict=True)), _push)}")
+        notes.append(f"No tangents: {_reason(error, runs, dict(zip(variables, primals, strict=True)))}")
     values = dict(zip(variables, primals, strict=True))
-    pull = partial(_pull_back, program, runs, values, cotangents)
-    try:
-        pulled = pull(variables)
-    except REFUSALS as error:
-        try:
-            # All that `jax.vjp` of the function itself goes through.
-            pulled = pull([var for var in variables if var in program.carrying])
-            notes.append(f"No cotangents of what does not depend on the arguments: {first_line(error)}.")
-        except REFUSALS as again:
-            pulled = {}
-            notes.append(f"No cotangents: {_reason(again, runs, values, _pull)}")
+    pulled = _pull_back(program, runs, values, cotangents, notes)
     pushed = {} if moved is None else {v: t for v, t in zip(variables, moved, strict=True) if is_inexact(v)}
     return Values(values, pushed, pulled, tuple(notes))
 
 
 def _pull_back(
-    program: Program, runs: Sequence[Run], values: dict[Any, Any], cotangents: Sequence[Any], wanted: Iterable[Any]
+    program: Program, runs: Sequence[Run], values: dict[Any, Any], cotangents: Sequence[Any], notes: list[str]
 ) -> dict[Any, Any]:
-    """The cotangents of the variables ``wanted``, as far as they have any: one VJP."""
-    tapped = [var for var in wanted if is_inexact(var)]
+    """The cotangents of all variables that can have one: each equation pulls back what its results were given."""
+    found, kinds = dict[Any, Any](), dict[Hashable, Pull]()
+    asked, carrying = set(filter(is_inexact, values)), set(filter(is_inexact, program.carrying))
 
-    def backward(*taps: Any) -> list[Any]:
-        tap_of = dict(zip(tapped, taps, strict=True))
+    forbidden: str | None = None
 
-        def through(var: Any, value: Any) -> Any:
-            return _tap(value, tap_of[var]) if var in tap_of else value
+    def give(atom: Any, cotangent: Any) -> None:
+        if is_var(atom) and atom in asked:
+            found[atom] = np.add(found[atom], cotangent) if atom in found else cotangent
 
-        begun = _begin(program, [values[var] for var in program.invars])
-        env = _interpret(runs, {var: through(var, value) for var, value in begun.items()}, through)
-        return [env[atom] if is_var(atom) else jnp.asarray(atom.val, dtype_of(atom)) for atom in program.outs]
+    def pull(run: Run, given: list[Var], wanted: set[Any]) -> dict[int, Any] | Exception:
+        equation, reads, call = run
+        may = tuple(var in wanted for var in reads)
+        kind = (fingerprint([equation.eqn], reads, given, {}), may)
+        try:
+            if kind not in kinds:
+                kinds[kind] = _pull_of(equation, reads, call, given, may)
+            return kinds[kind]([values[var] for var in reads], [found[var] for var in given])
+        except REFUSALS as error:
+            return error
 
-    def pulled(*taps: Any) -> tuple[Any, ...]:
-        return vjp(backward, *taps)[1](list(cotangents))
+    for atom, cotangent in zip(program.outs, cotangents, strict=True):
+        give(atom, cotangent)
+    for run in reversed(runs):
+        equation, reads, _ = run
+        # A result that nothing reads has no cotangent, not zeros: a rule may forbid what is not there.
+        given = [var for var in equation.writes if var in found]
+        if not given:
+            continue
+        # A rule that sees what moves may run only once, so it is asked for what JAX itself would ask it for.
+        exact = any_equation_of(equation.eqn, sees_what_moves)
+        pulled = pull(run, given, carrying if exact else asked)
+        where = f"({word(equation)}, {equation.site})"
+        if exact and any(var in asked - carrying for var in reads):
+            forbidden, asked = f"{WHERE_NOTHING_MOVES}: the rule is told what moves {where}.", carrying
+        elif isinstance(pulled, Exception) and asked != carrying:
+            forbidden = f"{WHERE_NOTHING_MOVES}: {first_line(pulled)} {where}."
+            asked, pulled = carrying, pull(run, given, carrying)
+        if isinstance(pulled, Exception):
+            notes.append(f"No cotangents: {refusal(pulled)} {where}.")
+            return {}
+        for k, cotangent in pulled.items():
+            give(reads[k], cotangent)
+    if forbidden is not None:
+        notes.append(forbidden)
+    whole = [found.get(var, np.zeros(shape_of(var), dtype_of(var))) for var in asked]
+    return dict(zip(asked, jax.device_put(whole), strict=True))
 
-    taps = [np.zeros(shape_of(var), dtype_of(var)) for var in tapped]
-    return dict(zip(tapped, numbers_of(pulled, *taps), strict=True))
+
+def _pull_of(
+    equation: Equation, reads: Sequence[Var], call: Callable[..., list[Any]], given: Sequence[Var], may: Sequence[bool]
+) -> Pull:
+    """An equation's VJP: of its operands and the cotangents ``given``, the cotangents of those operands that get one."""
+    places = [equation.writes.index(var) for var in given]
+    if not any(may):
+        return lambda *_: {}
+
+    def pull(values: list[Any], cotangents: list[Any]) -> dict[int, Any]:
+        entered = set[int]()
+
+        def of_given(*values: Any) -> list[Any]:
+            out = call(*(_watched(value, k, entered) if may[k] else value for k, value in enumerate(values)))
+            return [out[k] for k in places]
+
+        back = vjp(of_given, *values, which=may)[1](cotangents)
+        return {k: back[k] for k in sorted(entered)}
+
+    try:
+        closed, out = jax.make_jaxpr(pull, return_shape=True)(list(map(like, reads)), list(map(like, given)))
+    except jax.errors.ConcretizationTypeError:  # a derivative rule that branches on a value, as it may outside jit
+        return pull
+    return lambda values, cotangents: dict(zip(out, interpret(closed, [*values, *cotangents]), strict=True))
 
 
-def _begin(program: Program, given: Sequence[Any]) -> dict[Any, Any]:
-    return {**program.constants, **dict(zip(program.invars, given, strict=True))}
+def _watched(value: Any, k: int, entered: set[int]) -> Any:
+    """``value``; on the way back JAX leaves it out, unless a cotangent that is no symbolic zero enters."""
+
+    @jax.custom_vjp
+    def watched(value: Any) -> Any:
+        return value
+
+    def backward(_: None, cotangent: Any) -> tuple[Any]:
+        entered.add(k)
+        return (cotangent,)
+
+    watched.defvjp(lambda value: (value, None), backward)
+    return watched(value)
 
 
 def _runs(equations: Sequence[Equation]) -> Iterator[Run]:
@@ -128,28 +195,8 @@ def _runs(equations: Sequence[Equation]) -> Iterator[Run]:
         yield equation, reads, call
 
 
-def _interpret(runs: Sequence[Run], env: dict[Any, Any], pass_on: Callable[[Any, Any], Any]) -> dict[Any, Any]:
-    """Every variable's value, each passed on as it is written."""
-    for equation, reads, call in runs:
-        written = call(*(env[var] for var in reads))
-        env.update({var: pass_on(var, value) for var, value in zip(equation.writes, written, strict=True)})
-    return env
-
-
-@jax.custom_vjp
-def _tap(value: jax.Array, tap: jax.Array) -> jax.Array:
-    """``value``, exactly; its cotangent is also that of ``tap``."""
-    del tap
-    return value
-
-
-_tap.defvjp(lambda value, _: (value, None), lambda _, cotangent: (cotangent, cotangent))
-
-
-def _reason(
-    error: Exception, runs: Sequence[Run], values: dict[Any, Any], mode: Callable[[Any, Sequence[Any]], Any]
-) -> str:
-    """Why a mode does not exist, in JAX's words, and the first equation alone that refuses it."""
+def _reason(error: Exception, runs: Sequence[Run], values: dict[Any, Any]) -> str:
+    """Why there are no tangents, in JAX's words, and the first equation alone that refuses them."""
     text, seen = refusal(error), set[Any]()
     for equation, reads, call in runs:
         kind = (equation.name, *map(dtype_of, reads))  # of one kind all are refused, or none, but for programs inside
@@ -158,7 +205,7 @@ def _reason(
         if not any(inner_programs(equation.eqn)):
             seen.add(kind)
         try:
-            numbers_of(partial(mode, call), [values[var] for var in reads])
+            numbers_of(partial(_push, call), [values[var] for var in reads])
         except REFUSALS:
             return f"{text} ({word(equation)}, {equation.site})."
     return f"{text}."
@@ -166,11 +213,6 @@ def _reason(
 
 def _push(call: Callable[..., Any], read: Sequence[Any]) -> Any:
     return jvp(lambda given: call(*given), tuple(read), tuple(constant_direction(read, 1)))
-
-
-def _pull(call: Callable[..., Any], read: Sequence[Any]) -> Any:
-    out, pull = vjp(call, *read)
-    return pull(constant_direction(out, 1))
 
 
 def constant_direction(point: Any, value: float) -> Any:

@@ -216,7 +216,7 @@ def trace(
 ) -> Trace:
     """The evaluation trace of a function: every equation with its primal, tangent and cotangent.
 
-    One JVP and one VJP give all of it.
+    One JVP gives all tangents; the cotangents come of one VJP a kind of equation, from the last to the first.
 
     Parameters
     ----------

@@ -444,6 +444,11 @@ def _expanded(eqn: JaxprEqn) -> ClosedJaxpr:
     return jax.make_jaxpr(primitive.expand)(*primitive.in_tree.unflatten([like(atom) for atom in eqn.invars]))
 
 
+def sees_what_moves(eqn: JaxprEqn) -> bool:
+    """Whether an equation's rule is told which operands do not move: its author asked for symbolic zeros."""
+    return bool(eqn.params.get("symbolic_zeros"))
+
+
 def is_forward_of_custom_vjp(eqn: JaxprEqn) -> bool:
     """Whether an equation is JAX's placeholder for forward mode through a custom VJP, which fails once it is run."""
     return eqn.primitive.name == "custom_lin"
@@ -740,6 +745,45 @@ def index_numbers(eqn: JaxprEqn) -> Any:
 def gather_sizes(eqn: JaxprEqn) -> Sequence[int]:
     """Of a ``gather``: how much of each axis of the operand is taken at once."""
     return eqn.params["slice_sizes"]
+
+
+class Windows(NamedTuple):
+    """How a ``gather`` or ``scatter`` lays windows over its operand.
+
+    Attributes
+    ----------
+    sizes
+        Of a window, along each axis of the operand.
+    kept
+        The axes of the operand along which windows have an axis of their own.
+    axes
+        Where those lie in what is gathered, or in the updates.
+    places
+        Axis of the operand → place in an index vector.
+    beside
+        Axis of the operand → axis of the indices that goes along with it.
+    """
+
+    sizes: Sequence[int]
+    kept: Sequence[int]
+    axes: Sequence[int]
+    places: dict[int, int]
+    beside: dict[int, int]
+
+
+def windows_of(eqn: JaxprEqn) -> Windows:
+    """The layout of a ``gather`` or ``scatter``."""
+    numbers, every = index_numbers(eqn), range(ndim_of(eqn.invars[0]))
+    gathers = eqn.primitive.name == "gather"
+    gone = numbers.collapsed_slice_dims if gathers else numbers.inserted_window_dims
+    axes = numbers.offset_dims if gathers else numbers.update_window_dims
+    indexed = numbers.start_index_map if gathers else numbers.scatter_dims_to_operand_dims
+    beside = numbers.start_indices_batching_dims if gathers else numbers.scatter_indices_batching_dims
+    kept = [axis for axis in every if axis not in (*gone, *numbers.operand_batching_dims)]
+    long = {axis: shape_of(eqn.invars[2])[at] for axis, at in zip(kept, axes, strict=True)} if not gathers else {}
+    sizes = gather_sizes(eqn) if gathers else [long.get(axis, 1) for axis in every]
+    places = {axis: place for place, axis in enumerate(indexed)}
+    return Windows(sizes, kept, axes, places, dict(zip(numbers.operand_batching_dims, beside, strict=True)))
 
 
 def matrix_is_left(eqn: JaxprEqn) -> bool:

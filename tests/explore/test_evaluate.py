@@ -1,4 +1,4 @@
-"""One JVP and one VJP of a flat program: the chain rule on paper, and as much of it as JAX has itself."""
+"""A flat program pushed and pulled: the chain rule on paper, and as much of it as JAX has itself."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from jaxchain.errors import TraceError, first_line
+from jaxchain.program.modules import scoped_by_attribute
 from jaxchain.program.primitives import (
     ClosedJaxpr,
     Jaxpr,
@@ -45,7 +46,7 @@ def trace_program(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Close
         If it has side effects, or more equations than can be looked at.
     """
     try:
-        closed, out = jax.make_jaxpr(fun, return_shape=True)(*args)
+        closed, out = jax.make_jaxpr(scoped_by_attribute(fun), return_shape=True)(*args)
     except CONCRETE as error:
         msg = f"The function cannot be traced: {Site.of_error(error)} asks for numbers, but jaxchain reads a function with abstract values, as jax.jit does. {WAY_OUT} JAX says: {first_line(error)}."
         raise TraceError(msg) from error

@@ -389,7 +389,7 @@ MODELS = (
         ),
         ("embed", "block_0", "block_1", "norm", "mean", "head"),
     ),
-    Model("nnx mlp", nnx_mlp, ("Linear_0", "tanh", "Linear_1")),
+    Model("nnx mlp", nnx_mlp, ("first", "tanh", "second")),
     Model(
         "equinox mlp",
         of_equinox(lambda key: eqx.nn.MLP(5, 3, 6, 2, key=key), 5),

@@ -105,7 +105,7 @@ def word(equation: Equation) -> str:
     body = callee(equation.eqn) if rule is None else rule.body
     if body is not None:
         name = source_of(body).split(" at ")[0].split(".")[-1].strip("_<>")
-        if name.isidentifier() and name != "lambda":
+        if name.isidentifier() and name != "lambda" and "wrap" not in name:
             return name
     return WORDS.get(equation.name, equation.name)
 

@@ -6,7 +6,7 @@ Every variable is unique in the whole, and every equation remembers where it cam
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -38,6 +38,8 @@ class Origin:
         Named scopes around it, outermost first: modules, ``jax.named_scope``, jitted functions.
     call
         The library function that it is a part of.
+    within
+        The outermost other call that it is a part of.
     remat
         The equation of the rematerialised call that it is a part of.
     steps
@@ -46,6 +48,7 @@ class Origin:
 
     scope: tuple[str, ...] = ()
     call: Call | None = None
+    within: JaxprEqn | None = None
     remat: JaxprEqn | None = None
     steps: tuple[tuple[int, int], ...] = ()
 
@@ -65,7 +68,12 @@ class Equation:
     @cached_property
     def site(self) -> Site:
         """Where in the source it was written; for a part of a library function, where that was called."""
-        return Site.of(self.eqn if self.origin.call is None else self.origin.call.eqn)
+        site = Site.of(self.eqn if self.origin.call is None else self.origin.call.eqn)
+        if site.is_users or self.origin.within is None:
+            return site
+        # What a package has jitted knows its caller no more, but the call itself does.
+        around = Site.of(self.origin.within)
+        return replace(site, file=around.file, line=around.line) if around.is_users else site
 
     @cached_property
     def scope(self) -> tuple[str, ...]:

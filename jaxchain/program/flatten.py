@@ -126,7 +126,8 @@ def _looked_through(eqn: JaxprEqn, read: Sequence[Atom], here: Origin) -> tuple[
     label = call_name(eqn)
     if is_library(body):
         return body, replace(here, call=here.call or Call(label.strip("_"), eqn.replace(invars=list(read))))
-    return body, replace(here, scope=(*here.scope, label)) if label.isidentifier() and label != "lambda" else here
+    scope = (*here.scope, label) if label.isidentifier() and label != "lambda" else here.scope
+    return body, replace(here, scope=scope, within=here.within or eqn)
 
 
 def scope_of(eqn: JaxprEqn) -> tuple[str, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import linecache
 import os
+import re
 import site
 import sysconfig
 import traceback
@@ -76,6 +78,11 @@ class Site:
         classes = tuple(f.function_name.split(".")[-2] for f in reversed(outer) if _is_module_call(f))
         return cls(own.file_name, own.line_num, called.split(".")[-1].strip("_"), classes or _package(outer, own))
 
+    @property
+    def is_users(self) -> bool:
+        """Whether it is a known line of no installed package."""
+        return bool(self.file) and not self.file.startswith((*INSTALLED, JAX))
+
     @staticmethod
     def of_error(error: BaseException) -> str:
         """The line that raised an error, as the innermost outside JAX, and the user's own where that is another."""
@@ -98,8 +105,16 @@ def _is_jax(file: str) -> bool:
 
 def _package(outer: Sequence[Any], own: Any) -> tuple[str, ...]:
     """The function or class of an installed package that the user's own line called; wrappers tell a person nothing."""
-    called = (f.function_name.split(".")[0].strip("_") for f in reversed(outer[: outer.index(own)]))
+    inside = [f.function_name.split(".") for f in reversed(outer[: outer.index(own)])]
+    written = _words(own.file_name, own.line_num)
+    named = [parts for parts in inside if parts[-1] in written]  # a decorator's function is not what the line says
+    called = (parts[0].strip("_") for parts in named or inside)
     return tuple(itertools.islice((name for name in called if name.isidentifier() and "wrap" not in name), 1))
+
+
+@cache
+def _words(file: str, line: int) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", linecache.getline(file, line)))
 
 
 def _is_module_call(frame: Any) -> bool:

@@ -412,3 +412,14 @@ def test_a_long_scope_is_named_without_its_middle():
     assert len(name) == 120
     assert name.startswith("beginq")
     assert name.endswith("qend")
+
+
+@eqx.filter_jit
+def checked(x):
+    return eqx.error_if(x, jnp.any(x > 9), "too large") * 2
+
+
+def test_what_a_package_has_jitted_is_of_a_line_of_the_users():
+    checked(X)  # so that its trace is an old one, which has no caller
+    sources = {row.source for row in jc.trace(lambda x: jnp.sin(checked(x)), X).rows if row.source}
+    assert {source.split(":")[0] for source in sources} == {"test_names.py"}

@@ -25,12 +25,32 @@ from jax.interpreters import ad
 from jaxchain.checks import integer
 from jaxchain.coordinates import Coordinates, is_inexact
 from jaxchain.errors import REFUSALS, refusal
-from jaxchain.program.primitives import ClosedJaxpr, JaxprEqn, function_of_equation, like, of_some
+from jaxchain.program.primitives import (
+    ClosedJaxpr,
+    JaxprEqn,
+    custom_rule,
+    function_of,
+    function_of_equation,
+    like,
+    of_some,
+)
 from jaxchain.program.primitives import (
     is_inexact as carries,
 )
+from jaxchain.program.source import is_library
 
-__all__ = ["ALL_AT_ONCE", "Linear", "Pass", "is_linear", "jvp", "linearize", "rule_program", "vjp", "whole"]
+__all__ = [
+    "ALL_AT_ONCE",
+    "Linear",
+    "Pass",
+    "is_linear",
+    "jvp",
+    "linearize",
+    "pulls_linearly",
+    "rule_program",
+    "vjp",
+    "whole",
+]
 
 State = Any
 Carries = Sequence[bool] | None
@@ -234,6 +254,30 @@ def whole(
 def is_linear(eqn: JaxprEqn) -> bool:
     """Whether JAX knows a primitive's transpose, so that it is linear in what a derivative rule hands to it."""
     return eqn.primitive in ad.primitive_transposes
+
+
+def pulls_linearly(eqn: JaxprEqn) -> bool:
+    """Whether an equation's backward rule is linear in the cotangents, as a derivative is, and one that clips is not.
+
+    Every rule of JAX's own is. Of one that a user wrote JAX is asked for the transpose: what is linear has one.
+    """
+    rule = custom_rule(eqn)
+    if rule is None or rule.forward or (rule.body is not None and is_library(rule.body)):
+        return True
+    try:
+        program, moved, results = rule_program(eqn, forward=False)
+        reads, writes, _ = function_of_equation(eqn)
+
+        def transposed(values: list[Any], cotangents: list[Any], pulled: list[Any]) -> Any:
+            return jax.linear_transpose(
+                lambda *given: function_of(program.jaxpr, program.consts)(*values, *given), *cotangents
+            )(pulled)
+
+        given, back = [writes[k] for k in results], [reads[k] for k in moved]
+        jax.eval_shape(transposed, *(list(map(like, variables)) for variables in (reads, given, back)))
+    except REFUSALS:  # not linear, or not known to be
+        return False
+    return True
 
 
 def rule_program(eqn: JaxprEqn, *, forward: bool, which: Carries = None) -> tuple[ClosedJaxpr, list[int], list[int]]:

@@ -226,12 +226,15 @@ def _printing(groups: Sequence[Sequence[Segment]], prints: Sequence[Equation]) -
     program, inputs = groups[0][0].program, groups[0][0].inputs
     dependent = reach(program.eqns, inputs)
     staged = {id(e) for g in groups for segment in g for e in segment.equations}
-    aside = [e for e in program.equations if id(e) not in staged and not dependent.isdisjoint(e.reads)]
+    aside = [e for e in program.equations if id(e) not in staged]
     for equation in prints:
         for k, g in enumerate(groups):
             if (before := _made_from(g, equation, aside, dependent)) is not None:
-                state = g[-1].outputs
-                kept[k] = [*kept[k], Segment((*before, equation), tuple(filter(is_var, state)), state, program)]
+                state, there = g[-1].outputs, {id(e) for segment in kept[k] for e in segment.equations}
+                new = [
+                    e for e in before if id(e) not in there
+                ]  # JAX forgets a value after the equation that reads it last
+                kept[k] = [*kept[k], Segment((*new, equation), tuple(filter(is_var, state)), state, program)]
                 break
         else:
             what = f"{equation.name} at {equation.site}"

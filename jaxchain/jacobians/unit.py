@@ -17,7 +17,7 @@ import jax
 from jaxchain.coordinates import Coordinates
 from jaxchain.cost.count import flops
 from jaxchain.cost.linear import Work, linear_work
-from jaxchain.derivative import jvp, vjp
+from jaxchain.derivative import jvp, pulls_linearly, vjp
 from jaxchain.discovery.find import Found
 from jaxchain.discovery.group import group
 from jaxchain.discovery.name import names, operation
@@ -25,7 +25,8 @@ from jaxchain.errors import REFUSALS, refusal
 from jaxchain.jacobians.local import Local, read_off
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse
 from jaxchain.program.fingerprint import Kept, fingerprint
-from jaxchain.program.primitives import Jaxpr, Var, like
+from jaxchain.program.flat import Equation
+from jaxchain.program.primitives import Jaxpr, Var, any_equation_of, like
 from jaxchain.program.segment import Segment
 
 __all__ = ["Unit", "distinct", "joined", "units_of"]
@@ -196,7 +197,25 @@ def units_of(found: Found) -> list[Unit]:
         )
         for number, (run, core) in enumerate(zip(runs, cores, strict=True))
     ]
+    units = _until_bent(found, units)
     return units if len(units) <= MOST else _in_runs(found, units, math.ceil(len(units) / MOST))
+
+
+def _until_bent(found: Found, units: list[Unit]) -> list[Unit]:
+    """The units, those from the first whose backward rule is not linear joined to one.
+
+    A rule that clips the cotangent says one thing of a product's row, and another of the rows of its factors. JAX pulls
+    rows of the whole, so that is what is meant.
+    """
+    bent = (k for k, unit in enumerate(units) if not all(map(_pulls_linearly, unit.segment.equations)))
+    first = next(bent, len(units))
+    if first >= len(units) - 1:
+        return units
+    return [*units[:first], joined(found, partial(_ends, units[first:]), units[first:])]
+
+
+def _pulls_linearly(equation: Equation) -> bool:
+    return not any_equation_of(equation.eqn, lambda eqn: not pulls_linearly(eqn))
 
 
 def joined(found: Found, label: Callable[[], str], units: Sequence[Unit]) -> Unit:

@@ -92,6 +92,20 @@ def test_a_chain_reports_what_its_function_reports(within):
     assert_close(jnp.array(sorted(shown)), jnp.array(told))
 
 
+def test_what_nothing_else_reads_is_reported_twice_and_beside_what_does_not_depend_on_the_input():
+    shown = []
+
+    def fun(x):
+        dead = jnp.sin(x) * 2
+        for value in (dead[0], dead[1] + jnp.cos(jnp.arange(4.0)).sum()):
+            jax.debug.callback(lambda value: shown.append(float(value)), value)
+        return jnp.tanh(jnp.cos(x))
+
+    assert_close(jc.discover(fun, X)(X), jnp.tanh(jnp.cos(X)))
+    jax.effects_barrier()
+    assert_close(jnp.array(shown), jnp.array([jnp.sin(X[0]) * 2, jnp.sin(X[1]) * 2 + jnp.cos(jnp.arange(4.0)).sum()]))
+
+
 def test_what_is_reported_moves_no_cut_and_no_derivative():
     def quiet(x):
         return jnp.tanh(jnp.cos(jnp.sin(x)) * 3)

@@ -214,7 +214,7 @@ def agree(seed: int, count: Counter[str]) -> None:
             count["comparisons"] += 1
             tol = tolerance(p, x)
             # A saturated tanh leaves of its slope 1 - t² nothing but rounding: what is that small says nothing.
-            scale = np.abs(want).max(initial=0.0) + (1e-2 if tol > 1e-6 else 1e-6)
+            scale = np.abs(want).max(initial=0.0) + (1e-2 if tol > 1e-6 else 1e-5)
             np.testing.assert_allclose(got / scale, want / scale, rtol=0, atol=tol, err_msg=name)
         count["programs"] += 1
     except Exception as error:

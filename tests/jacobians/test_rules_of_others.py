@@ -12,6 +12,7 @@ import pytest
 from conftest import assert_close, draw
 
 import jaxchain as jc
+from jaxchain.derivative import pulls_linearly
 from jaxchain.jacobians import sparse
 from jaxchain.program.source import is_library
 
@@ -211,3 +212,54 @@ def test_a_rule_in_a_scan_in_dead_code_or_in_aux_takes_no_mode_away():
         for fun in (in_scan, dead):
             assert_close(jax.jit(jc.jacobian(fun, mode=mode))(x), jax.jacrev(fun)(x))
         assert_close(jc.jacobian(with_aux, mode=mode, has_aux=True)(x), jax.jacrev(with_aux, has_aux=True)(x))
+
+
+def clipping(clip):
+    """The identity, whose rule does something to the cotangent."""
+
+    @jax.custom_vjp
+    def clipped(x):
+        return x * 1.0
+
+    clipped.defvjp(lambda x: (x * 1.0, x), lambda x, cotangent: (clip(x, cotangent),))
+    return clipped
+
+
+RULES = {
+    "clip": (lambda _, c: jnp.clip(c, -1, 1), False),
+    "normalise": (lambda _, c: c / (1 + jnp.linalg.norm(c)), False),
+    "positive part": (lambda _, c: jnp.where(c > 0, c, 0), False),
+    "square": (lambda _, c: c * c, False),
+    "scale": (lambda x, c: c * jnp.cos(x), True),
+    "mask": (lambda x, c: jnp.where(x > 0, c, 0), True),
+    "scan": (lambda _, c: jax.lax.scan(lambda a, b: (a / 2 + b, a + b), jnp.zeros_like(c[0]), c)[1], True),
+    "branch": (lambda x, c: jax.lax.cond(x[0] > 0, lambda c: 2 * c, lambda c: c[::-1], c), True),
+}
+each_rule = pytest.mark.parametrize("name", RULES)
+
+
+@each_rule
+def test_whether_a_rule_is_linear_in_the_cotangent(name):
+    clip, linear = RULES[name]
+    (eqn,) = jax.make_jaxpr(clipping(clip))(X).eqns
+    assert pulls_linearly(eqn) is linear
+
+
+@each_rule
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in ("forward", "sparse")])
+def test_where_a_rule_clips_cotangents_rows_are_pulled_as_jax_pulls_them(name, mode):
+    w_in, w_out = draw(jnp.zeros((30, 8)), 1), draw(jnp.zeros((30, 30)), 2)
+    clipped = clipping(RULES[name][0])
+
+    def fun(x):
+        return w_out @ jnp.tanh(5 * clipped(jnp.sin(w_in @ x)))
+
+    want = jax.jacrev(fun)(X[:8])
+    assert_close(jc.jacobian(fun, mode=mode)(X[:8]), want)
+    assert_close(jc.gram_diagonal(fun)(X[:8]), (want**2).sum(0))
+
+    def square(x):
+        return clipped(x) * 5 + clipped(jnp.sin(x)[::-1])
+
+    assert_close(jc.jacobian(square, mode=mode)(X), jax.jacrev(square)(X))
+    assert_close(jc.jacobian_diagonal(square)(X), jnp.diagonal(jax.jacrev(square)(X)))

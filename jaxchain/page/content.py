@@ -49,8 +49,8 @@ SPECTRUM = 64
 TRACED, KINDS = 5_000, 1_000
 """The most equations whose values the page holds, and the most kinds: each is compiled by itself."""
 
-MEASURED_WORK, MEASURED_STAGES = 2e9, 150
-"""Up to this many operations and stages all modes are compiled and timed; beyond, only predicted."""
+MEASURED_WORK, MEASURED_STAGES, MEASURED_EQUATIONS = 2e9, 150, 500
+"""Up to this many operations, stages and equations all modes are compiled and timed; beyond, only predicted."""
 
 
 def page(
@@ -222,8 +222,9 @@ def _modes(chain: Chain, found: Found, decision: Decision, args: tuple[Any, ...]
         "auto": f"what jc.jacobian does: {decision.mode} mode",
     }
     predicted = predictions(decision)
-    note = "Predicted, not measured: compiling every mode of so large a Jacobian takes long. jc.compare_modes does it."
-    if len(chain) <= MEASURED_STAGES and max(predicted.values(), default=0.0) <= MEASURED_WORK:
+    note = "Predicted, not measured: compiling every mode of so large a Jacobian, or so long a program, takes long. jc.compare_modes does it."
+    small = len(chain) <= MEASURED_STAGES and len(found.program.equations) <= MEASURED_EQUATIONS
+    if small and max(predicted.values(), default=0.0) <= MEASURED_WORK:
         try:
             compared = compare_decided(chain, found, decision, args, repeats=3)
         except REFUSALS as error:  # no mode at all, as for callbacks

@@ -121,7 +121,8 @@ def make_plan(found: Found) -> Plan:
     cost = solution.cost(0, q)
     tangent, adjoint = sum(u.tangent for u in units), sum(u.adjoint for u in units)
     # Of a single unit the planner has asked for the pattern already.
-    whole = whole_colouring(found, units) if q > 1 and _may_be_sparse(units) else None
+    worth = q > 1 and _may_be_sparse(units) and _fewest(units, tangent, adjoint) < cost
+    whole = whole_colouring(found, units) if worth else None
     by_colour = math.inf if whole is None else whole.colours * (tangent if whole.forward else adjoint)
     if by_colour >= cost:
         whole, by_colour = None, math.inf
@@ -142,6 +143,25 @@ def _may_be_sparse(units: tuple[Unit, ...]) -> bool:
         all(u.kind in ("identity", "diagonal") or may_be_sparse(u.segment, u.here, u.there) for u in units)
         and available()
     )
+
+
+def _fewest(units: tuple[Unit, ...], tangent: float, adjoint: float) -> float:
+    """What colours of the whole take at least: a product is taken to have the pattern of its factors' product."""
+    from scipy.sparse import csr_array, eye_array  # loaded where asdex, which needs it, is
+
+    pattern = csr_array(eye_array(units[0].here.size, dtype=bool))
+    for unit in units:
+        if unit.kind in ("identity", "diagonal"):
+            continue
+        found = unit.colouring if unit.kind == "dense" else colouring_of(unit.segment, unit.here, unit.there)
+        if found is None:
+            return math.inf
+        rows, columns, shape = found.entries
+        pattern = csr_array(csr_array((np.ones(len(rows), bool), (rows, columns)), shape) @ pattern)
+        if pattern.data.size > shape[0] * units[0].here.size / 2:
+            return math.inf  # as good as dense; to list its entries one by one takes long
+    in_rows, in_columns = (int(pattern.sum(axis, dtype=int).max()) for axis in (1, 0))
+    return min(in_rows * tangent, in_columns * adjoint)
 
 
 def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import jvp
@@ -61,6 +62,12 @@ class Colouring:
     def forward(self) -> bool:
         """Whether by JVPs."""
         return self.pattern.mode == "fwd"
+
+    @property
+    def entries(self) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+        """Rows and columns of what may be another number than zero, and the shape (m, n)."""
+        pattern = self.pattern.sparsity
+        return pattern.rows, pattern.cols, pattern.shape
 
     def jacobian(self, sides: Sequence[Any], state: Sequence[Any], chunk_size: int | None = None) -> jax.Array:
         """The matrix (m, n), its zeros filled in."""

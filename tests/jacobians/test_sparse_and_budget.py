@@ -9,7 +9,7 @@ from conftest import draw
 import jaxchain as jc
 from jaxchain import nets
 from jaxchain.cost.measure import flops, measure
-from jaxchain.jacobians import sparse
+from jaxchain.jacobians import planner, sparse
 
 
 def stencil(x):
@@ -49,6 +49,19 @@ def test_auto_takes_a_colouring_where_there_is_one():
     if sparse.available():
         assert plan.plan.whole.colours <= 12
         assert 2 * flops(jc.jacobian(stencil), X) < min(flops(jax.jacfwd(stencil), X), flops(jax.jacrev(stencil), X))
+
+
+def test_no_pattern_is_looked_for_where_that_of_the_factors_product_is_as_good_as_dense(monkeypatch):
+    asked = []
+    monkeypatch.setattr(planner, "whole_colouring", lambda *_: asked.append(True))
+
+    def repeated(steps):
+        return lambda x: jax.lax.fori_loop(0, steps, lambda _, x: jnp.tanh(x + jnp.roll(x, 1) * jnp.roll(x, -1)), x)
+
+    jc.plan(repeated(50), (X,))
+    assert not asked
+    jc.plan(repeated(3), (X,))
+    assert bool(asked) == sparse.available()
 
 
 @pytest.mark.usefixtures("optimised")

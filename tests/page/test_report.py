@@ -247,6 +247,17 @@ def test_every_chain_of_the_zoo_has_a_page(case, monkeypatch):
         assert_close(jnp.asarray(last["shape"]), jnp.asarray(case.jacobian(0, len(case.chain)).shape))
 
 
+def test_modes_of_a_long_program_are_predicted_and_not_compiled():
+    def repeated(x):
+        return jax.lax.fori_loop(0, 50, lambda _, x: x + 0.1 * x * jnp.tanh(jnp.roll(x, 1) - jnp.roll(x, -1)), x)
+
+    chain = jc.discover(repeated, jnp.ones(6))
+    modes = page(chain, (jnp.ones(6),), "long", say=quiet)["modes"]
+    assert not modes["measured"]
+    assert "so long a program" in modes["notes"][0]
+    assert all(row["predicted_flops"] > 0 for row in modes["rows"])
+
+
 # ----------------------------------------------------------------------------------------------------------- the file
 
 

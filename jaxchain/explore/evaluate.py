@@ -103,7 +103,6 @@ def _pull_back(
     """The cotangents of all variables that can have one: each equation pulls back what its results were given."""
     found, kinds = dict[Any, Any](), dict[Hashable, Pull]()
     asked, carrying = set(filter(is_inexact, values)), set(filter(is_inexact, program.carrying))
-
     forbidden: str | None = None
 
     def give(atom: Any, cotangent: Any) -> None:
@@ -132,14 +131,13 @@ def _pull_back(
         # A rule that sees what moves may run only once, so it is asked for what JAX itself would ask it for.
         exact = any_equation_of(equation.eqn, sees_what_moves)
         pulled = pull(run, given, carrying if exact else asked)
-        where = f"({word(equation)}, {equation.site})"
         if exact and any(var in asked - carrying for var in reads):
-            forbidden, asked = f"{WHERE_NOTHING_MOVES}: the rule is told what moves {where}.", carrying
+            forbidden, asked = f"{WHERE_NOTHING_MOVES}: the rule is told what moves {_at(equation)}.", carrying
         elif isinstance(pulled, Exception) and asked != carrying:
-            forbidden = f"{WHERE_NOTHING_MOVES}: {first_line(pulled)} {where}."
+            forbidden = f"{WHERE_NOTHING_MOVES}: {first_line(pulled)} {_at(equation)}."
             asked, pulled = carrying, pull(run, given, carrying)
         if isinstance(pulled, Exception):
-            notes.append(f"No cotangents: {refusal(pulled)} {where}.")
+            notes.append(f"No cotangents: {refusal(pulled)} {_at(equation)}.")
             return {}
         for k, cotangent in pulled.items():
             give(reads[k], cotangent)
@@ -195,6 +193,10 @@ def _runs(equations: Sequence[Equation]) -> Iterator[Run]:
         yield equation, reads, call
 
 
+def _at(equation: Equation) -> str:
+    return f"({word(equation)}, {equation.site})"
+
+
 def _reason(error: Exception, runs: Sequence[Run], values: dict[Any, Any]) -> str:
     """Why there are no tangents, in JAX's words, and the first equation alone that refuses them."""
     text, seen = refusal(error), set[Any]()
@@ -207,7 +209,7 @@ def _reason(error: Exception, runs: Sequence[Run], values: dict[Any, Any]) -> st
         try:
             numbers_of(partial(_push, call), [values[var] for var in reads])
         except REFUSALS:
-            return f"{text} ({word(equation)}, {equation.site})."
+            return f"{text} {_at(equation)}."
     return f"{text}."
 
 

@@ -23,6 +23,7 @@ from jaxchain.cost.count import total_flops
 from jaxchain.derivative import Linear, Pass, jvp, vjp
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.program.flatten import flatten
+from jaxchain.program.interpret import numbers_of
 from jaxchain.show.extremes import Floats
 from jaxchain.stage import Side, Stage, State
 from jaxchain.structure import Structure
@@ -104,7 +105,7 @@ class Survey:
 
 def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, cotangent: State | None = None) -> Survey:
     """Go along ``chain`` at ``args``; arguments as for the sweeps, directions of length one by default."""
-    state, sides = chain.split(*args)
+    state, sides = numbers_of(chain.split, *args)
     state = require_inexact(state, "chain input")
     tangent = _direction(state, 0) if tangent is None else check_like(tangent, state, "tangent", "chain input")
     states, pulls, notes, tangents = [state], list[Any](), list[str](), [tangent]
@@ -159,19 +160,24 @@ def _pushed(stage: Stage, side: Side, state: State, tangent: State | None, notes
     if tangent is None:
         return None
     try:
-        return jvp(partial(stage, *side), state, tangent, stage.carries)[1]
+        return numbers_of(lambda x, t: jvp(partial(stage, *side), x, t, stage.carries)[1], state, tangent)
     except REFUSALS as error:
         notes.append(f"No tangent passes {stage.name}: {refusal(error)}.")
         return None
 
 
 def _linear(stage: Stage, side: Side, state: State, notes: list[str]) -> tuple[State, Any]:
+    out = numbers_of(stage, *side, state)  # whatever is wrong with the stage itself is raised here
+
+    def pull(cotangent: State) -> tuple[Any, ...]:
+        return numbers_of(lambda c, *given: vjp(stage, *given, which=stage.carries_back)[1](c), cotangent, *side, state)
+
     try:
-        return vjp(stage, *side, state, which=stage.carries_back)
+        jax.eval_shape(lambda *given: vjp(stage, *given, which=stage.carries_back)[0], *side, state)
     except REFUSALS as error:
-        out = stage(*side, state)  # whatever is wrong with the stage itself is raised here
         notes.append(f"No cotangent passes {stage.name}: {refusal(error)}.")
         return out, None
+    return out, pull
 
 
 def _pulled(
@@ -224,7 +230,7 @@ def _link(
         if count is not None:
             columns = tuple(np.unique(np.linspace(0, here.size - 1, count).astype(int)).tolist())
             return replace(link, matrix=np.asarray(_some_columns(linear, columns), np.float64), columns=columns)
-        matrix = np.zeros(link.shape) if 0 in link.shape else np.asarray(linear.matrix())
+        matrix = np.zeros(link.shape) if 0 in link.shape else np.asarray(numbers_of(linear.matrix))
     except REFUSALS as error:
         return replace(link, refusal=f"{refusal(error)}.")
     wide = matrix.astype(np.float64)

@@ -25,6 +25,7 @@ from jax.interpreters import ad
 from jaxchain.checks import integer
 from jaxchain.coordinates import Coordinates, is_inexact
 from jaxchain.errors import REFUSALS, refusal
+from jaxchain.program.linearity import adds_nothing
 from jaxchain.program.primitives import (
     ClosedJaxpr,
     JaxprEqn,
@@ -259,7 +260,8 @@ def is_linear(eqn: JaxprEqn) -> bool:
 def pulls_linearly(eqn: JaxprEqn) -> bool:
     """Whether an equation's backward rule is linear in the cotangents, as a derivative is, and one that clips is not.
 
-    Every rule of JAX's own is. Of one that a user wrote JAX is asked for the transpose: what is linear has one.
+    Every rule of JAX's own is. Of one that a user wrote JAX is asked for the transpose: what is linear has one; and
+    nothing may be added that does not come from the cotangent.
     """
     rule = custom_rule(eqn)
     if rule is None or rule.forward or (rule.body is not None and is_library(rule.body)):
@@ -267,6 +269,8 @@ def pulls_linearly(eqn: JaxprEqn) -> bool:
     try:
         program, moved, results = rule_program(eqn, forward=False)
         reads, writes, _ = function_of_equation(eqn)
+        if not adds_nothing(program, [*(False for _ in reads), *(True for _ in results)]):
+            return False
 
         def transposed(values: list[Any], cotangents: list[Any], pulled: list[Any]) -> Any:
             return jax.linear_transpose(

@@ -112,7 +112,10 @@ SAYINGS = re.compile(
 )
 """What JAX, and Equinox on top of it, say where a mode does not exist."""
 
-MISSING = re.compile(r"\brule\b.* not implemented|\bJVP not implemented|^Derivatives |decomposition derivative")
+MISSING = re.compile(
+    r"\brule\b.* not implemented|\bJVP not implemented|^Derivatives |decomposition derivative|^Gradient of "
+    r"|(gradients are|transpose is) only implemented"
+)
 """The same of a NotImplementedError."""
 
 HERE = f"{Path(__file__).parent}{os.sep}"

@@ -185,6 +185,11 @@ class Found:
         """What the function returns beside its result."""
         return self.aux_tree.unflatten(self._parts[1](*jax.tree.leaves(args)))
 
+    def report(self, *args: Any) -> None:
+        """Print what the function prints (`jax.debug.print`), and compute nothing else."""
+        if self.prints:
+            pruned(self.closed, slice(0), prints=True)(*jax.tree.leaves(args))
+
     @cached_property
     def _parts(self) -> tuple[Callable[..., list[Any]], Callable[..., list[Any]]]:
         count = self.out_tree.num_leaves

@@ -340,6 +340,8 @@ def compute(
     if mode in ("forward", "reverse") and how == ALL_AT_ONCE:
         blocks = whole(of_input, chosen, mode)
         return blocks if mode == "reverse" or like_output else _like_input(blocks, chosen)
+    if mode not in SIMPLE:
+        found.report(*args)  # what is printed is in no plan
     if mode in ("forward", "reverse"):
         matrix = Linear(of_input, chosen).matrix(how, mode)
     elif decision.plan is not None and mode == "sparse" and decision.plan.whole is not None:

@@ -43,7 +43,9 @@ def numbers_of(fun: Callable[..., Any], *args: Any) -> Any:
         closed, out = jax.make_jaxpr(fun, return_shape=True)(*args)
     except jax.errors.ConcretizationTypeError:  # a derivative rule that branches on a value, as it may outside jit
         return fun(*args)
-    return jax.tree.unflatten(jax.tree.structure(out), jax.device_put(interpret(closed, jax.tree.leaves(args))))
+    with np.errstate(all="ignore"):  # as XLA does
+        results = jax.device_put(interpret(closed, jax.tree.leaves(args)))
+    return jax.tree.unflatten(jax.tree.structure(out), results)
 
 
 def interpret(closed: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:

@@ -87,7 +87,7 @@ def _scopes() -> Generator[None]:
     with _lock:  # threads may trace side by side; the last one takes the wrappers away
         _tracing[0] += 1
         for cls in _below(nnx.Module):
-            if "__call__" in vars(cls) and cls not in _own:
+            if inspect.isfunction(vars(cls).get("__call__")) and cls not in _own:
                 _own[cls] = vars(cls)["__call__"]
                 cls.__call__ = _scoped(_own[cls])
     token = _calls.set(_Calls())

@@ -24,6 +24,7 @@ from jaxchain.program.primitives import (
     shape_of,
     slice_of,
     windows_of,
+    writes_as_given,
 )
 
 __all__ = ["by_numpy"]
@@ -152,7 +153,11 @@ def _gather(eqn: JaxprEqn, operand: Any, indices: Any) -> Any:
 def _scatter(eqn: JaxprEqn, operand: Any, indices: Any, updates: Any) -> Any:
     places, axes = _places(eqn, operand, indices), windows_of(eqn).axes
     adds = eqn.primitive.name == "scatter-add"
-    if not places or (adds and (operand.dtype.name not in ARITHMETIC or _is_subnormal(updates))):
+    if (
+        not places
+        or not (adds or writes_as_given(eqn))
+        or (adds and (operand.dtype.name not in ARITHMETIC or _is_subnormal(updates)))
+    ):
         return None
     written, updates = operand.copy(), np.moveaxis(updates, axes, range(-len(axes), 0))
     if adds:

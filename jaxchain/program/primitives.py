@@ -747,6 +747,11 @@ def gather_sizes(eqn: JaxprEqn) -> Sequence[int]:
     return eqn.params["slice_sizes"]
 
 
+def writes_as_given(eqn: JaxprEqn) -> bool:
+    """Of a ``scatter``: whether the updates are written; else a function of what is there."""
+    return eqn.params["update_jaxpr"] is None
+
+
 class Windows(NamedTuple):
     """How a ``gather`` or ``scatter`` lays windows over its operand.
 

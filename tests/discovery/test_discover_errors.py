@@ -106,6 +106,23 @@ def test_what_nothing_else_reads_is_reported_twice_and_beside_what_does_not_depe
     assert_close(jnp.array(shown), jnp.array([jnp.sin(X[0]) * 2, jnp.sin(X[1]) * 2 + jnp.cos(jnp.arange(4.0)).sum()]))
 
 
+def test_a_planned_jacobian_reports_once():
+    shown = []
+
+    def fun(x):
+        y = jnp.sin(x)
+        jax.debug.callback(lambda value: shown.append(float(value)), y.sum())
+        return jnp.cos(y) * y
+
+    for mode in ("auto", "mixed"):
+        assert_close(
+            jc.jacobian(fun, mode=mode)(X), jnp.diag(jax.vmap(jax.grad(lambda x: jnp.cos(jnp.sin(x)) * jnp.sin(x)))(X))
+        )
+        jax.effects_barrier()
+        assert_close(jnp.array(shown), jnp.sin(X).sum()[None])
+        shown.clear()
+
+
 def test_what_is_reported_moves_no_cut_and_no_derivative():
     def quiet(x):
         return jnp.tanh(jnp.cos(jnp.sin(x)) * 3)

@@ -109,3 +109,13 @@ def test_a_function_is_not_kept_alive():
     jax.clear_caches()
     gc.collect()
     assert gone() is None
+
+
+class Doubling(nnx.Module):
+    @staticmethod
+    def __call__(x):
+        return x * 2
+
+
+def test_a_call_without_a_self_is_left_as_it_is():
+    assert names(lambda x: jnp.sin(Doubling()(x)), jnp.ones(3))[-1].startswith("sin")

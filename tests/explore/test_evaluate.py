@@ -100,3 +100,9 @@ def test_keys_and_integers_pass_through_beside_what_is_differentiated():
     found = trace(lambda key, k, x: (jax.random.split(key), k + 1, x * k), jax.random.key(0), 3, 2.0)
     assert [row.cotangent for row in found.rows if row.name in ("y1", "y2")] == [None, None]
     assert found["v0"].cotangent == found["y3"].tangent == 3
+
+
+def test_what_neither_mode_has_a_rule_for_is_noted():
+    found = trace(lambda x: x.at[jnp.array([0, 1])].multiply(x[:2]), jnp.arange(1.0, 6.0))
+    assert_close(found["y"].primal, jnp.array([1.0, 4.0, 3.0, 4.0, 5.0]))
+    assert [note.split(":")[0] for note in found.notes] == ["No tangents", "No cotangents"]

@@ -36,6 +36,7 @@ PROGRAMS = {
         x.at[jnp.array([1, 8])].add(1),
         jax.vmap(lambda row, at: row.at[at].add(0.1))(x, jnp.array([0, 2])),
         x.at[0, 0].add(1e-40),
+        x.at[jnp.array([0, 1]), 0].apply(jnp.sin),
         jnp.zeros(3, int).at[jnp.array([1, 1])].add(4),
     ),
     "comparison": lambda x: (jnp.where(x > 0, x, 2 * x), (x == x) & ~(x < 1), (x != 0) ^ (x >= 1)),

@@ -231,9 +231,8 @@ def _printing(groups: Sequence[Sequence[Segment]], prints: Sequence[Equation]) -
         for k, g in enumerate(groups):
             if (before := _made_from(g, equation, aside, dependent)) is not None:
                 state, there = g[-1].outputs, {id(e) for segment in kept[k] for e in segment.equations}
-                new = [
-                    e for e in before if id(e) not in there
-                ]  # JAX forgets a value after the equation that reads it last
+                # Each equation once: JAX forgets a value after the equation that reads it last.
+                new = [e for e in before if id(e) not in there]
                 kept[k] = [*kept[k], Segment((*new, equation), tuple(filter(is_var, state)), state, program)]
                 break
         else:

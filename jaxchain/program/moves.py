@@ -15,6 +15,7 @@ from jax.core import Tracer
 
 from jaxchain.program.primitives import (
     JaxprEqn,
+    Windows,
     axes_of,
     broadcast_axes,
     dtype_of,
@@ -127,9 +128,9 @@ def _split(eqn: JaxprEqn, x: Any) -> tuple[Any, ...]:
     return tuple(np.split(x, ends, axis))
 
 
-def _places(eqn: JaxprEqn, operand: Any, indices: Any) -> tuple[Any, ...] | None:
+def _places(windows: Windows, operand: Any, indices: Any) -> tuple[Any, ...] | None:
     """Where the numbers of all windows lie in the operand: an array an axis, batch first; ``None`` if one sticks out."""
-    windows, batch = windows_of(eqn), indices.shape[:-1]
+    batch = indices.shape[:-1]
     places: list[Any] = []
     for axis, (long, size) in enumerate(zip(operand.shape, windows.sizes, strict=True)):
         start = np.zeros(batch, np.int64)
@@ -146,18 +147,16 @@ def _places(eqn: JaxprEqn, operand: Any, indices: Any) -> tuple[Any, ...] | None
 
 
 def _gather(eqn: JaxprEqn, operand: Any, indices: Any) -> Any:
-    places, axes = _places(eqn, operand, indices), windows_of(eqn).axes
-    return None if not places else np.moveaxis(operand[places], range(-len(axes), 0), axes)
+    windows = windows_of(eqn)
+    places, axes = _places(windows, operand, indices), windows.axes
+    return np.moveaxis(operand[places], range(-len(axes), 0), axes) if places else None
 
 
 def _scatter(eqn: JaxprEqn, operand: Any, indices: Any, updates: Any) -> Any:
-    places, axes = _places(eqn, operand, indices), windows_of(eqn).axes
-    adds = eqn.primitive.name == "scatter-add"
-    if (
-        not places
-        or not (adds or writes_as_given(eqn))
-        or (adds and (operand.dtype.name not in ARITHMETIC or _is_subnormal(updates)))
-    ):
+    adds, windows = eqn.primitive.name == "scatter-add", windows_of(eqn)
+    exact = operand.dtype.name in ARITHMETIC and not _is_subnormal(updates) if adds else writes_as_given(eqn)
+    places, axes = _places(windows, operand, indices), windows.axes
+    if not (exact and places):
         return None
     written, updates = operand.copy(), np.moveaxis(updates, axes, range(-len(axes), 0))
     if adds:

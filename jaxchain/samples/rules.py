@@ -19,8 +19,6 @@ from jaxchain.program.primitives import (
     convolution_of,
     dot_of,
     fft_sizes,
-    gather_sizes,
-    index_numbers,
     matrix_is_left,
     names_in,
     ndim_of,
@@ -32,6 +30,7 @@ from jaxchain.program.primitives import (
     sparse_axes,
     sparse_ndim,
     window_along,
+    windows_of,
 )
 from jaxchain.samples.place import Mixes, Place, Unproven
 
@@ -197,16 +196,13 @@ def dynamic_update_slice(eqn: JaxprEqn, k: int, place: Place, samples: int) -> P
 def gather(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
     """Windows over the whole batch, or one batched look-up a sample."""
     del samples
-    numbers, operand = index_numbers(eqn), shape_of(eqn.invars[0])
-    beside = [axis for axis in range(ndim_of(eqn.outvars[0])) if axis not in numbers.offset_dims]
-    if k == 0 and place.axis not in (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims):
-        gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
-        kept = [axis for axis in range(len(operand)) if axis not in gone]
-        result = place._replace(axis=numbers.offset_dims[kept.index(place.axis)])
-        return _whole(result, gather_sizes(eqn)[place.axis], operand[place.axis])
-    axis = place.axis
-    if k == 0 and axis in numbers.operand_batching_dims:
-        axis = numbers.start_indices_batching_dims[list(numbers.operand_batching_dims).index(axis)]
+    windows, axis = windows_of(eqn), place.axis
+    beside = [axis for axis in range(ndim_of(eqn.outvars[0])) if axis not in windows.axes]
+    if k == 0 and axis in windows.kept:
+        result = place._replace(axis=windows.axes[windows.kept.index(axis)])
+        return _whole(result, windows.sizes[axis], shape_of(eqn.invars[0])[axis])
+    if k == 0 and axis in windows.beside:
+        axis = windows.beside[axis]
     elif k == 0 or axis == ndim_of(eqn.invars[1]) - 1:
         msg = "looks samples up by index (jnp.take_along_axis and vmap show which is whose)"
         raise Unproven(msg)
@@ -216,22 +212,19 @@ def gather(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
 def scatter(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:
     """Windows over the whole batch, or one batched write a sample; shared values may be written anywhere."""
     del samples
-    numbers, operand = index_numbers(eqn), shape_of(eqn.invars[0])
-    axis = place.axis
+    windows, axis = windows_of(eqn), place.axis
     if k == 0:
         return place
-    if k == 2 and axis in numbers.update_window_dims:
-        gone = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
-        kept = [a for a in range(len(operand)) if a not in gone]
-        result = place._replace(axis=kept[list(numbers.update_window_dims).index(axis)])
-        return _whole(result, shape_of(eqn.invars[2])[axis], operand[result.axis])
+    if k == 2 and axis in windows.axes:
+        result = place._replace(axis=windows.kept[list(windows.axes).index(axis)])
+        return _whole(result, shape_of(eqn.invars[2])[axis], shape_of(eqn.invars[0])[result.axis])
     if k == 2:
-        axis = [a for a in range(ndim_of(eqn.invars[2])) if a not in numbers.update_window_dims].index(axis)
-    if axis not in numbers.scatter_indices_batching_dims:
+        axis = [a for a in range(ndim_of(eqn.invars[2])) if a not in windows.axes].index(axis)
+    whose = {indices: operand for operand, indices in windows.beside.items()}
+    if axis not in whose:
         msg = "writes samples by index (vmap shows which is whose)"
         raise Unproven(msg)
-    at = list(numbers.scatter_indices_batching_dims).index(axis)
-    return place._replace(axis=numbers.operand_batching_dims[at])
+    return place._replace(axis=whose[axis])
 
 
 def triangular_solve(eqn: JaxprEqn, k: int, place: Place, samples: int) -> Place:

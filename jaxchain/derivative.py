@@ -11,7 +11,7 @@ References: Griewank and Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,11 +29,13 @@ from jaxchain.program.linearity import adds_nothing
 from jaxchain.program.primitives import (
     ClosedJaxpr,
     JaxprEqn,
+    Var,
     custom_rule,
     function_of,
     function_of_equation,
     like,
     of_some,
+    sees_what_moves,
 )
 from jaxchain.program.primitives import (
     is_inexact as carries,
@@ -257,18 +259,24 @@ def is_linear(eqn: JaxprEqn) -> bool:
     return eqn.primitive in ad.primitive_transposes
 
 
-def pulls_linearly(eqn: JaxprEqn) -> bool:
+def pulls_linearly(eqn: JaxprEqn, active: Container[Var] | None = None) -> bool:
     """Whether an equation's backward rule is linear in the cotangents, as a derivative is, and one that clips is not.
 
     Every rule of JAX's own is. Of one that a user wrote JAX is asked for the transpose: what is linear has one; and
-    nothing may be added that does not come from the cotangent.
+    nothing may be added that does not come from the cotangent. A rule that is told which operands move is asked of
+    those in ``active`` alone, and not where they are unknown: the answer is then no.
     """
     rule = custom_rule(eqn)
     if rule is None or rule.forward or (rule.body is not None and is_library(rule.body)):
         return True
+    told = sees_what_moves(eqn)
+    if told and active is None:
+        return False
     try:
-        program, moved, results = rule_program(eqn, forward=False)
         reads, writes, _ = function_of_equation(eqn)
+        # One that fails, asked for what JAX never asks of it, leaves JAX's record of its results empty for good.
+        which = [var in active for var in reads] if told and active is not None else None
+        program, moved, results = rule_program(eqn, forward=False, which=which)
         if not adds_nothing(program, [*(False for _ in reads), *(True for _ in results)]):
             return False
 

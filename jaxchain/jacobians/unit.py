@@ -26,7 +26,7 @@ from jaxchain.jacobians.local import Local, read_off
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse
 from jaxchain.program.fingerprint import Kept, fingerprint
 from jaxchain.program.flat import Equation
-from jaxchain.program.primitives import Jaxpr, Var, any_equation_of, like
+from jaxchain.program.primitives import Jaxpr, JaxprEqn, Var, any_equation_of, like
 from jaxchain.program.segment import Segment
 
 __all__ = ["Unit", "distinct", "joined", "units_of"]
@@ -207,15 +207,19 @@ def _until_bent(found: Found, units: list[Unit]) -> list[Unit]:
     A rule that clips the cotangent says one thing of a product's row, and another of the rows of its factors. JAX pulls
     rows of the whole, so that is what is meant.
     """
-    bent = (k for k, unit in enumerate(units) if not all(map(_pulls_linearly, unit.segment.equations)))
+    pulls = partial(_pulls_linearly, found)
+    bent = (k for k, unit in enumerate(units) if not all(map(pulls, unit.segment.equations)))
     first = next(bent, len(units))
     if first >= len(units) - 1:
         return units
     return [*units[:first], joined(found, partial(_ends, units[first:]), units[first:])]
 
 
-def _pulls_linearly(equation: Equation) -> bool:
-    return not any_equation_of(equation.eqn, lambda eqn: not pulls_linearly(eqn))
+def _pulls_linearly(found: Found, equation: Equation) -> bool:
+    def bends(eqn: JaxprEqn) -> bool:
+        return not pulls_linearly(eqn, found.active if eqn is equation.eqn else None)
+
+    return not any_equation_of(equation.eqn, bends)
 
 
 def joined(found: Found, label: Callable[[], str], units: Sequence[Unit]) -> Unit:

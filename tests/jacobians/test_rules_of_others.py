@@ -274,3 +274,41 @@ def test_where_a_rule_clips_cotangents_rows_are_pulled_as_jax_pulls_them(name, m
 
     assert_close(jc.jacobian(square, mode=mode)(X), jax.jacrev(square)(X))
     assert_close(jc.jacobian_diagonal(square)(X), jnp.diagonal(jax.jacrev(square)(X)))
+
+
+def telling(x, scale):
+    """Its rule is told what moves, and refuses to be asked along ``scale``."""
+
+    @jax.custom_vjp
+    def scaled(x, scale):
+        return x * scale
+
+    def forward(x, scale):
+        if scale.perturbed:
+            msg = "scale stands still: it cannot be autodifferentiated"
+            raise RuntimeError(msg)
+        return x.value * scale.value, scale.value
+
+    scaled.defvjp(forward, lambda scale, c: (c * scale, None), symbolic_zeros=True)
+    return jnp.tanh(scaled(jnp.sin(x), scale))
+
+
+LOOKS = {
+    "plan": lambda fun: jc.plan(fun, (X, X)),
+    "mixed": lambda fun: jc.jacobian(fun, mode="mixed")(X, X),
+    "trace": lambda fun: jc.trace(fun, X, X, argnum=0),
+    "transforms": lambda fun: jc.transforms(fun, X, X, argnum=0),
+    "compare_modes": lambda fun: jc.compare_modes(fun, X, X),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_what_jax_has_asked_of_a_rule_can_be_asked_after_anything_that_looks(look):
+    # JAX keeps the rule's program and, beside it, what its results are: the last is lost by a question that it refuses.
+    fun = jax.jit(lambda x, scale: telling(x, scale))
+    want = jax.jacrev(fun)(X, X)
+    LOOKS[look](fun)
+    assert_close(jc.jacobian(fun)(X, X), want)
+    assert_close(jax.jacrev(lambda x, scale: fun(x, scale) * 1.0)(X, X), want)
+    if look == "plan":
+        assert jc.plan(fun, (X, X)).mode != "forward"

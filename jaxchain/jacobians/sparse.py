@@ -6,9 +6,11 @@ are worth their while. A pattern is found once a program, and kept by the progra
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -20,8 +22,12 @@ import numpy as np
 from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import jvp
 from jaxchain.program.fingerprint import Kept, fingerprint
+from jaxchain.program.flat import Program
+from jaxchain.program.flatten import flatten
+from jaxchain.program.flow import reach
 from jaxchain.program.primitives import (
     MIXING,
+    ClosedJaxpr,
     Var,
     any_equation,
     any_equation_of,
@@ -82,6 +88,17 @@ class Colouring:
         return fun(self.here.flatten(tuple(state)))
 
 
+def _linear_part(program: Program) -> Segment:
+    """Of the program of one JVP what the tangent enters, and what nothing enters: indices, say, whose values count.
+
+    What the point alone enters is a side of it, so that asdex need not know the primitives that made it.
+    """
+    tangent, *point = program.invars
+    moved, evaluated = reach(program.eqns, [tangent]), reach(program.eqns, point)
+    kept = [e for e in program.needed() if not moved.isdisjoint(e.writes) or evaluated.isdisjoint(e.writes)]
+    return Segment(tuple(kept), (tangent,), tuple(program.outs), program)
+
+
 @dataclass(frozen=True, eq=False)
 class _Flat:
     """A segment between coordinate vectors: ``fun(vector, *sides, *numbers)``.
@@ -110,10 +127,25 @@ def unavailable() -> str:
     if importlib.util.find_spec("asdex") is None:
         return "asdex is not installed"
     try:
-        import asdex  # noqa: F401  # pyright: ignore[reportUnusedImport, reportMissingImports]
+        with _moved_names():
+            import asdex  # noqa: F401  # pyright: ignore[reportUnusedImport, reportMissingImports]
     except ImportError as error:
         return f"the installed asdex does not work with JAX {jax.__version__} ({error})"
     return ""
+
+
+@contextmanager
+def _moved_names() -> Generator[None]:
+    """What asdex 0.5 imports from where JAX 0.12 no longer keeps it; a test says when this is no longer needed."""
+    names = vars(importlib.import_module("jax._src.core"))
+    if "ClosedJaxpr" in names:
+        yield
+        return
+    names["ClosedJaxpr"] = ClosedJaxpr
+    try:
+        yield
+    finally:
+        del names["ClosedJaxpr"]
 
 
 def available() -> bool:
@@ -154,9 +186,11 @@ def _detect(segment: Segment, flat: _Flat, here: Coordinates) -> Any:
         samples = [jnp.zeros(shape_of(v), dtype_of(v)) for v in (*segment.sides, *flat.numbers)]
         vector = jnp.zeros((here.size,), here.dtype)
         try:
-            program = jax.make_jaxpr(linear)(vector, vector, *samples).jaxpr
-            if any_equation(program, is_forward_of_custom_vjp):
+            program = jax.make_jaxpr(linear)(vector, vector, *samples)
+            if any_equation(program.jaxpr, is_forward_of_custom_vjp):
                 return None  # how a custom VJP mixes is not to be seen before it runs
-            return asdex.jacobian_coloring(linear, vector, vector, *samples)
+            part = _linear_part(flatten(program))
+            at_point = [jnp.zeros(shape_of(v), dtype_of(v)) for v in part.sides]
+            return asdex.jacobian_coloring(lambda t, *sides: part.call(*sides, t)[0], vector, *at_point)
         except (NotImplementedError, TypeError, ValueError):
             return None  # a primitive that asdex does not know: accumulate densely

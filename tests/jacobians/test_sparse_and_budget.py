@@ -1,5 +1,8 @@
 """Colourings where asdex works, a clear word where it does not; memory limits that are kept."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +31,15 @@ def test_sparse_mode_is_jacrev_or_says_how_to_get_it():
             jc.jacobian(stencil, mode="sparse")(X)
     else:
         np.testing.assert_allclose(jc.jacobian(stencil, mode="sparse")(X), jax.jacrev(stencil)(X), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(hasattr(jax._src.core, "ClosedJaxpr"), reason="before JAX 0.12 asdex finds what it looks for")
+def test_asdex_still_looks_where_jax_has_moved_a_name():
+    """Once this fails, ``sparse._moved_names`` can go, and this test with it."""
+    alone = subprocess.run([sys.executable, "-c", "import asdex"], capture_output=True, text=True, check=False)
+    assert "ClosedJaxpr" in alone.stderr
+    assert sparse.available()
+    assert not hasattr(jax._src.core, "ClosedJaxpr")
 
 
 def test_without_asdex_sparse_mode_says_how_to_install_it(monkeypatch):

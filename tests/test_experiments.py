@@ -209,7 +209,7 @@ def test_programs_that_others_wrote_agree_with_jax_and_what_is_missing_is_named(
     wrong = others.Program("wrong", "jax", lambda: (lambda x: undefined, (1.0,), 0))  # noqa: F821
     monkeypatch.setattr(importlib.import_module("ecosystem"), "PROGRAMS", (lacking, others.PROGRAMS[-1], wrong))
     found = run("ecosystem")
-    assert found["count"] == {"programs": 2, "failing": 1, "views": 5, "failures": 1, "no such mode": 0, "refused": 0}
+    assert found["count"] == {"programs": 2, "failing": 1, "views": 6, "failures": 1, "no such mode": 0, "refused": 0}
     assert found["missing"] == ["no_such_package"]
     assert found["findings"][-1] == "wrong, build: NameError: name 'undefined' is not defined"
     assert "no_such_package is not installed" in capsys.readouterr().out

@@ -390,7 +390,7 @@ VIEWS: dict[str, Callable[[Subject], str | None]] = {
 }
 """What is shown of a program: discovery, sweeps, local Jacobians, the modes of `jacobian`, its parts, and the rest."""
 
-CHEAP = ("discover", "forward", "reverse", "auto")
+CHEAP = ("discover", "forward", "reverse", "auto", "plan")
 """Those that a test runs on every program."""
 
 

@@ -1,7 +1,10 @@
 """How many floating-point operations one equation takes, counted from its shapes.
 
 A multiply-add counts two, any other element of arithmetic one, moving data nothing: XLA's own
-convention, so that counts and compiled programs can be compared. A transcendental counts one.
+convention, so that counts and compiled programs can be compared. A transcendental counts one. Factorisations, which
+XLA hands to a library and counts as nothing on some devices, take what the textbook says.
+
+Reference: Golub and Van Loan, Matrix Computations, 4th ed., 2013, ch. 3-5, 7, 8.
 """
 
 from __future__ import annotations
@@ -64,10 +67,51 @@ def _fft(eqn: JaxprEqn, out: float) -> float:
     return 5.0 * out * max(math.log2(math.prod(fft_sizes(eqn))), 1.0)
 
 
+def _cubic(share: float) -> Callable[[JaxprEqn, float], float]:
+    """A factorisation of n × n matrices in ``share`` · n³ operations."""
+
+    def rule(eqn: JaxprEqn, _: float) -> float:
+        *batch, n, _ = shape_of(eqn.invars[0])
+        return share * math.prod(batch) * n**3
+
+    return rule
+
+
+def _tall(eqn: JaxprEqn, _: float) -> float:
+    """A factorisation of m × n matrices by Householder reflections; by Gaussian elimination it takes half of it."""
+    *batch, m, n = shape_of(eqn.invars[0])
+    long, short = max(m, n), min(m, n)
+    each = 2 * long * short**2 - 2 * short**3 / 3
+    return math.prod(batch) * (each / 2 if eqn.primitive.name == "lu" else each)
+
+
+def _svd(eqn: JaxprEqn, _: float) -> float:
+    *batch, m, n = shape_of(eqn.invars[0])
+    long, short = max(m, n), min(m, n)
+    return math.prod(batch) * (4.0 * long**2 * short + 22.0 * short**3)
+
+
+def _triangular_solve(eqn: JaxprEqn, out: float) -> float:
+    return out * shape_of(eqn.invars[0])[-1]
+
+
 RULES: dict[str, Callable[[JaxprEqn, float], float]] = {
+    "cholesky": _cubic(1 / 3),
     "cond": lambda eqn, _: max(_body(opened(branch)[0]) for branch in branches_of(eqn)),
     "conv_general_dilated": _convolution,
     "dot_general": _dot,
+    "eig": _cubic(25),
+    "eigh": _cubic(9),
     "fft": _fft,
+    "geqrf": _tall,
+    "hessenberg": _cubic(10 / 3),
+    "householder_product": _tall,
+    "lu": _tall,
+    "qr": _tall,
+    "schur": _cubic(25),
+    "svd": _svd,
+    "triangular_solve": _triangular_solve,
+    "tridiagonal": _cubic(4 / 3),
+    "tridiagonal_solve": lambda _, out: 8 * out,
 }
 """Primitive → operations of an equation with so many entries in its results."""

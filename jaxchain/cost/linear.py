@@ -1,7 +1,8 @@
 """What the derivative of a program costs, a tangent or a cotangent, read off the program of one JVP.
 
 In that program everything that reads the tangent is linear in it. A tangent runs just these equations; a cotangent
-runs their transposes, in reverse. So one trace prices both modes, and neither is compiled, nor reverse mode traced.
+runs their transposes, in reverse; the others are evaluated once, however many vectors follow, in a loop once a step. So
+one trace prices both modes, and neither is compiled, nor reverse mode traced.
 
 References: Radul et al., You only linearize once, POPL 2023, arXiv 2204.10923.
 """
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from jaxchain.cost.count import flops
 from jaxchain.program.flow import moved_results
 from jaxchain.program.primitives import (
+    ELEMENTWISE,
     Jaxpr,
     JaxprEqn,
     Var,
@@ -35,18 +37,26 @@ __all__ = ["Work", "linear_work"]
 
 
 class Work(NamedTuple):
-    """Floating-point operations of one tangent, and of one cotangent; infinite where there is no such mode."""
+    """Floating-point operations of one tangent, and of one cotangent; infinite where there is no such mode.
+
+    And what is evaluated ``once``, before the first of them.
+    """
 
     tangent: float
     cotangent: float
+    once: float = 0.0
 
     def times(self, count: float) -> Work:
         """As often."""
-        return Work(self.tangent * count, self.cotangent * count)
+        return Work(*(part * count for part in self))
+
+    def plus(self, other: Work) -> Work:
+        """Both."""
+        return Work(*(one + two for one, two in zip(self, other, strict=True)))
 
 
 def linear_work(jaxpr: Jaxpr, moved: Iterable[Var]) -> Work:
-    """What the part of a program takes that is linear in some of its inputs, and needed for its results.
+    """What a program takes, of what is needed for its results: the part that is linear in some of its inputs, the rest.
 
     Parameters
     ----------
@@ -55,22 +65,21 @@ def linear_work(jaxpr: Jaxpr, moved: Iterable[Var]) -> Work:
     moved
         The tangents among its inputs.
     """
-    moving, uses = set(moved), Counter[Var]()
-    tangent = cotangent = 0.0
+    moving, uses, work = set(moved), Counter[Var](), Work(0.0, 0.0)
     for eqn in needed_eqns(jaxpr, jaxpr.outvars):
         marks = [is_var(atom) and atom in moving for atom in eqn.invars]
         if not any(marks):
-            continue  # evaluated once at the point, however many tangents follow
+            work = work.plus(Work(0.0, 0.0, flops(eqn)))
+            continue
         for var, moves in zip(eqn.outvars, moved_results(eqn, marks), strict=True):
             if moves and is_used(var) and is_inexact(var):
                 moving.add(var)
         uses.update(atom for atom, moves in zip(eqn.invars, marks, strict=True) if moves and is_var(atom))
-        work = _of(eqn, marks)
-        tangent, cotangent = tangent + work.tangent, cotangent + work.cotangent
+        work = work.plus(_of(eqn, marks)).plus(Work(0.0, _stretched(eqn, marks)))
     uses.update(out for out in jaxpr.outvars if is_var(out) and out in moving)
     # What is read in several places gets a cotangent from each, and they are added.
     joined = sum((times - 1) * size_of(var) for var, times in uses.items())
-    return Work(tangent, cotangent + joined)
+    return work.plus(Work(0.0, joined))
 
 
 def _of(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
@@ -82,6 +91,14 @@ def _of(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
     return Work(work, work)
 
 
+def _stretched(eqn: JaxprEqn, marks: Sequence[bool]) -> float:
+    """What the cotangents take of operands that an elementwise equation stretches: they are summed over the copies."""
+    if eqn.primitive.name not in ELEMENTWISE:
+        return 0.0
+    out = size_of(eqn.outvars[0])
+    return float(sum(out for atom, moves in zip(eqn.invars, marks, strict=True) if moves and 1 <= size_of(atom) < out))
+
+
 def _inside(body: Jaxpr, marks: Sequence[bool]) -> Work:
     return linear_work(body, (var for var, moves in zip(body.invars, marks, strict=True) if moves))
 
@@ -90,19 +107,21 @@ def _scan(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
     loop = scan_of(eqn)
     carried = moved_results(eqn, marks)[: loop.carries]  # what moves once moves in every later step
     inner = [*marks[: loop.consts], *carried, *marks[loop.consts + loop.carries :]]
-    return _inside(loop.body.jaxpr, inner).times(loop.length)
+    # What every step reads gets a cotangent from each, and they are added.
+    read = sum(size_of(atom) for atom, moves in zip(eqn.invars, marks[: loop.consts], strict=False) if moves)
+    return _inside(loop.body.jaxpr, inner).plus(Work(0.0, read)).times(loop.length)
 
 
 def _while(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
     loop = while_of(eqn)
     first = loop.predicate_consts + loop.body_consts
     inner = [*marks[loop.predicate_consts : first], *moved_results(eqn, marks)]
-    return Work(_inside(loop.body.jaxpr, inner).tangent, math.inf)  # its body counts once: nobody knows the trips
+    return _inside(loop.body.jaxpr, inner)._replace(cotangent=math.inf)  # its body counts once: nobody knows the trips
 
 
 def _cond(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
     each = [_inside(branch.jaxpr, marks[1:]) for branch in branches_of(eqn)]
-    return Work(max(work.tangent for work in each), max(work.cotangent for work in each))
+    return Work(*map(max, zip(*each, strict=True)))
 
 
 def _broadcast(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:

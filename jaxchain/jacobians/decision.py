@@ -26,12 +26,16 @@ Mode = Literal["auto", "forward", "reverse", "mixed", "sparse"]
 """What can be asked for."""
 
 WORTH_IT = 0.9
-"""A plan is used where it is predicted to cost less than this share of the better simple mode: a smaller
-gain in work is easily lost in time."""
+"""A plan is used where it is predicted to cost less than this share of the better simple mode, the evaluation
+counted with both: a smaller gain in work is easily lost in time."""
 
 CLOSE = 1.02
-"""Within this ratio, what predictions are good for, reverse mode from the last layer's weights on is taken where it
-is predicted to be no dearer: its rows are the result, where forward mode's columns are still to be transposed."""
+"""Within this ratio, what predictions are good for, forward mode is taken: reverse mode's sums of cotangents are what
+a compiler does again wherever they are read."""
+
+READ = 0.99
+"""Where the last layer's weights, read off, save more than the rest of this share, and the modes are close, reverse
+mode from there on is taken: its rows are the result, where forward mode's columns are still to be transposed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +163,7 @@ def _compared(plan: Plan) -> str:
     if plan.whole is not None:
         ways["colours"] = plan.whole_cost
     costs = [f"{way} {_whole(cost) if math.isfinite(cost) else 'does not exist'}" for way, cost in ways.items()]
-    return f"Multiply-adds: {', '.join(costs)}."
+    return f"Multiply-adds: {', '.join(costs)}; the evaluation takes {_whole(plan.once)} beside."
 
 
 def decide(found: Found, mode: Mode = "auto", argument: str = "argument 0") -> Decision:
@@ -186,17 +190,17 @@ def decide(found: Found, mode: Mode = "auto", argument: str = "argument 0") -> D
         return Decision("sparse", _coloured(plan), 'mode="sparse" was asked for.', argument)
     if mode != "auto":
         return Decision(mode, plan, f'mode="{mode}" was asked for.', argument)
-    forward, reverse = plan.forward_cost, plan.reverse_cost
-    better = min(forward, reverse)
-    if plan.least < WORTH_IT * better:
+    forward, reverse = plan.simple
+    better = min(plan.simple)
+    if plan.least + plan.once < WORTH_IT * better:
         way: Way = "mixed" if plan.cost <= plan.whole_cost else "sparse"
         return Decision(way, plan, _gain(plan, better), argument)
     if max(forward, reverse) < CLOSE * better:
         pulled = plan.pulled()
-        if pulled is not None and pulled.cost <= better:
+        if pulled is not None and pulled.cost + plan.once <= READ * better:
             why = "Forward and reverse mode are within 2 % of each other, and the last weights need no cotangent."
             return Decision("mixed", pulled, why, argument)
-    way = "forward" if forward < reverse else "reverse"
+    way = "forward" if forward <= CLOSE * reverse else "reverse"
     return Decision(way, plan, _simple(plan, way), argument)
 
 
@@ -206,7 +210,7 @@ def _gain(plan: Plan, better: float) -> str:
     if not plan.least:
         return "Nothing needs to be multiplied."
     how = "By colours it takes" if plan.whole_cost < plan.cost else "In this order it takes"
-    return f"{how} {better / plan.least:.3g} times less work than the better simple mode."
+    return f"{how} {better / (plan.least + plan.once):.3g} times less work than the better simple mode."
 
 
 def _simple(plan: Plan, way: Way) -> str:
@@ -218,12 +222,14 @@ def _simple(plan: Plan, way: Way) -> str:
         first = f"Only {way} mode exists here."
     elif plan.forward_cost == plan.reverse_cost:
         first = f"Both simple modes cost the same: {rows}, {columns}."
+    elif way == "forward" and plan.reverse_cost < plan.forward_cost:
+        first = f"Forward mode is within {CLOSE - 1:.0%} of reverse mode: {columns} to push, {rows} to pull."
     elif way == "forward":
         first = f"Of the simple modes, forward is the cheaper: {columns} to push, against {rows} to pull."
     else:
         first = f"Of the simple modes, reverse is the cheaper: {rows} to pull, against {columns} to push."
-    better = min(plan.forward_cost, plan.reverse_cost)
-    share = f"{plan.least / better:.0%} of its work" if better else "as much work"
+    better = min(plan.simple)
+    share = f"{(plan.least + plan.once) / better:.0%} of its work" if better else "as much work"
     return f"{first} No other way is below {WORTH_IT:.0%} of that: the cheapest takes {share}."
 
 

@@ -22,6 +22,12 @@ from jaxchain.show.values import count
 
 __all__ = ["Plan", "make_plan", "whole_colouring"]
 
+NEAR = 1.5
+"""Within this ratio of each other both simple modes are priced by programs of their own."""
+
+FEW = 500
+"""Above this many equations in a stage they are not: to trace reverse mode takes as long as to plan."""
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -35,6 +41,8 @@ class Plan:
         What to do, in order; states are numbered 0 … q.
     cost, forward_cost, reverse_cost
         Predicted multiply-adds of the plan, of one tangent a column, of one cotangent a row.
+    once
+        What each of them takes beside: the evaluation at the point.
     solution
         The cheapest order for every range of stages.
     whole, whole_cost
@@ -47,6 +55,7 @@ class Plan:
     cost: float
     forward_cost: float
     reverse_cost: float
+    once: float
     solution: Solution
     whole: Colouring | None = None
     whole_cost: float = math.inf
@@ -55,6 +64,11 @@ class Plan:
     def least(self) -> float:
         """Multiply-adds of the cheapest way beside the simple modes."""
         return min(self.cost, self.whole_cost)
+
+    @property
+    def simple(self) -> tuple[float, float]:
+        """Multiply-adds of forward and of reverse mode, the evaluation at the point with them."""
+        return self.forward_cost + self.once, self.reverse_cost + self.once
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -115,6 +129,8 @@ class Plan:
 def make_plan(found: Found) -> Plan:
     """The cheapest order of multiplication for a traced function."""
     units = tuple(units_of(found))
+    if _are_close(units):
+        units = tuple(replace(unit, exact=True) for unit in units)
     sizes = np.array([units[0].here.size, *(u.there.size for u in units)], float)
     solution = solve(_costs(units, sizes))
     q = len(units)
@@ -127,7 +143,21 @@ def make_plan(found: Found) -> Plan:
     if by_colour >= cost:
         whole, by_colour = None, math.inf
     forward, reverse = float(_times(sizes[0], tangent)), float(_times(sizes[-1], adjoint))
-    return Plan(found, units, solution.steps(0, q), cost, forward, reverse, solution, whole, by_colour)
+    once = sum(u.work.once for u in units)
+    return Plan(found, units, solution.steps(0, q), cost, forward, reverse, once, solution, whole, by_colour)
+
+
+def _are_close(units: Sequence[Unit]) -> bool:
+    """Whether the better simple mode is to be found out exactly: they are near each other, and quickly traced."""
+    if max(len(unit.segment.equations) for unit in units) > FEW:
+        return False
+    once, tangent, adjoint = (
+        sum(parts) for parts in zip(*((u.work.once, u.tangent, u.adjoint) for u in units), strict=True)
+    )
+    forward, reverse = (
+        once + size * vector for size, vector in ((units[0].here.size, tangent), (units[-1].there.size, adjoint))
+    )
+    return math.isfinite(forward + reverse) and max(forward, reverse) < NEAR * min(forward, reverse)
 
 
 def whole_colouring(found: Found, units: Sequence[Unit]) -> Colouring | None:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from jaxchain.coordinates import Coordinates
-from jaxchain.cost.count import flops
+from jaxchain.cost.count import flops, total_flops
 from jaxchain.cost.linear import Work, linear_work
 from jaxchain.derivative import jvp, pulls_linearly, vjp
 from jaxchain.discovery.find import Found
@@ -56,6 +56,8 @@ class Unit:
         Which variables of its state carry a derivative from the chain input.
     sparse
         Whether to look for a sparse pattern.
+    exact
+        Whether a cotangent's price is read off its own program, beside a tangent's off which it is estimated else.
     """
 
     label: Callable[[], str]
@@ -64,6 +66,7 @@ class Unit:
     local: Local
     carries: tuple[bool, ...]
     sparse: bool = False
+    exact: bool = False
 
     @property
     def name(self) -> str:
@@ -121,18 +124,18 @@ class Unit:
 
     @cached_property
     def work(self) -> Work:
-        """Multiply-adds of one tangent and of one cotangent, beside the evaluation itself."""
-        if self.kind == "identity":
-            return Work(0.0, 0.0)
-        if self.kind == "diagonal":
-            return Work(1.0, 1.0).times(self.here.size / 2)
-        if self.kind == "linear":
-            return Work(1.0, 1.0).times(flops(self.core.equations[0].eqn) / 2)
+        """Multiply-adds of one tangent, of one cotangent, and of the evaluation at the point."""
         segment = self.segment
+        if self.kind != "dense":
+            evaluated = total_flops(equation.eqn for equation in segment.equations) / 2
+            if self.kind == "diagonal":  # an elementwise function's slope takes about what its value does
+                return Work(self.here.size / 2, self.here.size / 2, 2 * evaluated)
+            vector = flops(self.core.equations[0].eqn) / 2 if self.kind == "linear" else 0.0
+            return Work(vector, vector, evaluated)
         # Constants are inputs here: what a tangent costs depends on their shapes alone.
         inputs = (*segment.inputs, *segment.sides, *segment.constants)
         key = fingerprint([e.eqn for e in segment.equations], inputs, segment.outputs, {})
-        return WORK.get((key, self.carries), self._counted).times(0.5)
+        return WORK.get((key, self.carries, self.exact), self._counted).times(0.5)
 
     def _counted(self) -> Work:
         """Floating-point operations of one tangent and cotangent."""
@@ -141,13 +144,14 @@ class Unit:
         except REFUSALS as error:
             refusal(error)
             work = Work(math.inf, math.inf)
-        if math.isfinite(work.tangent):
+        if math.isfinite(work.tangent) and not (self.exact and math.isfinite(work.cotangent)):
             return work
         try:  # the rule of a custom VJP is seen in reverse mode's own program alone
-            return Work(math.inf, linear_work(*self._program(forward=False)).tangent)
+            back = linear_work(*self._program(forward=False))
         except REFUSALS as error:
             refusal(error)
-            return Work(math.inf, math.inf)
+            return work._replace(cotangent=math.inf)
+        return Work(work.tangent, back.tangent, back.once)
 
     def _program(self, *, forward: bool) -> tuple[Jaxpr, list[Var]]:
         """The program of one tangent or cotangent, and the variables that hold it."""

@@ -96,7 +96,7 @@ def test_the_plan_ends_with_the_whole_jacobian_and_costs_what_it_says(widths):
     assert (last["from"], last["to"]) == (0, len(net))
     np.testing.assert_allclose(cells(last["picture"]), jax.jacrev(net, 1)(*args), rtol=1e-4, atol=1e-5)
     assert last["total"] == pytest.approx(sum(step["cost"] for step in way["steps"]))
-    assert last["total"] == pytest.approx(jc.plan(net, args).cost)
+    assert last["total"] == pytest.approx(jc.plan(net, args).plan.cost)
 
 
 def test_every_step_of_a_plan_shows_the_jacobian_that_it_names():

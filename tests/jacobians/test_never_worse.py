@@ -1,0 +1,139 @@
+"""Whatever is decided takes no more work than the better of JAX's two modes, by XLA's own count, loops as often as they run."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_close, draw
+from jax import lax
+
+import jaxchain as jc
+from jaxchain.cost.count import total_flops
+from jaxchain.cost.linear import linear_work
+from jaxchain.cost.measure import flops
+
+pytestmark = pytest.mark.usefixtures("optimised")
+
+
+def w(*shape, seed=0):
+    return draw(jnp.zeros(shape), seed) / 2
+
+
+def gated(carry, x):
+    z = jax.nn.sigmoid(w(6, 9) @ jnp.concatenate([carry, x]))
+    new = jnp.tanh(w(6, 9, seed=1) @ jnp.concatenate([z * carry, x]))
+    return ((1 - z) * carry + z * new,) * 2
+
+
+def balanced(a):
+    def step(scaling, _):
+        u, v = scaling
+        v = -jax.nn.logsumexp(u[:, None] - w(6, 6) ** 2, 0)
+        return (a - jax.nn.logsumexp(v[None] - w(6, 6) ** 2, 1), v), None
+
+    return lax.scan(step, (a * 0, a * 0), None, length=8)[0][0]
+
+
+def filtered(ys):
+    def step(state, y):
+        mean, spread = w(3, 3) @ state[0], w(3, 3) @ state[1] @ w(3, 3).T + jnp.eye(3)
+        gain = jnp.linalg.solve(w(2, 3) @ spread @ w(2, 3).T + jnp.eye(2), w(2, 3) @ spread).T
+        mean = mean + gain @ (y - w(2, 3) @ mean)
+        return (mean, spread - gain @ w(2, 3) @ spread), mean
+
+    return lax.scan(step, (jnp.zeros(3), jnp.eye(3)), ys)[1]
+
+
+def verlet(state):
+    def step(state, _):
+        r, v = state
+        pairs = r[:, None] - r[None]
+        force = (pairs * jnp.exp(-(pairs**2).sum(-1, keepdims=True))).sum(1)
+        return (r + 0.1 * v, v + 0.1 * force), None
+
+    return lax.scan(step, (state, state * 0), None, length=4)[0][0]
+
+
+def attention(x):
+    return jax.nn.softmax((x @ w(6, 6)) @ (x @ w(6, 6, seed=1)).T) @ (x @ w(6, 6, seed=2))
+
+
+def smoothed(lengths):
+    points = w(8, 2, seed=3)
+    kernel = jnp.exp(-((((points[:, None] - points[None]) / lengths) ** 2).sum(-1))) + jnp.eye(8)
+    return jnp.linalg.solve(kernel, jnp.sin(points[:, 0]))
+
+
+def descended(x):
+    for _ in range(3):
+        x = x - 0.1 * jax.grad(lambda x: jnp.tanh(w(5, 5) @ x).sum() ** 2)(x)
+    return x
+
+
+def returns(rewards):
+    return lax.scan(lambda a, r: (r + 0.9 * a * jnp.tanh(r),) * 2, 0.0, rewards, reverse=True)[1]
+
+
+PROGRAMS = {
+    "a gated network's states, from the first": (lambda h: lax.scan(gated, h, w(8, 3, seed=4))[1], w(6)),
+    "a gated network's last state, from inputs": (lambda xs: lax.scan(gated, jnp.zeros(6), xs)[0], w(8, 3)),
+    "Sinkhorn": (balanced, w(6)),
+    "Kalman means": (filtered, w(6, 2)),
+    "Verlet": (verlet, w(4, 3)),
+    "attention": (attention, w(5, 6)),
+    "a Gaussian process, from its length scales": (smoothed, jnp.ones(2)),
+    "unrolled descent": (descended, w(5)),
+    "discounted returns": (returns, w(12)),
+    "layer norms and weights": (lambda x: w(8, 4) @ jax.nn.standardize(w(4, 8) @ jax.nn.standardize(w(8, 4) @ x)), w(4)),
+    "matrix exponential": (jax.scipy.linalg.expm, w(3, 3)),
+}  # fmt: skip
+
+
+DONE_TWICE = {"Sinkhorn": 1.12, "Verlet": 1.06}
+"""Where XLA does some work again in the mode that has less of it, at these small sizes."""
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_auto_takes_no_more_work_than_the_better_simple_mode(name):
+    fun, x = PROGRAMS[name]
+    best = min(flops(jax.jacfwd(fun), x), flops(jax.jacrev(fun), x))
+    assert flops(jc.jacobian(fun), x) <= DONE_TWICE.get(name, 1.02) * best
+    assert_close(jax.jit(jc.jacobian(fun))(x), jax.jit(jax.jacrev(fun))(x))
+
+
+SQUARE = w(50, 50)
+LOOPS = {
+    "a constant read at every step": lambda k: lax.scan(lambda c, _: (jnp.sin(c) * k, None), jnp.ones(50), None, 20)[0],
+    "a carry": lambda x: lax.scan(lambda c, _: (jnp.sin(c) * 2, None), x, None, 20)[0],
+    "rows": lambda x: lax.scan(lambda c, r: (c + r.sum(), c), 0.0, jnp.outer(x, x))[1],
+    "products in a loop": lambda x: lax.scan(lambda c, _: (SQUARE @ jnp.tanh(c), None), x, None, 5)[0],
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_cotangents_price_is_estimated_near_what_its_own_program_takes(name):
+    fun, x = LOOPS[name], w(50)
+    pushed = jax.make_jaxpr(lambda t, x: jax.jvp(fun, (x,), (t,))[1])(x, x).jaxpr
+    out = jax.eval_shape(fun, x)
+    pulled = jax.make_jaxpr(lambda c, x: jax.vjp(fun, x)[1](c))(out, x).jaxpr
+    estimate, exact = (linear_work(jaxpr, jaxpr.invars[:1]) for jaxpr in (pushed, pulled))
+    assert estimate.cotangent == pytest.approx(exact.tangent, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("fun", "shapes", "want"),
+    [
+        (jnp.linalg.cholesky, [(6, 6)], 6**3 / 3),
+        (jnp.linalg.eigh, [(6, 6)], 9 * 6**3),
+        (lambda a: jnp.linalg.qr(a, "raw"), [(9, 6)], 2 * 9 * 36 - 2 * 6**3 / 3),
+        (lax.linalg.lu, [(6, 6)], 2 * 6**3 / 3),
+        (lambda a, b: lax.linalg.triangular_solve(a, b, left_side=True), [(6, 6), (6, 2)], 36 * 2),
+        (lax.linalg.tridiagonal_solve, [(6,), (6,), (6,), (6, 2)], 8 * 12),
+        (jax.vmap(lax.linalg.svd), [(3, 9, 6)], 3 * (4 * 81 * 6 + 22 * 6**3)),
+    ],
+    ids=["cholesky", "eigh", "qr", "lu", "triangular_solve", "tridiagonal_solve", "svd"],
+)
+def test_factorisations_take_what_the_textbook_says(fun, shapes, want):
+    jaxpr = jax.make_jaxpr(fun)(*(np.ones(shape, np.float32) for shape in shapes)).jaxpr
+    # Symmetrising and masking beside it are of lower order.
+    assert want <= total_flops(jaxpr.eqns) <= want + 8 * sum(np.prod(shape) for shape in shapes)

@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 from jaxchain.derivative import ALL_AT_ONCE, Linear, Pass
 from jaxchain.discovery.find import Found
 from jaxchain.jacobians.bracketing import Step
-from jaxchain.jacobians.matrix import Dense, Diagonal, Identity, Matrix, multiply
+from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Layout, Matrix, multiply
 from jaxchain.jacobians.planner import Plan
 from jaxchain.jacobians.sparse import Colouring
 from jaxchain.jacobians.unit import Unit
@@ -51,10 +52,26 @@ class Linearised:
         if unit.kind == "diagonal":
             return Diagonal(self.diagonal)
         if unit.kind == "linear" and unit.local.matrix is not None:
-            return Dense(unit.local.matrix(*self.core_sides))
+            return unit.local.matrix(*self.core_sides)
         if unit.colouring is not None:
             return Dense(unit.colouring.jacobian(self.sides, self.state, self.how.chunk_size))
-        return Dense(self.linear.matrix(self.how, "forward" if kind == "accumulate tangent" else "reverse"))
+        mode: Direction = "forward" if kind == "accumulate tangent" else "reverse"
+        if unit.positions is not None:
+            return self._blocks(*unit.positions, mode)
+        return Dense(self.linear.matrix(self.how, mode))
+
+    def _blocks(self, into: Layout, out: Layout, mode: Direction) -> Blocks:
+        """J of positions that do not mix: a basis of one of them, at all of them at once."""
+
+        def everywhere(layout: Layout, dtype: Any) -> jax.Array:
+            basis = jnp.eye(layout.width, dtype=dtype)
+            return layout.join(jnp.broadcast_to(basis[:, None], (layout.width, layout.count, layout.width)), 1)
+
+        if mode == "forward":
+            columns = self.linear.columns(everywhere(into, self.unit.here.dtype).T, self.how)
+            return Blocks(out.split(columns, 0), into, out)
+        rows = self.linear.rows(everywhere(out, self.unit.there.dtype), self.how)
+        return Blocks(jnp.moveaxis(into.split(rows, 1), 0, 1), into, out)
 
     def after(self, columns: jax.Array) -> jax.Array:
         """J · columns."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxchain.derivative import rule_program
 from jaxchain.errors import REFUSALS
-from jaxchain.jacobians.matrix import scattered
+from jaxchain.jacobians.matrix import Blocks, Dense, Layout, Matrix, scattered
 from jaxchain.program.flat import Equation
 from jaxchain.program.primitives import (
     ELEMENTWISE,
@@ -58,10 +58,13 @@ class Local:
         made of side values by ``matrix``; ``dense``, to be accumulated.
     matrix
         ``matrix(*sides)`` → (m, n), moving numbers without arithmetic. Only for ``linear``.
+    layouts
+        Of the state before and the state after, where that matrix is `Blocks`.
     """
 
     kind: Kind
-    matrix: Callable[..., jax.Array] | None = None
+    matrix: Callable[..., Matrix] | None = None
+    layouts: tuple[Layout, Layout] | None = None
 
 
 def read_off(segment: Segment) -> Local:
@@ -145,28 +148,19 @@ def dot_general(equation: Equation, segment: Segment) -> Local | None:
     dtype = dtype_of(x)
     free, kept = product.free(own, ndim_of(x)), product.free(other, ndim_of(w))
     summed, by = product.contracted[own], product.contracted[other]
-    positions, outs, ins = (math.prod(shape_of(a)[k] for k in axes) for a, axes in ((x, free), (w, kept), (w, by)))
+    outs, ins = (math.prod(shape_of(w)[k] for k in axes) for axes in (kept, by))
+    # The axes that are summed, in the state's order; the result's follow the operands.
+    by = [axis for _, axis in sorted(zip(summed, by, strict=True))]
+    first = 0 if own == 0 else len(kept)
+    places = range(first, first + len(free))
+    layouts = Layout.of(shape_of(x), free), Layout.of(shape_of(eqn.outvars[0]), places)
     read = _side_reader(segment, eqn.invars[other])
 
-    def matrix(*sides: jax.Array) -> jax.Array:
+    def matrix(*sides: jax.Array) -> Matrix:
         weights = jnp.transpose(read(*sides), (*kept, *by)).reshape(outs, ins).astype(dtype)
-        if positions == 1:
-            blocks = weights[None, :, None, :]
-        else:
-            at = np.arange(positions)
-            blocks = jnp.zeros((positions, outs, positions, ins), dtype).at[at, :, at, :].set(weights)
-        # One axis each: the positions p and the weights' o that the result has, then the state's axes, p and i.
-        full = blocks.reshape(
-            [shape_of(a)[k] for a, axes in ((x, free), (w, kept), (x, free), (x, summed)) for k in axes]
-        )
-        p, o = list(range(len(free))), list(range(len(free), len(free) + len(kept)))
-        state = np.argsort([*free, *summed]) + len(p) + len(o)
-        # The result's axes follow the operands: positions first where the state is the left one.
-        return full.transpose([*(p + o if own == 0 else o + p), *state.tolist()]).reshape(
-            positions * outs, positions * ins
-        )
+        return Blocks(weights[None], *layouts) if layouts[0].count > 1 else Dense(weights)
 
-    return Local("linear", matrix)
+    return Local("linear", matrix, layouts if layouts[0].count > 1 else None)
 
 
 def conv_general_dilated(equation: Equation, segment: Segment) -> Local | None:
@@ -182,9 +176,9 @@ def conv_general_dilated(equation: Equation, segment: Segment) -> Local | None:
     rows, columns, weights = rows[order], columns[order], weights[order]
     read = _side_reader(segment, eqn.invars[1])
 
-    def matrix(*sides: jax.Array) -> jax.Array:
+    def matrix(*sides: jax.Array) -> Matrix:
         kernel = read(*sides).reshape(-1)
-        return scattered(rows, columns, kernel[weights], shape)
+        return Dense(scattered(rows, columns, kernel[weights], shape))
 
     return Local("linear", matrix)
 

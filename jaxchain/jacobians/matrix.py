@@ -1,8 +1,11 @@
-"""Matrices kept as what they are: an identity vanishes, a diagonal scales, the rest is multiplied."""
+"""Matrices kept as what they are: an identity vanishes, a diagonal scales, blocks meet blocks, the rest is multiplied."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +13,58 @@ import numpy as np
 
 from jaxchain.coordinates import widest
 
-__all__ = ["Dense", "Diagonal", "Identity", "Matrix", "multiply", "scattered"]
+__all__ = ["Blocks", "Dense", "Diagonal", "Identity", "Layout", "Matrix", "multiply", "scattered"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the coordinates of a state lie in positions: of an array, row by row, some of whose axes count them.
+
+    Attributes
+    ----------
+    runs
+        (length, whether it counts positions) of neighbouring axes taken together; equal for equal orders.
+    """
+
+    runs: tuple[tuple[int, bool], ...]
+
+    @classmethod
+    def of(cls, shape: Sequence[int], axes: Sequence[int]) -> Layout:
+        """That of an array, by the axes that count positions, which must come in order."""
+        marked = [(size, axis in axes) for axis, size in enumerate(shape) if size != 1]
+        together = itertools.groupby(marked, key=lambda run: run[1])
+        return cls(tuple((math.prod(size for size, _ in group), counts) for counts, group in together))
+
+    @property
+    def count(self) -> int:
+        """P: how many positions there are."""
+        return math.prod(length for length, counts in self.runs if counts)
+
+    @property
+    def width(self) -> int:
+        """How many numbers each has."""
+        return math.prod(length for length, counts in self.runs if not counts)
+
+    def split(self, array: jax.Array, axis: int) -> jax.Array:
+        """An array whose ``axis`` counts coordinates, with two in its place: positions, and numbers in each."""
+        before, after = array.shape[:axis], array.shape[axis + 1 :]
+        order = [axis + k for k in self._order]
+        apart = array.reshape(*before, *(length for length, _ in self.runs), *after)
+        moved = apart.transpose(*range(axis), *order, *range(axis + len(order), apart.ndim))
+        return moved.reshape(*before, self.count, self.width, *after)
+
+    def join(self, array: jax.Array, axis: int) -> jax.Array:
+        """What `split` makes, ``axis`` and the next one again."""
+        before, after = array.shape[:axis], array.shape[axis + 2 :]
+        apart = array.reshape(*before, *(self.runs[k][0] for k in self._order), *after)
+        back = [axis + k for k in np.argsort(self._order).tolist()]
+        moved = apart.transpose(*range(axis), *back, *range(axis + len(back), apart.ndim))
+        return moved.reshape(*before, self.count * self.width, *after)
+
+    @property
+    def _order(self) -> list[int]:
+        """Runs that count positions first."""
+        return sorted(range(len(self.runs)), key=lambda k: not self.runs[k][1])
 
 
 @dataclass(frozen=True)
@@ -48,7 +102,39 @@ class Dense:
         return self.entries
 
 
-Matrix = Identity | Diagonal | Dense
+@dataclass(frozen=True)
+class Blocks:
+    """A block for each position, (P · m, P · n).
+
+    Attributes
+    ----------
+    entries
+        (P, m, n); (1, m, n), where all are the same.
+    into, out
+        Where the coordinates of each position are, in the state before and in the state after.
+    """
+
+    entries: jax.Array
+    into: Layout
+    out: Layout
+
+    def dense(self) -> jax.Array:
+        """All its entries: scattered, not multiplied out."""
+        at, (_, m, n) = np.arange(self.into.count), self.entries.shape
+        apart = jnp.zeros((len(at), m, len(at), n), self.entries.dtype).at[at, :, at, :].set(self.entries)
+        return self.into.join(self.out.join(apart, 0), 1)
+
+    def times(self, columns: jax.Array) -> jax.Array:
+        """The product with any matrix (P · n, k)."""
+        return self.out.join(self.entries @ self.into.split(columns, 0), 0)
+
+    def after(self, rows: jax.Array) -> jax.Array:
+        """A matrix (k, P · m) times this one."""
+        each = jnp.moveaxis(self.out.split(rows, 1), 1, 0)
+        return self.into.join(jnp.moveaxis(each @ self.entries, 0, 1), 1)
+
+
+Matrix = Identity | Diagonal | Blocks | Dense
 
 
 def multiply(left: Matrix, right: Matrix) -> Matrix:
@@ -59,9 +145,25 @@ def multiply(left: Matrix, right: Matrix) -> Matrix:
         return left
     dtype = widest(left.entries.dtype, right.entries.dtype)
     a, b = left.entries.astype(dtype), right.entries.astype(dtype)
-    if isinstance(left, Diagonal):
-        return Diagonal(a * b) if isinstance(right, Diagonal) else Dense(a[:, None] * b)
-    return Dense(a * b[None, :] if isinstance(right, Diagonal) else a @ b)
+    match left, right:
+        case Diagonal(), Diagonal():
+            return Diagonal(a * b)
+        case Diagonal(), Blocks():
+            return replace(right, entries=right.out.split(a, 0)[:, :, None] * b)
+        case Blocks(), Diagonal():
+            return replace(left, entries=a * left.into.split(b, 0)[:, None, :])
+        case Diagonal(), Dense():
+            return Dense(a[:, None] * b)
+        case Dense(), Diagonal():
+            return Dense(a * b[None, :])
+        case Blocks(), Blocks() if left.into == right.out:
+            return Blocks(a @ b, right.into, left.out)
+        case Blocks(), _:
+            return Dense(replace(left, entries=a).times(right.dense().astype(dtype)))
+        case _, Blocks():
+            return Dense(replace(right, entries=b).after(a))
+        case _:
+            return Dense(a @ b)
 
 
 def scattered(rows: np.ndarray, columns: np.ndarray, entries: jax.Array, shape: tuple[int, int]) -> jax.Array:

@@ -22,7 +22,7 @@ from jaxchain.discovery.find import find
 from jaxchain.jacobians.blocks import Call, named_like, require_real
 from jaxchain.jacobians.bracketing import Step
 from jaxchain.jacobians.execute import Linearised, by_colours, linearise, perform
-from jaxchain.jacobians.matrix import Dense, Diagonal, Identity, Matrix
+from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Matrix
 from jaxchain.jacobians.modes import jacobian
 from jaxchain.jacobians.planner import Plan, make_plan
 from jaxchain.stage import INPUT, State
@@ -181,7 +181,8 @@ def gram_diagonal(fun: Callable[..., Any], argnums: int | None = None) -> Callab
         split, direct = _best_split(plan, lambda k: (m + n) * k * k, m * n)
         if direct:
             whole = _whole(plan, args)
-            return _diagonal_of(whole) ** 2 if not isinstance(whole, Dense) else jnp.sum(whole.entries**2, axis=0)
+            full = isinstance(whole, Blocks | Dense)
+            return jnp.sum(whole.dense() ** 2, axis=0) if full else _diagonal_of(whole) ** 2
         right, left = _factors(plan, args, split)
         return jnp.sum(right * ((left.T @ left) @ right), axis=0)
 
@@ -304,4 +305,4 @@ def _factors(plan: Plan, args: tuple[Any, ...], split: int) -> tuple[jax.Array, 
 def _diagonal_of(matrix: Matrix) -> jax.Array:
     if isinstance(matrix, Identity):
         return jnp.ones((matrix.size,), matrix.dtype)
-    return matrix.entries if isinstance(matrix, Diagonal) else jnp.diagonal(matrix.entries)
+    return matrix.entries if isinstance(matrix, Diagonal) else jnp.diagonal(matrix.dense())

@@ -106,15 +106,15 @@ class Plan:
             unit = self.units[step.start]
             if unit.colouring is not None:
                 return f"∂{name[step.stop]}/∂{name[step.start]} by {unit.colouring.colours} colours"
-            kind = unit.kind
-            read = {
+            how = "tangent" if step.kind.endswith("tangent") else "cotangent"
+            words = {
                 "identity": "is the identity",
                 "diagonal": "is a diagonal, by one tangent of ones",
                 "linear": "is its weights, read off",
-            }
-            how = "tangents" if step.kind.endswith("tangent") else "cotangents"
-            number = self.sizes[step.start if how == "tangents" else step.stop]
-            return f"∂{name[step.stop]}/∂{name[step.start]} " + read.get(kind, f"by {count(number, how[:-1])}")
+                "dense": f"by {count(unit.vectors[how == 'cotangent'], how)}",
+            }[unit.kind]
+            blocks = f", for each of {count(unit.layouts[0].count, 'position')}" if unit.layouts else ""
+            return f"∂{name[step.stop]}/∂{name[step.start]} {words}{blocks}"
         whole = f"∂{name[step.stop]}/∂{name[step.start]}"
         left, right = f"∂{name[step.stop]}/∂{name[step.middle]}", f"∂{name[step.middle]}/∂{name[step.start]}"
         if step.kind == "multiply":
@@ -197,21 +197,42 @@ def _fewest(units: tuple[Unit, ...], tangent: float, adjoint: float) -> float:
 def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
     """What each way costs; structure makes products cheaper than dense ones."""
     tangent, adjoint, ready = (np.array([getattr(u, name) for u in units]) for name in ("tangent", "adjoint", "ready"))
+    columns, rows = np.array([u.vectors for u in units], float).T
     full = np.concatenate([[0], np.cumsum([u.kind not in ("identity", "diagonal") for u in units])])
-    pushed, pulled = _running(tangent), _running(adjoint)
+    pushed, pulled, positions = _running(tangent), _running(adjoint), _positions(units)
 
     def multiply(i: Any, k: Any, j: Any) -> Any:
-        # Two full matrices; a full one scaled by a diagonal, or two diagonals: a multiplication without its addition.
+        # Two matrices; one scaled by a diagonal, or two diagonals: a multiplication without its addition.
         left, right = full[j] > full[k], full[k] > full[i]
-        return np.where(left & right, n[i] * n[k] * n[j], np.where(left | right, n[i] * n[j], n[i]) / 2)
+        whole, before, after = positions[i, j], positions[i, k], positions[k, j]
+        # Blocks by blocks of the same positions, else each position of one meets all of the other.
+        product = n[i] * n[k] * n[j] / np.where(whole > 1, before * after, np.maximum(before, after))
+        return np.where(left & right, product, np.where(left | right, n[i] * n[j] / whole, n[i]) / 2)
 
     return Costs(
-        tangent=np.minimum(_times(n[:-1], tangent), ready),
-        adjoint=_times(n[1:], adjoint),
+        tangent=np.minimum(_times(columns, tangent), ready),
+        adjoint=_times(rows, adjoint),
         multiply=multiply,
         push=lambda i, k, j: _times(n[i], pushed(k, j)),
         pull=lambda i, k, j: _times(n[j], pulled(i, k)),
     )
+
+
+def _positions(units: Sequence[Unit]) -> np.ndarray:
+    """How many positions the product of units i … j has blocks for, at [i, j]; 1 where it is full, or a diagonal."""
+    q = len(units)
+    count = np.ones((q + 1, q + 1))
+    for i in range(q):
+        layout = None
+        for j in range(i, q):
+            if units[j].kind in ("identity", "diagonal"):
+                count[i, j + 1] = count[i, j]
+                continue
+            if (known := units[j].layouts) is None or layout not in (None, known[0]):
+                break
+            layout = known[1]
+            count[i, j + 1] = layout.count
+    return count
 
 
 def _times(count: Any, work: Any) -> Any:

@@ -23,16 +23,21 @@ from jaxchain.discovery.group import group
 from jaxchain.discovery.name import names, operation
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.jacobians.local import Local, read_off
+from jaxchain.jacobians.matrix import Layout
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse
 from jaxchain.program.fingerprint import Kept, fingerprint
 from jaxchain.program.flat import Equation
 from jaxchain.program.primitives import Jaxpr, JaxprEqn, Var, any_equation_of, like
 from jaxchain.program.segment import Segment
+from jaxchain.samples.positions import position_axes
 
 __all__ = ["Unit", "distinct", "joined", "units_of"]
 
 WORK = Kept(4096)
 """What a tangent or cotangent takes, by program: equal blocks of a network are counted once."""
+
+MOST_IN_BLOCKS = 1 << 20
+"""Above this many entries in the blocks of all positions no pattern is looked for inside them."""
 
 MOST = 128
 """More units than this are joined: the search is cubic, and a program of so many products compiles long."""
@@ -106,17 +111,36 @@ class Unit:
         return {"identity": 0.0, "linear": 0.0, "diagonal": self.here.size / 2}.get(self.kind, math.inf)
 
     @cached_property
+    def positions(self) -> tuple[Layout, Layout] | None:
+        """How its input and output lie in positions that do not mix; ``None``: nothing is known to stay apart."""
+        if self.kind != "dense" or not self.sparse:
+            return self.local.layouts
+        if (axes := position_axes(self.segment)) is None:
+            return None
+        return Layout.of(self.here.leaves[0].shape, axes.into), Layout.of(self.there.leaves[0].shape, axes.out)
+
+    @property
+    def layouts(self) -> tuple[Layout, Layout] | None:
+        """The same, where its matrix is kept as blocks: not where colours take fewer vectors."""
+        return None if self.colouring is not None else self.positions
+
+    @property
+    def vectors(self) -> tuple[int, int]:
+        """How many tangents, and how many cotangents, accumulate its matrix: one serves all positions at once."""
+        into, out = self.positions or (None, None)
+        return into.width if into else self.here.size, out.width if out else self.there.size
+
+    @cached_property
     def colouring(self) -> Colouring | None:
         """Its coloured pattern, where it has no simpler structure and a colouring saves work."""
-        if (
-            self.kind != "dense"
-            or not self.sparse
-            or not may_be_sparse(self.segment, self.here, self.there)
-            or not available()
-        ):
+        if self.kind != "dense" or not self.sparse or not may_be_sparse(self.segment, self.here, self.there):
+            return None
+        few = min(self.vectors)
+        # Blocks are there for the asking; within them a pattern is looked for where that is quickly done.
+        if (self.positions and few * max(self.here.size, self.there.size) > MOST_IN_BLOCKS) or not available():
             return None
         found = colouring_of(self.segment, self.here, self.there)
-        return found if found is not None and found.colours < min(self.here.size, self.there.size) else None
+        return found if found is not None and found.colours < few else None
 
     def call(self, sides: Sequence[Any], state: tuple[Any, ...]) -> tuple[Any, ...]:
         """Its function, from the leaves of a state to those of the next."""

@@ -117,7 +117,7 @@ def test_a_plan_within_a_limit_says_how_many_at_once():
     args = draw(jax.eval_shape(net.init, jax.random.key(0))), draw(jnp.zeros((8, 6)))
     free = jc.plan(net, args, memory_limit=10**9)
     assert free.chunk_size is None
-    tight = jc.plan(net, args, memory_limit=200_000)
+    tight = jc.plan(net, args, memory_limit=100_000)
     assert tight.chunk_size is not None
     assert f"room for {tight.chunk_size} vectors of a basis at a time" in str(tight)
     with pytest.raises(ValueError, match="cannot be met"):

@@ -1,0 +1,242 @@
+"""Axes along which a stage works position by position: proven where it does, never where it does not; blocks of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_close, draw
+from jax import lax
+
+import jaxchain as jc
+from jaxchain.cost.measure import flops
+from jaxchain.discovery.find import find
+from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Layout, multiply
+from jaxchain.program.segment import Segment
+from jaxchain.samples.positions import position_axes
+
+T, D = 6, 5
+X = draw(jnp.zeros((T, D)), 1)
+CUBE = draw(jnp.zeros((4, T, D)), 2)
+W = draw(jnp.zeros((D, 7)), 3)
+SQUARE = draw(jnp.zeros((D, D)), 4)
+MIX = draw(jnp.zeros((T, T)), 5)
+IMAGES = draw(jnp.zeros((T, 1, 8, 8)), 6)
+KERNEL = draw(jnp.zeros((3, 1, 3, 3)), 7)
+
+
+def normalised(x):
+    return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+
+
+def half(x):
+    """The half of a transformer's block that works at each position by itself."""
+    return x + jax.nn.gelu(normalised(x) @ SQUARE) @ SQUARE
+
+
+def convolved(stride):
+    return lambda x: jnp.tanh(lax.conv_general_dilated(x, KERNEL, (stride, stride), "SAME"))
+
+
+@jax.custom_jvp
+def flips_its_tangent(x):
+    return jnp.tanh(x)
+
+
+flips_its_tangent.defjvp(lambda p, t: (jnp.tanh(p[0]), t[0][::-1]))
+
+
+@jax.custom_vjp
+def flips_its_cotangent(x):
+    return jnp.tanh(x)
+
+
+flips_its_cotangent.defvjp(lambda x: (jnp.tanh(x), None), lambda _, c: (c[::-1],))
+
+
+@jax.custom_jvp
+def mixes_and_says_it_does_not(x):
+    return jnp.cumsum(x, 0)
+
+
+mixes_and_says_it_does_not.defjvp(lambda p, t: (jnp.cumsum(p[0], 0), 2 * t[0] * p[0].sum()))
+
+# A function, its input, the axes of the input and of the output that count positions (None: none).
+CASES = {
+    "half a block": (half, X, ((0,), (0,))),
+    "layer norm": (normalised, X, ((0,), (0,))),
+    "weights": (lambda x: jnp.sin(x) @ W, X, ((0,), (0,))),
+    "two axes": (lambda x: jnp.tanh(x) @ W, CUBE, ((0, 1), (0, 1))),
+    "softmax over the first": (lambda x: jax.nn.softmax(x, 0), X, ((1,), (1,))),
+    "softmax over the middle": (lambda x: jax.nn.softmax(x, 1), CUBE, ((0, 2), (0, 2))),
+    "positions last": (lambda x: jnp.sin(MIX @ x), X, ((1,), (1,))),
+    "transposed": (lambda x: (jnp.sin(x) @ W).T, X, ((0,), (1,))),
+    "two axes, transposed": (lambda x: (jnp.tanh(x) @ W).transpose(1, 0, 2), CUBE, ((1,), (0,))),
+    "convolution": (convolved(1), IMAGES, ((0,), (0,))),
+    "convolution by strides": (convolved(2), IMAGES, ((0,), (0,))),
+    "vmap": (jax.vmap(lambda x: x * jnp.sin(x).sum()), X, ((0,), (0,))),
+    "a scan over features": (lambda x: lax.scan(lambda c, r: (jnp.sin(c + r),) * 2, jnp.zeros(T), x.T)[1].T, X, ((0,), (0,))),
+    "sort of each": (lambda x: jnp.sort(x, 1), X, ((0,), (0,))),
+    "gather of features": (lambda x: jnp.sin(x)[:, jnp.array([3, 0, 0])], X, ((0,), (0,))),
+    "a sum over it": (lambda x: x.sum(1), X, ((0,), (0,))),
+    "positions kept still": (lambda x: x * lax.stop_gradient(x).sum(), X, ((0, 1), (0, 1))),
+    "a rule that says it does not mix": (mixes_and_says_it_does_not, X, ((0, 1), (0, 1))),
+    # What mixes, or may.
+    "flip": (lambda x: jnp.sin(x)[::-1], X, ((1,), (1,))),
+    "roll": (lambda x: x.sum(1, keepdims=True) * jnp.roll(x, 1, 0), X, None),
+    "flip both": (lambda x: jnp.sin(x)[::-1, ::-1], X, None),
+    "interleaved": (lambda x: jnp.sin(x).reshape(2, 3, D).transpose(1, 0, 2).reshape(T, D), X, ((1,), (1,))),
+    "reshaped to as many": (lambda x: (x * x.sum(1, keepdims=True)).reshape(D, T), X, None),
+    "flattened": (lambda x: (x * x.sum(1, keepdims=True)).reshape(-1), X, None),
+    "sorted": (lambda x: jnp.sort(x * x.sum(1, keepdims=True), 0), X, None),
+    "gather by index": (lambda x: (x * x.sum(1, keepdims=True))[jnp.array([1, 0, 2, 3, 4, 5])], X, None),
+    "gather by value": (lambda x: (x * x.sum(1, keepdims=True))[jnp.argsort(x[:, 0])], X, None),
+    "convolution along it": (convolved(1), IMAGES[:1], None),
+    "cumulative": (lambda x: jnp.cumsum(x * x.sum(1, keepdims=True), 0), X, None),
+    "attention": (lambda x: jax.nn.softmax(x @ x.T) @ x, X, None),
+    "x xᵀ": (lambda x: x @ x.T, X, None),
+    "square of both": (lambda x: MIX @ jnp.sin(x) @ SQUARE, X, None),
+    "flipped tangent": (lambda x: flips_its_tangent(x) * x.sum(1, keepdims=True), X, None),
+    "flipped cotangent": (lambda x: flips_its_cotangent(x) * x.sum(1, keepdims=True), X, None),
+    "of all": (lambda x: x * x.sum(), X, None),
+    "one row added to all": (lambda x: x + x[:1], X, ((1,), (1,))),
+    "writes a row": (lambda x: (x * x.sum(1, keepdims=True)).at[2].set(x[0]), X, None),
+    "the last position of a scan": (lambda x: lax.scan(lambda c, r: (c + r * r.sum(),) * 2, jnp.zeros(D), x)[1], X, None),
+}  # fmt: skip
+each_case = pytest.mark.parametrize("name", CASES)
+
+
+def segment_of(fun, x):
+    """The whole function as one segment."""
+    return Segment.join(find(fun, (x,), 0).segments)
+
+
+@each_case
+def test_the_axes_of_positions(name):
+    fun, x, axes = CASES[name]
+    found = position_axes(segment_of(fun, x))
+    if axes is None or found is None:
+        assert found == axes
+    else:
+        assert set(found.into) <= set(axes[0])
+        assert found == axes
+
+
+@each_case
+def test_where_positions_are_proven_nothing_is_outside_their_blocks(name):
+    fun, x, _ = CASES[name]
+    if (axes := position_axes(segment_of(fun, x))) is None:
+        return
+    out = fun(x)
+    jac = np.asarray(jax.jacrev(fun)(x))
+    moved = np.moveaxis(jac, (*axes.out, *(out.ndim + k for k in axes.into)), range(2 * len(axes.into)))
+    counts = moved.shape[: len(axes.into)]
+    places = np.indices(counts + counts).reshape(2, len(counts), *counts, *counts)
+    outside = (places[0] != places[1]).any(0)
+    assert not moved[outside].any()
+    assert moved[~outside].any()
+
+
+@each_case
+@pytest.mark.parametrize("mode", ["auto", "mixed"])
+def test_a_jacobian_of_blocks_is_jaxs(name, mode):
+    fun, x, _ = CASES[name]
+
+    def between(x):  # two stages more, so that blocks are multiplied
+        return jnp.tanh(fun(jnp.sin(x) * 1.5) * 0.5)
+
+    for one in (fun, between):
+        assert_close(jax.jit(jc.jacobian(one, mode=mode))(x), jax.jit(jax.jacrev(one))(x))
+
+
+def attention(x):
+    return x + jax.nn.softmax(x @ x.T) @ x
+
+
+@pytest.mark.usefixtures("optimised")
+def test_the_half_of_a_block_that_works_by_positions_nearly_vanishes():
+    x = draw(jnp.zeros((16, 12)), 9)
+    w_in, w_out = draw(jnp.zeros((12, 48)), 10), draw(jnp.zeros((48, 12)), 11)
+
+    def net(x):
+        for _ in range(2):
+            x = attention(x)
+            x = x + jax.nn.gelu(normalised(x) @ w_in) @ w_out
+        return x
+
+    assert_close(jax.jit(jc.jacobian(net))(x), jax.jit(jax.jacrev(net))(x))
+    best = min(flops(jax.jacfwd(net), x), flops(jax.jacrev(net), x))
+    assert flops(jc.jacobian(net), x) < 0.6 * best
+    assert "for each of 16 positions" in str(jc.plan(net, (x,)))
+
+
+@pytest.mark.usefixtures("optimised")
+def test_a_function_over_a_batch_takes_one_samples_vectors():
+    def fun(xs):
+        return jax.vmap(lambda x: half(x[None])[0])(xs)
+
+    xs = draw(jnp.zeros((32, D)), 12)
+    assert_close(jc.jacobian(fun)(xs), jax.jacrev(fun)(xs))
+    best = min(flops(jax.jacfwd(fun), xs), flops(jax.jacrev(fun), xs))
+    assert flops(jc.jacobian(fun), xs) < best / 10
+
+
+@pytest.mark.parametrize("transform", ["grad", "vmap", "jvp", "chunks", "bfloat16"])
+def test_blocks_within_transforms(transform):
+    w = draw(jnp.zeros((D, D)), 13)
+
+    def fun(x):
+        return half(attention(half(x)) @ w)
+
+    ours, jaxs = jc.jacobian(fun, mode="mixed"), jax.jacrev(fun)
+    if transform == "grad":
+        assert_close(*(jax.jit(jax.grad(lambda x, jac=jac: (jac(x) ** 2).sum()))(X) for jac in (ours, jaxs)))
+    elif transform == "vmap":
+        assert_close(*(jax.jit(jax.vmap(jac))(CUBE) for jac in (ours, jaxs)))
+    elif transform == "jvp":
+        assert_close(*(jax.jit(lambda x, jac=jac: jax.jvp(jac, (x,), (x,))[1])(X) for jac in (ours, jaxs)))
+    elif transform == "chunks":
+        assert_close(jc.jacobian(fun, mode="mixed", chunk_size=2)(X), jaxs(X))
+    else:
+        x = X.astype("bfloat16")
+        got, want = jc.jacobian(half, mode="mixed")(x), jax.jacrev(half)(X)
+        assert got.dtype == jax.jacrev(half)(x).dtype
+        np.testing.assert_allclose(np.asarray(got, np.float32), want, atol=0.1 * float(jnp.abs(want).max()))
+
+
+# ---------------------------------------------------------------------------------------------------------- the algebra
+
+SHAPES = [((T, D), (0,)), ((D, T), (1,)), ((2, T, D), (0, 1)), ((2, D, 3), (0, 2)), ((3, 1, D, 2), (0, 3))]
+
+
+@pytest.mark.parametrize(("shape", "axes"), SHAPES)
+def test_a_layout_splits_and_joins(shape, axes):
+    layout, size = Layout.of(shape, axes), int(np.prod(shape))
+    assert layout.count * layout.width == size
+    array = np.arange(2 * size * 3).reshape(2, size, 3)
+    split = layout.split(jnp.asarray(array), 1)
+    others = [k for k in range(len(shape)) if k not in axes]
+    want = array.reshape(2, *shape, 3).transpose(0, *(1 + k for k in (*axes, *others)), 1 + len(shape))
+    np.testing.assert_array_equal(split, want.reshape(2, layout.count, layout.width, 3))
+    np.testing.assert_array_equal(layout.join(split, 1), array)
+
+
+@pytest.mark.parametrize("same", [False, True], ids=["blocks", "one block"])
+def test_products_are_those_of_the_dense_matrices(same):
+    first, last = Layout.of((T, D), (0,)), Layout.of((D, T), (1,))
+
+    def blocks(into, out, seed):
+        return Blocks(draw(jnp.zeros((1 if same else T, D, D)), seed), into, out)
+
+    n = T * D
+    factors = [
+        Identity(n, jnp.float32),
+        Diagonal(draw(jnp.zeros(n), 1)),
+        Dense(draw(jnp.zeros((n, n)), 2)),
+        *(blocks(into, out, 3) for into in (first, last) for out in (first, last)),
+    ]
+    for left in factors:
+        for right in factors:
+            product = multiply(left, right)
+            assert_close(product.dense(), left.dense() @ right.dense())
+            if isinstance(left, Blocks) and isinstance(right, Blocks):
+                assert isinstance(product, Blocks) == (left.into == right.out)

@@ -38,7 +38,7 @@ from jaxchain.program.primitives import (
 )
 from jaxchain.program.segment import Segment, run
 
-__all__ = ["Colouring", "available", "colouring_of", "may_be_sparse", "unavailable"]
+__all__ = ["LEAST", "Colouring", "available", "colouring_of", "may_be_sparse", "unavailable"]
 
 LEAST = 32
 """Below this many rows or columns a colouring cannot save enough to look for it."""

@@ -24,7 +24,7 @@ from jaxchain.discovery.name import names, operation
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.jacobians.local import Local, read_off
 from jaxchain.jacobians.matrix import Layout
-from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse
+from jaxchain.jacobians.sparse import LEAST, Colouring, available, colouring_of, may_be_sparse
 from jaxchain.program.fingerprint import Kept, fingerprint
 from jaxchain.program.flat import Equation
 from jaxchain.program.primitives import Jaxpr, JaxprEqn, Var, any_equation_of, like
@@ -136,8 +136,9 @@ class Unit:
         if self.kind != "dense" or not self.sparse or not may_be_sparse(self.segment, self.here, self.there):
             return None
         few = min(self.vectors)
-        # Blocks are there for the asking; within them a pattern is looked for where that is quickly done.
-        if (self.positions and few * max(self.here.size, self.there.size) > MOST_IN_BLOCKS) or not available():
+        # Blocks are there for the asking; within them a pattern is looked for where it may save much and is found soon.
+        in_blocks = few * max(self.here.size, self.there.size)
+        if (self.positions and (few < LEAST or in_blocks > MOST_IN_BLOCKS)) or not available():
             return None
         found = colouring_of(self.segment, self.here, self.there)
         return found if found is not None and found.colours < few else None

@@ -22,7 +22,6 @@ from jaxchain.jacobians.matrix import Blocks, Dense, Layout, Matrix, scattered
 from jaxchain.program.flat import Equation
 from jaxchain.program.primitives import (
     ELEMENTWISE,
-    KEEPS_ORDER,
     SHIFTS,
     Atom,
     ClosedJaxpr,
@@ -34,6 +33,7 @@ from jaxchain.program.primitives import (
     dot_of,
     dtype_of,
     is_var,
+    keeps_order,
     ndim_of,
     needed_eqns,
     opened,
@@ -88,7 +88,7 @@ def read_off(segment: Segment) -> Local:
 def _keeps(equation: Equation, segment: Segment) -> bool:
     """Whether an equation passes its input on, shifted or reshaped at most."""
     own = [atom for atom in equation.reads if atom not in segment.sides and atom not in segment.constants]
-    if equation.name in KEEPS_ORDER or (
+    if keeps_order(equation.eqn) or (
         equation.name == "broadcast_in_dim" and own and size_of(own[0]) == size_of(equation.eqn.outvars[0])
     ):
         return True
@@ -142,9 +142,9 @@ def dot_general(equation: Equation, segment: Segment) -> Local | None:
         return None
     eqn, (own, other) = equation.eqn, places
     product = dot_of(eqn)
-    if product.batched[0] or dtype_of(eqn.invars[own]) != dtype_of(eqn.outvars[0]):
-        return None
     x, w = eqn.invars[own], eqn.invars[other]
+    if product.batched[0] or dtype_of(x) != dtype_of(eqn.outvars[0]) or not size_of(x) or not size_of(eqn.outvars[0]):
+        return None
     dtype = dtype_of(x)
     free, kept = product.free(own, ndim_of(x)), product.free(other, ndim_of(w))
     summed, by = product.contracted[own], product.contracted[other]

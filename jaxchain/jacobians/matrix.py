@@ -158,6 +158,8 @@ def multiply(left: Matrix, right: Matrix) -> Matrix:
             return Dense(a * b[None, :])
         case Blocks(), Blocks() if left.into == right.out:
             return Blocks(a @ b, right.into, left.out)
+        case Blocks(), Blocks() if left.into.count < right.into.count:  # the smaller blocks are multiplied as such
+            return Dense(replace(right, entries=b).after(left.dense().astype(dtype)))
         case Blocks(), _:
             return Dense(replace(left, entries=a).times(right.dense().astype(dtype)))
         case _, Blocks():

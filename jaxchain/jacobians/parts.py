@@ -19,6 +19,7 @@ from jaxchain.chain import Chain
 from jaxchain.checks import check_result, refuse_huge, shown, text
 from jaxchain.coordinates import Coordinates
 from jaxchain.discovery.find import find
+from jaxchain.errors import unknown
 from jaxchain.jacobians.blocks import Call, named_like, require_real
 from jaxchain.jacobians.bracketing import Step
 from jaxchain.jacobians.execute import Linearised, by_colours, linearise, perform
@@ -56,6 +57,8 @@ def jacobian_rows(
         From the call, if the output has no such row.
     TypeError
         If ``rows`` are no integers; from the call, if an input or output is not real floating point.
+    ValueError
+        If they are no list.
 
     References
     ----------
@@ -66,7 +69,11 @@ def jacobian_rows(
     >>> jc.jacobian_rows(jnp.square, [0, -1])(jnp.array([1.0, 2.0, 3.0])).tolist()
     [[2.0, 0.0, 0.0], [0.0, 0.0, 6.0]]
     """
-    wanted = np.asarray(rows).reshape(-1)
+    wanted = np.asarray(rows)
+    if wanted.ndim > 1 and wanted.dtype != bool:
+        msg = f"rows are counted in the flattened output, in one list, but {shown(rows)} was given."
+        raise ValueError(msg)
+    wanted = wanted.reshape(-1)
     if wanted.size and wanted.dtype != bool and not np.issubdtype(wanted.dtype, np.integer):
         msg = f"rows are the numbers of rows, or a mask, but {shown(rows)} was given."
         raise TypeError(msg)
@@ -232,7 +239,7 @@ def partial_jacobian(
     text("start", start)
     text("stop", stop)
     chain, *_ = start_of(chain, args, argnum)
-    first, last = (-1 if name == INPUT else chain.position(name) for name in (start, stop))
+    first, last = (_position(chain, name) for name in (start, stop))
     if last < first:
         msg = f"{stop!r} comes before {start!r} in the chain: nothing flows that way. Swap them."
         raise ValueError(msg)
@@ -250,6 +257,15 @@ def partial_jacobian(
     found = find(lambda s: between(*with_input(s)), (state,), 0)
     refuse_huge((Coordinates.of(found.out).size, here.size), here.dtype)
     return _whole(make_plan(found), (state,)).dense()
+
+
+def _position(chain: Chain, name: str) -> int:
+    """Of the stage that ends in a state; of the chain input, -1."""
+    if name == INPUT:
+        return -1
+    if not any(known.startswith(name) for known in chain.names):
+        raise KeyError(unknown("state", name, (INPUT, *chain.names)))
+    return chain.position(name)
 
 
 def _of_plan(

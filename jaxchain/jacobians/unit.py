@@ -231,17 +231,17 @@ def units_of(found: Found) -> list[Unit]:
 
 
 def _until_bent(found: Found, units: list[Unit]) -> list[Unit]:
-    """The units, those from the first whose backward rule is not linear joined to one.
+    """The units, those from the first whose backward rule is not linear joined to one, of which nothing else is known.
 
-    A rule that clips the cotangent says one thing of a product's row, and another of the rows of its factors. JAX pulls
-    rows of the whole, so that is what is meant.
+    A rule that clips the cotangent says one thing of a product's row, and another of the rows of its factors, or of a
+    row for all positions at once. JAX pulls rows of the whole, so that is what is meant.
     """
     pulls = partial(_pulls_linearly, found)
     bent = (k for k, unit in enumerate(units) if not all(map(pulls, unit.segment.equations)))
     first = next(bent, len(units))
-    if first >= len(units) - 1:
-        return units
-    return [*units[:first], joined(found, partial(_ends, units[first:]), units[first:])]
+    return (
+        [*units[:first], joined(found, partial(_ends, units[first:]), units[first:])] if first < len(units) else units
+    )
 
 
 def _pulls_linearly(found: Found, equation: Equation) -> bool:
@@ -286,4 +286,4 @@ def _in_runs(found: Found, units: list[Unit], size: int) -> list[Unit]:
 
 
 def _ends(units: Sequence[Unit]) -> str:
-    return f"{units[0].name}..{units[-1].name}"
+    return f"{units[0].name}..{units[-1].name}" if len(units) > 1 else units[0].name

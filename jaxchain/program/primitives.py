@@ -161,7 +161,7 @@ RESHAPING = frozenset(
 """Leaves the numbers as they are: trivial to a person, a part of what reads it."""
 
 KEEPS_ORDER = frozenset(["copy", "expand_dims", "reshape", "squeeze"])
-"""Leaves even the row-major order of the numbers as it is."""
+"""Leaves even the row-major order of the numbers as it is; a reshape that reads its axes in an order does not."""
 
 AFFINE = frozenset(["add", "add_any", "div", "mul", "neg", "sub"])
 """Scales or shifts, where only one operand is the state."""
@@ -707,7 +707,12 @@ def broadcast_axes(eqn: JaxprEqn) -> Sequence[int]:
 
 def reshape_order(eqn: JaxprEqn) -> Sequence[int] | None:
     """Of a ``reshape``: in which order the operand's axes are read; ``None``: as they are."""
-    return eqn.params.get("dimensions")
+    return eqn.params.get("dimensions") if eqn.primitive.name == "reshape" else None
+
+
+def keeps_order(eqn: JaxprEqn) -> bool:
+    """Whether an equation leaves even the row-major order of the numbers as it is."""
+    return eqn.primitive.name in KEEPS_ORDER and reshape_order(eqn) is None
 
 
 def padding_of(eqn: JaxprEqn) -> Sequence[tuple[int, int, int]]:

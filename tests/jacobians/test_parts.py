@@ -110,3 +110,16 @@ def test_a_partial_jacobian_against_the_flow_is_refused():
 
 def test_rows_of_a_number_that_python_made_are_zero():
     assert_close(jc.jacobian_rows(lambda x: 3.0, [0])(jnp.ones(2)), jnp.zeros((1, 2)))
+
+
+def test_rows_in_a_table_are_refused_and_a_mask_like_the_output_is_not():
+    x = draw(jnp.zeros((2, 2)))
+    with pytest.raises(ValueError, match="in one list"):
+        jc.jacobian_rows(jnp.sin, [[0, 1]])
+    mask = np.array([[True, False], [False, True]])
+    assert_close(jc.jacobian_rows(jnp.sin, mask)(x), jax.jacrev(jnp.sin)(x)[mask])
+
+
+def test_the_chain_input_is_among_the_names_that_are_suggested():
+    with pytest.raises(KeyError, match="Nearest: input"):
+        jc.partial_jacobian(lambda x: jnp.tanh(x), (jnp.ones(3),), "inpt", "tanh")

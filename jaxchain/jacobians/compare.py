@@ -255,13 +255,16 @@ def compare(
 
 
 def predictions(decision: Decision | None) -> dict[str, float]:
-    """Floating-point operations of each mode that exists, as the decision's plan counts them before anything runs."""
+    """Floating-point operations of each mode that exists, as the decision's plan counts them before anything runs.
+
+    The evaluation at the point is among them, as it is among what XLA counts.
+    """
     if decision is None or decision.plan is None:
         return {}
     plan = decision.plan
     costs = {"forward": plan.forward_cost, "reverse": plan.reverse_cost, "auto": decision.cost}
     costs |= {"mixed": plan.cost, "sparse": plan.whole_cost}
-    return {mode: 2 * cost for mode, cost in costs.items() if math.isfinite(cost)}
+    return {mode: 2 * (plan.once + cost) for mode, cost in costs.items() if math.isfinite(cost)}
 
 
 def _difference(left: Any, right: Any) -> float:

@@ -73,7 +73,7 @@ def jacobian(
     mode
         ``"forward"``: one tangent a column; ``"reverse"``: one cotangent a row; ``"mixed"``: the
         cheapest order of multiplying the stages' Jacobians, those that can be read off the program
-        among them; ``"sparse"``: the whole function's pattern, coloured (needs the extra ``sparse``);
+        among them, and those of which positions that do not mix need one block each; ``"sparse"``: the whole function's pattern, coloured (needs the extra ``sparse``);
         ``"auto"``: the cheapest of these, a simple mode where the others save little.
     chunk_size
         How many columns or rows are computed at once; ``None``: all. Bounds the memory. Real

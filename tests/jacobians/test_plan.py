@@ -81,14 +81,13 @@ def test_random_chains_cost_at_most_1_2_times_the_optimum():
 
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("sizes", [[64, 32, 64], [100, 10, 100, 10, 100], [30, 200, 20], [64] * 5])
-def test_a_plan_costs_within_15_percent_of_what_it_predicts(sizes):
+def test_a_plan_costs_within_10_percent_of_what_it_predicts(sizes):
     net = nets.mlp(sizes, "tanh")
     params, x = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct(sizes[:1], jnp.float32)
-    for mode, predicted in (
-        ("auto", jc.plan(net, (params, x)).cost),
-        ("reverse", jc.plan(net, (params, x)).reverse_cost),
-    ):
-        assert flops(jc.jacobian(net, -1, mode=mode), params, x) == pytest.approx(2 * predicted, rel=0.15)
+    decision = jc.plan(net, (params, x))
+    for mode, predicted in (("auto", decision.cost), ("reverse", decision.reverse_cost)):
+        predicted += decision.plan.once
+        assert flops(jc.jacobian(net, -1, mode=mode), params, x) == pytest.approx(2 * predicted, rel=0.1)
 
 
 UNARY = [jnp.tanh, jnp.sin, jax.nn.relu, lambda x: x * 2.0, lambda x: jnp.exp(-x * x), jax.nn.softmax]

@@ -143,7 +143,8 @@ def make_plan(found: Found) -> Plan:
     if by_colour >= cost:
         whole, by_colour = None, math.inf
     forward, reverse = float(_times(sizes[0], tangent)), float(_times(sizes[-1], adjoint))
-    once = sum(u.work.once for u in units)
+    # The last value is nobody's point: where a matrix is read off, it is not evaluated.
+    once = sum(u.work.once for u in (units[:-1] if units[-1].kind in ("identity", "linear") else units))
     return Plan(found, units, solution.steps(0, q), cost, forward, reverse, once, solution, whole, by_colour)
 
 

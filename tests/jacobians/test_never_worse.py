@@ -98,7 +98,7 @@ def test_auto_takes_no_more_work_than_the_better_simple_mode(name):
     fun, x = PROGRAMS[name]
     best = min(flops(jax.jacfwd(fun), x), flops(jax.jacrev(fun), x))
     assert flops(jc.jacobian(fun), x) <= DONE_TWICE.get(name, 1.02) * best
-    assert_close(jax.jit(jc.jacobian(fun))(x), jax.jit(jax.jacrev(fun))(x))
+    assert_close(jax.jit(jc.jacobian(fun))(x), jax.jit(jax.jacrev(fun))(x), tol=1e-4)
 
 
 SQUARE = w(50, 50)

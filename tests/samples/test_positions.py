@@ -1,5 +1,7 @@
 """Axes along which a stage works position by position: proven where it does, never where it does not; blocks of them."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,9 @@ from jaxchain.discovery.find import find
 from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Layout, multiply
 from jaxchain.program.segment import Segment
 from jaxchain.samples.positions import position_axes
+
+close = partial(assert_close, tol=1e-4)
+"""What is written into the wrong place is off by as much as the largest entry; a few hundred roundings are none of it."""
 
 T, D = 6, 5
 X = draw(jnp.zeros((T, D)), 1)
@@ -145,7 +150,7 @@ def test_a_jacobian_of_blocks_is_jaxs(name):
     def between(x):  # two stages more, so that blocks are multiplied
         return jnp.tanh(fun(jnp.sin(x) * 1.5) * 0.5)
 
-    assert_close(*jax.jit(lambda x: (jc.jacobian(between, mode="mixed")(x), jax.jacrev(between)(x)))(x))
+    close(*jax.jit(lambda x: (jc.jacobian(between, mode="mixed")(x), jax.jacrev(between)(x)))(x))
 
 
 NOT_LINEAR = {
@@ -168,8 +173,8 @@ def test_one_cotangent_serves_all_positions_only_where_the_rule_is_linear_in_it(
     ]
     want = jax.jacrev(fun)(X)
     for mode in ("auto", "mixed"):
-        assert_close(jc.jacobian(fun, mode=mode)(X), want)
-    assert_close(jc.gram_diagonal(fun)(X), (want**2).sum((0, 1)))
+        close(jc.jacobian(fun, mode=mode)(X), want)
+    close(jc.gram_diagonal(fun)(X), (want**2).sum((0, 1)))
 
 
 @pytest.mark.parametrize("mode", ["auto", "mixed"])
@@ -179,7 +184,7 @@ def test_one_cotangent_serves_all_positions_only_where_the_rule_is_linear_in_it(
 def test_weights_at_no_or_one_position(mode, x, w):
     x, w = draw(jnp.zeros(x)), draw(jnp.zeros(w), 1)
     for fun in (lambda x: x @ w, lambda x: jnp.tanh(x @ w)):
-        assert_close(jc.jacobian(fun, mode=mode)(x), jax.jacrev(fun)(x))
+        close(jc.jacobian(fun, mode=mode)(x), jax.jacrev(fun)(x))
 
 
 MIXERS = {
@@ -194,7 +199,7 @@ MIXERS = {
 def test_blocks_of_other_positions_are_multiplied_as_they_were_priced(name):
     fun, shape = MIXERS[name]
     x = draw(jnp.zeros(shape), 2)
-    assert_close(jax.jit(jc.jacobian(fun))(x), jax.jit(jax.jacrev(fun))(x))
+    close(jax.jit(jc.jacobian(fun))(x), jax.jit(jax.jacrev(fun))(x))
     assert flops(jc.jacobian(fun), x) <= 1.02 * min(flops(jax.jacfwd(fun), x), flops(jax.jacrev(fun), x))
 
 
@@ -213,7 +218,7 @@ def test_the_half_of_a_block_that_works_by_positions_nearly_vanishes():
             x = x + jax.nn.gelu(normalised(x) @ w_in) @ w_out
         return x
 
-    assert_close(jax.jit(jc.jacobian(net))(x), jax.jit(jax.jacrev(net))(x))
+    close(jax.jit(jc.jacobian(net))(x), jax.jit(jax.jacrev(net))(x))
     best = min(flops(jax.jacfwd(net), x), flops(jax.jacrev(net), x))
     assert flops(jc.jacobian(net), x) < 0.6 * best
     assert "for each of 16 positions" in str(jc.plan(net, (x,)))
@@ -225,7 +230,7 @@ def test_a_function_over_a_batch_takes_one_samples_vectors():
         return jax.vmap(lambda x: half(x[None])[0])(xs)
 
     xs = draw(jnp.zeros((16, D)), 12)
-    assert_close(*jax.jit(lambda xs: (jc.jacobian(fun)(xs), jax.jacrev(fun)(xs)))(xs))
+    close(*jax.jit(lambda xs: (jc.jacobian(fun)(xs), jax.jacrev(fun)(xs)))(xs))
     best = min(flops(jax.jacfwd(fun), xs), flops(jax.jacrev(fun), xs))
     assert flops(jc.jacobian(fun), xs) < best / 8
 
@@ -239,13 +244,13 @@ def test_blocks_within_transforms(transform):
 
     ours, jaxs = jc.jacobian(fun, mode="mixed"), jax.jacrev(fun)
     if transform == "grad":
-        assert_close(*(jax.jit(jax.grad(lambda x, jac=jac: (jac(x) ** 2).sum()))(X) for jac in (ours, jaxs)))
+        close(*(jax.jit(jax.grad(lambda x, jac=jac: (jac(x) ** 2).sum()))(X) for jac in (ours, jaxs)))
     elif transform == "vmap":
-        assert_close(*(jax.jit(jax.vmap(jac))(CUBE) for jac in (ours, jaxs)))
+        close(*(jax.jit(jax.vmap(jac))(CUBE) for jac in (ours, jaxs)))
     elif transform == "jvp":
-        assert_close(*(jax.jit(lambda x, jac=jac: jax.jvp(jac, (x,), (x,))[1])(X) for jac in (ours, jaxs)))
+        close(*(jax.jit(lambda x, jac=jac: jax.jvp(jac, (x,), (x,))[1])(X) for jac in (ours, jaxs)))
     elif transform == "chunks":
-        assert_close(*jax.jit(lambda x: (jc.jacobian(fun, mode="mixed", chunk_size=2)(x), jaxs(x)))(X))
+        close(*jax.jit(lambda x: (jc.jacobian(fun, mode="mixed", chunk_size=2)(x), jaxs(x)))(X))
     else:
         x = X.astype("bfloat16")
         got, want = jax.jit(jc.jacobian(half, mode="mixed"))(x), jax.jit(jax.jacrev(half))(X)
@@ -287,6 +292,6 @@ def test_products_are_those_of_the_dense_matrices(same):
     for left in factors:
         for right in factors:
             product = multiply(left, right)
-            assert_close(product.dense(), left.dense() @ right.dense())
+            close(product.dense(), left.dense() @ right.dense())
             if isinstance(left, Blocks) and isinstance(right, Blocks):
                 assert isinstance(product, Blocks) == (left.into == right.out)

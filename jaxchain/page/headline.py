@@ -27,22 +27,22 @@ def _cheapest(decision: Decision) -> str:
     if plan is None:
         return decision.why
     m, n = plan.sizes[-1], plan.sizes[0]
-    forward, reverse = plan.forward_cost, plan.reverse_cost
-    better = min(forward, reverse)
+    forward, reverse = plan.simple
+    better = min(plan.simple)
     if not math.isfinite(max(forward, reverse)):
         known = [word for word, cost in (("forward", forward), ("reverse", reverse)) if math.isfinite(cost)]
         return f"Only {known[0]} mode exists here." if known else "Neither forward nor reverse mode exists here."
     if not better:
         return ""
     if decision.mode in ("mixed", "sparse"):
-        least = decision.cost
+        least = decision.cost + plan.once
         times = f"{better / least:.3g}× less work than forward or reverse mode" if least else "no work at all"
         if decision.mode == "sparse":
             return f"The Jacobian is sparse: by colours it takes {times}."
         if min(plan.sizes[1:-1], default=n) < min(m, n):
             return f"The waist is {plan.waist} ({count(min(plan.sizes), 'number')}): multiplied in the planned order, the Jacobian takes {times}."
-        return f"With local Jacobians that are read off or diagonal, the planned order takes {times}."
-    saved = 1 - plan.least / better
+        return f"With local Jacobians that are read off, diagonal or in blocks, the planned order takes {times}."
+    saved = 1 - (plan.least + plan.once) / better
     more = f" The planned order saves another {saved:.0%}." if saved >= 0.005 else ""
     if forward == reverse:
         return f"Forward and reverse mode cost the same here: {count(n, 'input')}, {count(m, 'output')}.{more}"

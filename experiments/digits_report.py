@@ -22,6 +22,7 @@ from common import RESULTS, browser, conclude, heading
 
 import jaxchain as jc
 from jaxchain.digits import adam, load_digits
+from jaxchain.jacobians.compare import predictions
 from jaxchain.show.table import si
 
 SIZES = (64, 128, 64, 8)
@@ -59,10 +60,11 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, steps: int = 2
     )
     shot = picture_of(path, out / "digits_report.png")
     plan = jc.plan(net, (fit.params, unseen[0]))
-    gain = min(plan.forward_cost, plan.reverse_cost) / plan.cost
+    predicted = predictions(plan)
+    gain = min(predicted["forward"], predicted["reverse"]) / predicted["auto"]
     findings = [
         f"The mean squared error of unseen pictures falls from {before:.3f} to {after:.4f}.",
-        f"The waist is {plan.waist}, {min(plan.sizes)} numbers: the planned order takes {si(plan.cost, '')} multiply-adds, {gain:.1f} times less than the better simple mode.",
+        f"The waist is {plan.waist}, {min(plan.sizes)} numbers: the planned order takes {si(predicted['auto'], 'FLOP')}, {gain:.1f} times less than the better simple mode.",
         f"The page takes {si(path.stat().st_size, 'B')}.",
     ]
     if shot is None:

@@ -67,28 +67,24 @@ def _fft(eqn: JaxprEqn, out: float) -> float:
     return 5.0 * out * max(math.log2(math.prod(fft_sizes(eqn))), 1.0)
 
 
-def _cubic(share: float) -> Callable[[JaxprEqn, float], float]:
-    """A factorisation of n × n matrices in ``share`` · n³ operations."""
+def _oblong(each: Callable[[int, int], float]) -> Callable[[JaxprEqn, float], float]:
+    """A factorisation of matrices, each in so many operations of its longer and its shorter side."""
 
     def rule(eqn: JaxprEqn, _: float) -> float:
-        *batch, n, _ = shape_of(eqn.invars[0])
-        return share * math.prod(batch) * n**3
+        *batch, m, n = shape_of(eqn.invars[0])
+        return math.prod(batch) * each(max(m, n), min(m, n))
 
     return rule
 
 
-def _tall(eqn: JaxprEqn, _: float) -> float:
-    """A factorisation of m × n matrices by Householder reflections; by Gaussian elimination it takes half of it."""
-    *batch, m, n = shape_of(eqn.invars[0])
-    long, short = max(m, n), min(m, n)
-    each = 2 * long * short**2 - 2 * short**3 / 3
-    return math.prod(batch) * (each / 2 if eqn.primitive.name == "lu" else each)
+def _reflections(long: int, short: int) -> float:
+    """Householder's; Gaussian elimination takes half of it."""
+    return 2 * long * short**2 - 2 * short**3 / 3
 
 
-def _svd(eqn: JaxprEqn, _: float) -> float:
-    *batch, m, n = shape_of(eqn.invars[0])
-    long, short = max(m, n), min(m, n)
-    return math.prod(batch) * (4.0 * long**2 * short + 22.0 * short**3)
+def _cubic(share: float) -> Callable[[JaxprEqn, float], float]:
+    """A factorisation of n × n matrices in ``share`` · n³ operations."""
+    return _oblong(lambda n, _: share * n**3)
 
 
 def _triangular_solve(eqn: JaxprEqn, out: float) -> float:
@@ -103,13 +99,13 @@ RULES: dict[str, Callable[[JaxprEqn, float], float]] = {
     "eig": _cubic(25),
     "eigh": _cubic(9),
     "fft": _fft,
-    "geqrf": _tall,
+    "geqrf": _oblong(_reflections),
     "hessenberg": _cubic(10 / 3),
-    "householder_product": _tall,
-    "lu": _tall,
-    "qr": _tall,
+    "householder_product": _oblong(_reflections),
+    "lu": _oblong(lambda long, short: _reflections(long, short) / 2),
+    "qr": _oblong(_reflections),
     "schur": _cubic(25),
-    "svd": _svd,
+    "svd": _oblong(lambda long, short: 4.0 * long**2 * short + 22.0 * short**3),
     "triangular_solve": _triangular_solve,
     "tridiagonal": _cubic(4 / 3),
     "tridiagonal_solve": lambda _, out: 8 * out,

@@ -153,14 +153,15 @@ def dot_general(equation: Equation, segment: Segment) -> Local | None:
     by = [axis for _, axis in sorted(zip(summed, by, strict=True))]
     first = 0 if own == 0 else len(kept)
     places = range(first, first + len(free))
-    layouts = Layout.of(shape_of(x), free), Layout.of(shape_of(eqn.outvars[0]), places)
-    read = _side_reader(segment, eqn.invars[other])
+    into, out = Layout.of(shape_of(x), free), Layout.of(shape_of(eqn.outvars[0]), places)
+    layouts = (into, out) if into.count > 1 else None
+    read = _side_reader(segment, w)
 
     def matrix(*sides: jax.Array) -> Matrix:
         weights = jnp.transpose(read(*sides), (*kept, *by)).reshape(outs, ins).astype(dtype)
-        return Blocks(weights[None], *layouts) if layouts[0].count > 1 else Dense(weights)
+        return Blocks(weights[None], *layouts) if layouts else Dense(weights)
 
-    return Local("linear", matrix, layouts if layouts[0].count > 1 else None)
+    return Local("linear", matrix, layouts)
 
 
 def conv_general_dilated(equation: Equation, segment: Segment) -> Local | None:

@@ -239,9 +239,9 @@ def _until_bent(found: Found, units: list[Unit]) -> list[Unit]:
     pulls = partial(_pulls_linearly, found)
     bent = (k for k, unit in enumerate(units) if not all(map(pulls, unit.segment.equations)))
     first = next(bent, len(units))
-    return (
-        [*units[:first], joined(found, partial(_ends, units[first:]), units[first:])] if first < len(units) else units
-    )
+    if first == len(units):
+        return units
+    return [*units[:first], joined(found, partial(_ends, units[first:]), units[first:])]
 
 
 def _pulls_linearly(found: Found, equation: Equation) -> bool:

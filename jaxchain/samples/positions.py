@@ -14,7 +14,7 @@ from jaxchain.errors import REFUSALS
 from jaxchain.program.fingerprint import Kept, fingerprint
 from jaxchain.program.primitives import Var, dtype_of, is_var, shape_of, size_of
 from jaxchain.program.segment import Segment
-from jaxchain.samples.place import Place, State
+from jaxchain.samples.place import Place
 from jaxchain.samples.proof import Batch
 
 __all__ = ["Axes", "position_axes"]
@@ -59,13 +59,8 @@ def _proven(segment: Segment, x: Var, y: Var) -> Axes | None:
 
 def _follow(segment: Segment, x: Var, y: Var, axis: int, count: int) -> Place | None:
     """Where the output holds what the input holds along an axis."""
-    batch = Batch(count)
-    known: dict[Var, State] = {x: Place(axis)}
     try:
-        for equation in segment.equations:
-            states = batch.step(equation.eqn, [known.get(a) if is_var(a) else None for a in equation.eqn.invars])
-            known.update(zip(equation.eqn.outvars, states, strict=True))
+        place = Batch(count).follow([e.eqn for e in segment.equations], {x: Place(axis)}).get(y)
     except REFUSALS:  # a rule that others wrote may refuse to be looked at
         return None
-    place = known.get(y)
     return place if isinstance(place, Place) else None

@@ -8,7 +8,7 @@ does to the place of the batch, `bodies` what an equation that holds programs do
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -187,11 +187,16 @@ class Batch:
     def walk(self, jaxpr: Jaxpr | ClosedJaxpr, states: Sequence[State]) -> list[State]:
         """The states of a program's results, from those of its arguments."""
         jaxpr, _ = opened(jaxpr)
-        known = dict(zip(jaxpr.invars, states, strict=True))
-        for eqn in jaxpr.eqns:
+        known = self.follow(jaxpr.eqns, dict(zip(jaxpr.invars, states, strict=True)))
+        return _read(known, jaxpr.outvars)
+
+    def follow(self, equations: Iterable[JaxprEqn], states: Mapping[Any, State]) -> dict[Any, State]:
+        """The states of what some equations write, beside those of what they read."""
+        known = dict(states)
+        for eqn in equations:
             after = self.step(eqn, _read(known, eqn.invars))
             known.update(zip(eqn.outvars, [_located(state, eqn) for state in after], strict=True))
-        return _read(known, jaxpr.outvars)
+        return known
 
     def step(self, eqn: JaxprEqn, states: list[State]) -> list[State]:
         """The states of one equation's results, from those of its operands."""

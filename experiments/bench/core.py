@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from jaxchain.jacobians.sparse import PATTERNS
-from jaxchain.jacobians.unit import WORK
+from jaxchain.jacobians.unit import COUNTED
 from jaxchain.show.table import si
 
 __all__ = ["Row", "compile_seconds", "in_turns", "less", "quantity", "race"]
@@ -121,7 +121,7 @@ def compile_seconds(functions: Mapping[str, Callable[..., Any]], *args: Any, rep
 
     def fresh(fun: Callable[..., Any]) -> Any:
         # A new function each time, and jaxchain's own memory cleared: both would remember what they have seen.
-        WORK.clear()
+        COUNTED.clear()
         PATTERNS.clear()
         return jax.jit(lambda *given: fun(*given)).lower(*args).compile() and ()
 

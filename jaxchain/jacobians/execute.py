@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import jax
@@ -16,8 +16,8 @@ from jaxchain.jacobians.bracketing import Step
 from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Layout, Matrix, multiply
 from jaxchain.jacobians.planner import Plan
 from jaxchain.jacobians.sparse import Colouring
-from jaxchain.jacobians.unit import Unit
-from jaxchain.program.primitives import Var
+from jaxchain.jacobians.unit import Unit, known_together
+from jaxchain.program.primitives import Var, like
 
 Direction = Literal["forward", "reverse"]
 
@@ -33,6 +33,7 @@ class Linearised:
     core_sides: list[Any]
     state: tuple[Any, ...]
     how: Pass
+    found: Found
 
     @cached_property
     def linear(self) -> Linear:
@@ -49,6 +50,24 @@ class Linearised:
         unit = self.unit
         if unit.kind == "identity":
             return Identity(unit.here.size, unit.here.dtype)
+        if unit.known:
+            return unit.beforehand.get(unit, lambda: self._beforehand(kind))
+        return self._accumulated(kind)
+
+    def _beforehand(self, kind: str) -> Matrix:
+        """J of a unit that no state enters, computed now, whatever is being traced."""
+        segment, core = self.unit.segment, self.unit.core
+
+        def of_values(values: list[Any], state: tuple[Any, ...]) -> Matrix:
+            own, cores = values[: len(segment.sides)], values[len(segment.sides) :]
+            return replace(self, sides=own, core_sides=cores, state=state)._accumulated(kind)
+
+        with jax.ensure_compile_time_eval():
+            nowhere = tuple(jnp.zeros(like(var).shape, like(var).dtype) for var in segment.inputs)
+            return jax.jit(of_values)(self.found.values((*segment.sides, *core.sides)), nowhere)
+
+    def _accumulated(self, kind: str) -> Matrix:
+        unit = self.unit
         if unit.kind == "diagonal":
             return Diagonal(self.diagonal)
         if unit.kind == "linear" and unit.local.matrix is not None:
@@ -110,11 +129,18 @@ def _split(
 def linearise(plan: Plan, steps: Sequence[Step], args: tuple[Any, ...], how: Pass = ALL_AT_ONCE) -> list[Linearised]:
     """Evaluate the function for some steps; every unit at its state, in the mode that the steps use it in."""
     modes = _modes(steps)
-    state, values = _split(plan.found, args, [(*unit.segment.sides, *unit.core.sides) for unit in plan.units])
+    used = {k for step in steps for k in _passed(step)} | {k for k, unit in enumerate(plan.units) if unit.needs_state}
+    last = max(used, default=-1)
+    # What comes after is not evaluated, nor what it would read: XLA does not drop a loop whose result nobody wants.
+    evaluated = [unit.segment.sides if k <= last else () for k, unit in enumerate(plan.units)]
+    core = [unit.core.sides if k <= last or not unit.known else () for k, unit in enumerate(plan.units)]
+    state, values = _split(plan.found, args, [*evaluated, *core])
     units: list[Linearised] = []
     for number, unit in enumerate(plan.units):
-        sides, core_sides = ([values[v] for v in segment.sides] for segment in (unit.segment, unit.core))
-        units.append(Linearised(unit, sides, core_sides, state, how))
+        sides, core_sides = ([values[v] for v in wanted[number]] for wanted in (evaluated, core))
+        units.append(Linearised(unit, sides, core_sides, state, how, plan.found))
+        if number > last:
+            continue
         mode = _direction(unit, modes.get(number))
         state = unit.call(sides, state) if mode is None else units[-1].linear.value(mode)
     return units
@@ -136,11 +162,21 @@ def _modes(steps: Sequence[Step]) -> dict[int, Direction]:
     for step in steps:
         if step.kind in ("accumulate tangent", "accumulate adjoint"):
             modes[step.start] = "forward" if step.kind == "accumulate tangent" else "reverse"
-        elif step.kind == "eliminate tangent" and step.middle is not None:
-            modes.update(dict.fromkeys(range(step.middle, step.stop), "forward"))
-        elif step.kind == "eliminate adjoint" and step.middle is not None:
-            modes.update(dict.fromkeys(range(step.start, step.middle), "reverse"))
+        else:
+            modes.update(dict.fromkeys(_passed(step), "forward" if step.kind == "eliminate tangent" else "reverse"))
     return modes
+
+
+def _passed(step: Step) -> range:
+    """The units that a step pushes columns or pulls rows through."""
+    if step.middle is None or step.kind == "multiply":
+        return range(0)
+    return range(step.middle, step.stop) if step.kind == "eliminate tangent" else range(step.start, step.middle)
+
+
+def _now(left: Matrix, right: Matrix) -> Matrix:
+    with jax.ensure_compile_time_eval():
+        return jax.jit(multiply)(left, right)
 
 
 def perform(steps: Sequence[Step], units: Sequence[Linearised]) -> dict[tuple[int, int], Matrix]:
@@ -151,7 +187,11 @@ def perform(steps: Sequence[Step], units: Sequence[Linearised]) -> dict[tuple[in
         if k is None:
             ready[i, j] = units[i].matrix(step.kind)
         elif step.kind == "multiply":  # no plan uses a factor twice
-            ready[i, j] = multiply(ready.pop((k, j)), ready.pop((i, k)))
+            left, right = ready.pop((k, j)), ready.pop((i, k))
+            if known_together(members := [each.unit for each in units[i:j]]):
+                ready[i, j] = members[0].beforehand.get(members[-1], partial(_now, left, right))
+            else:
+                ready[i, j] = multiply(left, right)
         elif step.kind == "eliminate tangent":
             columns = ready.pop((i, k)).dense()
             for unit in units[k:j]:

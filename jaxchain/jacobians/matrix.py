@@ -6,10 +6,12 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import register_dataclass
 
 from jaxchain.coordinates import widest
 
@@ -67,6 +69,7 @@ class Layout:
         return sorted(range(len(self.runs)), key=lambda k: not self.runs[k][1])
 
 
+@partial(register_dataclass, data_fields=(), meta_fields=("size", "dtype"))
 @dataclass(frozen=True)
 class Identity:
     """I, (n, n)."""
@@ -79,6 +82,7 @@ class Identity:
         return jnp.eye(self.size, dtype=self.dtype)
 
 
+@partial(register_dataclass, data_fields=("entries",), meta_fields=())
 @dataclass(frozen=True)
 class Diagonal:
     """diag(entries), (n, n)."""
@@ -91,6 +95,7 @@ class Diagonal:
         return scattered(at, at, self.entries, (len(at), len(at)))
 
 
+@partial(register_dataclass, data_fields=("entries",), meta_fields=())
 @dataclass(frozen=True)
 class Dense:
     """Any (m, n) matrix."""
@@ -102,6 +107,7 @@ class Dense:
         return self.entries
 
 
+@partial(register_dataclass, data_fields=("entries",), meta_fields=("into", "out"))
 @dataclass(frozen=True)
 class Blocks:
     """A block for each position, (P · m, P · n).

@@ -6,6 +6,7 @@ scalar multiply-adds.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import numpy as np
 from jaxchain.discovery.find import Found
 from jaxchain.jacobians.bracketing import Costs, Solution, Step, solve
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse
-from jaxchain.jacobians.unit import Unit, joined, units_of
+from jaxchain.jacobians.unit import Unit, joined, known_together, units_of
 from jaxchain.show.values import count
 
 __all__ = ["Plan", "make_plan", "whole_colouring"]
@@ -104,6 +105,8 @@ class Plan:
         name = self.names
         if step.middle is None:
             unit = self.units[step.start]
+            if unit.kind in ("diagonal", "dense") and unit.known:
+                return f"∂{name[step.stop]}/∂{name[step.start]} is the same at every input, computed once"
             if unit.colouring is not None:
                 return f"∂{name[step.stop]}/∂{name[step.start]} by {unit.colouring.colours} colours"
             how = "tangent" if step.kind.endswith("tangent") else "cotangent"
@@ -118,7 +121,8 @@ class Plan:
         whole = f"∂{name[step.stop]}/∂{name[step.start]}"
         left, right = f"∂{name[step.stop]}/∂{name[step.middle]}", f"∂{name[step.middle]}/∂{name[step.start]}"
         if step.kind == "multiply":
-            return f"{whole} = {left} · {right}"
+            once = ", computed once" if known_together(self.units[step.start : step.stop]) else ""
+            return f"{whole} = {left} · {right}{once}"
         if step.kind == "eliminate tangent":
             return (
                 f"{whole}: push the {count(self.sizes[step.start], 'column')} of {right} through to {name[step.stop]}"
@@ -143,8 +147,9 @@ def make_plan(found: Found) -> Plan:
     if by_colour >= cost:
         whole, by_colour = None, math.inf
     forward, reverse = float(_times(sizes[0], tangent)), float(_times(sizes[-1], adjoint))
-    # The last value is nobody's point: where a matrix is read off, it is not evaluated.
-    once = sum(u.work.once for u in (units[:-1] if units[-1].kind in ("identity", "linear") else units))
+    # What no matrix depends on is not evaluated: the last value, where the last matrix is read off or known.
+    evaluated = max((k for k, u in enumerate(units, start=1) if u.needs_state), default=0)
+    once = sum(u.work.once for u in units[:evaluated])
     return Plan(found, units, solution.steps(0, q), cost, forward, reverse, once, solution, whole, by_colour)
 
 
@@ -184,7 +189,11 @@ def _fewest(units: tuple[Unit, ...], tangent: float, adjoint: float) -> float:
     for unit in units:
         if unit.kind in ("identity", "diagonal"):
             continue
-        found = unit.colouring if unit.kind == "dense" else colouring_of(unit.segment, unit.here, unit.there)
+        found = (
+            unit.colouring
+            if unit.kind == "dense" and not unit.known
+            else colouring_of(unit.segment, unit.here, unit.there)
+        )
         if found is None:
             return math.inf
         rows, columns, shape = found.entries
@@ -199,8 +208,11 @@ def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
     """What each way costs; structure makes products cheaper than dense ones."""
     tangent, adjoint, ready = (np.array([getattr(u, name) for u in units]) for name in ("tangent", "adjoint", "ready"))
     columns, rows = np.array([u.vectors for u in units], float).T
+    by_tangents, by_cotangents = _times(columns, tangent), _times(rows, adjoint)
+    free = np.array([u.known for u in units])  # and computed in the cheaper mode
+    free_by_tangents = free & (by_tangents <= by_cotangents)
     full = np.concatenate([[0], np.cumsum([u.kind not in ("identity", "diagonal") for u in units])])
-    pushed, pulled, positions = _running(tangent), _running(adjoint), _positions(units)
+    pushed, pulled, positions, known = _running(tangent), _running(adjoint), _positions(units), _known(units)
 
     def multiply(i: Any, k: Any, j: Any) -> Any:
         # Two matrices; one scaled by a diagonal, or two diagonals: a multiplication without its addition.
@@ -208,11 +220,12 @@ def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
         whole, before, after = positions[i, j], positions[i, k], positions[k, j]
         # Blocks by blocks of the same positions, else each position of one meets all of the other.
         product = n[i] * n[k] * n[j] / np.where(whole > 1, before * after, np.maximum(before, after))
-        return np.where(left & right, product, np.where(left | right, n[i] * n[j] / whole, n[i]) / 2)
+        scaled = np.where(left & right, product, np.where(left | right, n[i] * n[j] / whole, n[i]) / 2)
+        return np.where(known[i, j], 0.0, scaled)
 
     return Costs(
-        tangent=np.minimum(_times(columns, tangent), ready),
-        adjoint=_times(rows, adjoint),
+        tangent=np.where(free & ~free_by_tangents, math.inf, np.minimum(by_tangents, ready)),
+        adjoint=np.where(free & ~free_by_tangents, 0.0, by_cotangents),
         multiply=multiply,
         push=lambda i, k, j: _times(n[i], pushed(k, j)),
         pull=lambda i, k, j: _times(n[j], pulled(i, k)),
@@ -234,6 +247,15 @@ def _positions(units: Sequence[Unit]) -> np.ndarray:
             layout = known[1]
             count[i, j + 1] = layout.count
     return count
+
+
+def _known(units: Sequence[Unit]) -> np.ndarray:
+    """Whether the product of units i … j is computed before any call, at [i, j]."""
+    q = len(units)
+    known = np.zeros((q + 1, q + 1), bool)
+    for i, j in itertools.combinations(range(q + 1), 2):
+        known[i, j] = units[j - 1].known and (j == i + 1 or known_together(units[i:j]))
+    return known
 
 
 def _times(count: Any, work: Any) -> Any:

@@ -6,11 +6,12 @@ A unit is one segment between neighbouring cuts, together with neighbours that c
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -27,20 +28,31 @@ from jaxchain.jacobians.matrix import Layout
 from jaxchain.jacobians.sparse import LEAST, Colouring, available, colouring_of, may_be_sparse
 from jaxchain.program.fingerprint import Kept, fingerprint
 from jaxchain.program.flat import Equation
-from jaxchain.program.primitives import Jaxpr, JaxprEqn, Var, any_equation_of, like
+from jaxchain.program.flow import dependent
+from jaxchain.program.primitives import Jaxpr, JaxprEqn, Var, any_equation_of, is_var, like
 from jaxchain.program.segment import Segment
 from jaxchain.samples.positions import position_axes
 
-__all__ = ["Unit", "distinct", "joined", "units_of"]
+__all__ = ["Unit", "distinct", "joined", "known_together", "units_of"]
 
-WORK = Kept(4096)
-"""What a tangent or cotangent takes, by program: equal blocks of a network are counted once."""
+COUNTED = Kept(4096)
+"""What is counted of a derivative's program, by program: equal blocks of a network are counted once."""
+
+MOST_KNOWN = 1 << 20
+"""A matrix of more entries is not computed beforehand: it would be a constant of every program that it is in."""
 
 MOST_IN_BLOCKS = 1 << 20
 """Above this many entries in the blocks of all positions no pattern is looked for inside them."""
 
 MOST = 128
 """More units than this are joined: the search is cubic, and a program of so many products compiles long."""
+
+
+class Counted(NamedTuple):
+    """Of the program of a stage's derivative: what a vector takes, and whether the state enters it."""
+
+    work: Work
+    bends: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +75,8 @@ class Unit:
         Whether to look for a sparse pattern.
     exact
         Whether a cotangent's price is read off its own program, beside a tangent's off which it is estimated else.
+    closed
+        Whether all that it reads beside its state has its value when the function is traced, before any call.
     """
 
     label: Callable[[], str]
@@ -72,6 +86,7 @@ class Unit:
     carries: tuple[bool, ...]
     sparse: bool = False
     exact: bool = False
+    closed: bool = False
 
     @property
     def name(self) -> str:
@@ -106,9 +121,33 @@ class Unit:
     @property
     def ready(self) -> float:
         """Multiply-adds to get its matrix without a full basis; infinite where that cannot be done."""
+        if self.known:
+            return 0.0
         if self.colouring is not None:
             return self.colouring.colours * (self.tangent if self.colouring.forward else self.adjoint)
         return {"identity": 0.0, "linear": 0.0, "diagonal": self.here.size / 2}.get(self.kind, math.inf)
+
+    @cached_property
+    def known(self) -> bool:
+        """Whether its matrix is the same at every state, and is computed before any call."""
+        if self.kind == "identity":
+            return True
+        into, out = (layout.count for layout in self.positions or (Layout(()),) * 2)
+        entries = self.here.size if self.kind == "diagonal" else self.here.size * self.there.size // max(into, out)
+        if not self.closed or entries > MOST_KNOWN:
+            return False
+        # Where neither mode exists JAX says why when it is called.
+        return self.kind == "linear" or not (self._counted.bends or math.isinf(min(self.tangent, self.adjoint)))
+
+    @property
+    def needs_state(self) -> bool:
+        """Whether its matrix depends on where its function is evaluated."""
+        return self.kind != "linear" and not self.known
+
+    @cached_property
+    def beforehand(self) -> Kept:
+        """What was computed before any call: its matrix, and products that begin with it, by where they end."""
+        return Kept(MOST)
 
     @cached_property
     def positions(self) -> tuple[Layout, Layout] | None:
@@ -133,7 +172,12 @@ class Unit:
     @cached_property
     def colouring(self) -> Colouring | None:
         """Its coloured pattern, where it has no simpler structure and a colouring saves work."""
-        if self.kind != "dense" or not self.sparse or not may_be_sparse(self.segment, self.here, self.there):
+        if (
+            self.kind != "dense"
+            or not self.sparse
+            or self.known
+            or not may_be_sparse(self.segment, self.here, self.there)
+        ):
             return None
         few = min(self.vectors)
         # Blocks are there for the asking; within them a pattern is looked for where it may save much and is found soon.
@@ -157,29 +201,38 @@ class Unit:
                 return Work(self.here.size / 2, self.here.size / 2, 2 * evaluated)
             vector = flops(self.core.equations[0].eqn) / 2 if self.kind == "linear" else 0.0
             return Work(vector, vector, evaluated)
+        return self._counted.work.times(0.5)
+
+    @cached_property
+    def _counted(self) -> Counted:
+        """What its derivative's program says; work in floating-point operations."""
         # Constants are inputs here: what a tangent costs depends on their shapes alone.
+        segment = self.segment
         inputs = (*segment.inputs, *segment.sides, *segment.constants)
         key = fingerprint([e.eqn for e in segment.equations], inputs, segment.outputs, {})
-        return WORK.get((key, self.carries, self.exact), self._counted).times(0.5)
+        return COUNTED.get((key, self.carries, self.exact), self._count)
 
-    def _counted(self) -> Work:
-        """Floating-point operations of one tangent and cotangent."""
+    def _count(self) -> Counted:
         try:
-            work = linear_work(*self._program(forward=True))
+            jaxpr, vector, state = self._program(forward=True)
+            work, bends = linear_work(jaxpr, vector), _enters(state, jaxpr)
         except REFUSALS as error:
             refusal(error)
-            work = Work(math.inf, math.inf)
+            work, bends = Work(math.inf, math.inf), True
         if math.isfinite(work.tangent) and not (self.exact and math.isfinite(work.cotangent)):
-            return work
+            return Counted(work, bends)
         try:  # the rule of a custom VJP is seen in reverse mode's own program alone
-            back = linear_work(*self._program(forward=False))
+            jaxpr, vector, state = self._program(forward=False)
         except REFUSALS as error:
             refusal(error)
-            return work._replace(cotangent=math.inf)
-        return Work(work.tangent, back.tangent, back.once)
+            return Counted(work._replace(cotangent=math.inf), bends)
+        back = linear_work(jaxpr, vector)
+        # What both modes have must be constant in both: a rule may say different things of them.
+        bends = _enters(state, jaxpr) or (math.isfinite(work.tangent) and bends)
+        return Counted(Work(work.tangent, back.tangent, back.once), bends)
 
-    def _program(self, *, forward: bool) -> tuple[Jaxpr, list[Var]]:
-        """The program of one tangent or cotangent, and the variables that hold it."""
+    def _program(self, *, forward: bool) -> tuple[Jaxpr, list[Var], list[Var]]:
+        """The program of one tangent or cotangent, the variable that holds it, and those that hold the state."""
         sides, state = [[like(v) for v in atoms] for atoms in (self.segment.sides, self.segment.inputs)]
         space = self.here if forward else self.there
 
@@ -192,7 +245,13 @@ class Unit:
             return vjp(of_state, tuple(state), which=self.carries)[1](space.unflatten_cotangent(vector))
 
         jaxpr = jax.make_jaxpr(linear)(jax.ShapeDtypeStruct((space.size,), space.dtype), sides, state).jaxpr
-        return jaxpr, jaxpr.invars[:1]
+        return jaxpr, jaxpr.invars[:1], jaxpr.invars[1 + len(sides) :]
+
+
+def _enters(state: Sequence[Var], jaxpr: Jaxpr) -> bool:
+    """Whether a value of the state enters a result of a program, or the program has effects."""
+    entered = dependent(jaxpr.eqns, state)
+    return bool(jaxpr.effects) or any(is_var(out) and out in entered for out in jaxpr.outvars)
 
 
 def units_of(found: Found) -> list[Unit]:
@@ -223,10 +282,11 @@ def units_of(found: Found) -> list[Unit]:
             locals_[core],
             carries(found, parts[0]),
             sparse=True,
+            closed=_is_closed(found, parts),
         )
         for number, (run, core) in enumerate(zip(runs, cores, strict=True))
     ]
-    units = _until_bent(found, units)
+    units = _known_together(found, _until_bent(found, units))
     return units if len(units) <= MOST else _in_runs(found, units, math.ceil(len(units) / MOST))
 
 
@@ -244,6 +304,29 @@ def _until_bent(found: Found, units: list[Unit]) -> list[Unit]:
     return [*units[:first], joined(found, partial(_ends, units[first:]), units[first:])]
 
 
+def _known_together(found: Found, units: list[Unit]) -> list[Unit]:
+    """The units, neighbours that are known before any call joined: but where few numbers pass, which products may use."""
+    kept: list[Unit] = []
+    for known, run in itertools.groupby(units, key=lambda unit: unit.known):
+        members = list(run)
+        if not known or len(members) == 1:
+            kept += members
+            continue
+        ends = min(members[0].here.size, members[-1].there.size)
+        waists = [k for k, unit in enumerate(members[:-1], start=1) if unit.there.size < ends]
+        for start, stop in itertools.pairwise([0, *waists, len(members)]):
+            part = members[start:stop]
+            whole = joined(found, partial(_ends, part), part) if len(part) > 1 else part[0]
+            whole = replace(whole, sparse=all(unit.sparse for unit in part))
+            kept += [whole] if whole.known else part
+    return kept
+
+
+def known_together(units: Sequence[Unit]) -> bool:
+    """Whether the product of neighbouring units' matrices is computed before any call."""
+    return units[0].here.size * units[-1].there.size <= MOST_KNOWN and all(unit.known for unit in units)
+
+
 def _pulls_linearly(found: Found, equation: Equation) -> bool:
     def bends(eqn: JaxprEqn) -> bool:
         return not pulls_linearly(eqn, found.active if eqn is equation.eqn else None)
@@ -254,7 +337,11 @@ def _pulls_linearly(found: Found, equation: Equation) -> bool:
 def joined(found: Found, label: Callable[[], str], units: Sequence[Unit]) -> Unit:
     """Neighbouring units as one, of which nothing is known but its program."""
     whole = Segment.join([unit.segment for unit in units])
-    return Unit(label, whole, whole, Local("dense"), carries(found, whole))
+    return Unit(label, whole, whole, Local("dense"), carries(found, whole), closed=_is_closed(found, [whole]))
+
+
+def _is_closed(found: Found, parts: Sequence[Segment]) -> bool:
+    return all(found.open.isdisjoint((*part.sides, *part.constants)) for part in parts)
 
 
 def carries(found: Found, segment: Segment) -> tuple[bool, ...]:

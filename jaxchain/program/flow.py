@@ -33,7 +33,7 @@ from jaxchain.program.primitives import (
     while_of,
 )
 
-__all__ = ["active", "moved_results", "reach"]
+__all__ = ["active", "dependent", "moved_results", "reach"]
 
 
 def reach(equations: Iterable[JaxprEqn], inputs: Iterable[Var]) -> set[Var]:
@@ -57,15 +57,29 @@ def active(equations: Iterable[JaxprEqn], inputs: Iterable[Var]) -> set[Var]:
     return carrying
 
 
+def dependent(equations: Iterable[JaxprEqn], inputs: Iterable[Var]) -> set[Var]:
+    """``inputs`` and everything whose value they enter, one result of an equation at a time."""
+    entered = set(inputs)
+    for eqn in equations:
+        marks = [is_var(atom) and atom in entered for atom in eqn.invars]
+        if any(marks):
+            follow = INSIDE.get(eqn.primitive.name, _call)
+            changed = zip(eqn.outvars, follow(eqn, marks, dependent) or [True] * len(eqn.outvars), strict=True)
+            entered.update(var for var, changes in changed if changes and is_used(var))
+    return entered
+
+
 Marks = Sequence[bool]
+Follow = Callable[[Iterable[JaxprEqn], Iterable[Var]], set[Var]]
+"""`active` or `dependent`."""
 
 
 def moved_results(eqn: JaxprEqn, marks: Marks) -> Marks:
     """Which results of an equation carry a derivative, given which operands do."""
-    if (rule := RULES.get(eqn.primitive.name)) is not None:
-        return rule(eqn, marks)
-    if (body := callee(eqn)) is not None:
-        return _through(body, marks)
+    if eqn.primitive.name in WITHOUT_DERIVATIVE:
+        return [False] * len(eqn.outvars)
+    if (inside := INSIDE.get(eqn.primitive.name, _call)(eqn, marks, active)) is not None:
+        return inside
     several = sum(map(is_inexact, eqn.outvars)) > 1
     if several and (eqn.primitive.name not in FAMILY or eqn.primitive.name == "custom_jvp_call"):
         return _by_rule(eqn, marks)
@@ -107,33 +121,44 @@ def _by_rule(eqn: JaxprEqn, marks: Marks) -> Marks:
     return [told.get(var, True) for var in eqn.outvars]
 
 
-def _through(body: Jaxpr | ClosedJaxpr, marks: Marks) -> Marks:
+def _through(body: Jaxpr | ClosedJaxpr, marks: Marks, follow: Follow) -> Marks:
     jaxpr, _ = opened(body)
-    carrying = active(jaxpr.eqns, (var for var, moves in zip(jaxpr.invars, marks, strict=True) if moves))
+    carrying = follow(jaxpr.eqns, (var for var, moves in zip(jaxpr.invars, marks, strict=True) if moves))
     return [is_var(out) and out in carrying for out in jaxpr.outvars]
 
 
-def _cond(eqn: JaxprEqn, marks: Marks) -> Marks:
-    each = [_through(branch, marks[1:]) for branch in branches_of(eqn)]  # which branch is taken carries no derivative
+def _call(eqn: JaxprEqn, marks: Marks, follow: Follow) -> Marks | None:
+    if FAMILY.get(eqn.primitive.name) == "pass":
+        return marks
+    body = callee(eqn)
+    return None if body is None else _through(body, marks, follow)
+
+
+def _cond(eqn: JaxprEqn, marks: Marks, follow: Follow) -> Marks:
+    if marks[0] and follow is dependent:
+        return [True] * len(eqn.outvars)
+    each = [_through(branch, marks[1:], follow) for branch in branches_of(eqn)]  # which one carries no derivative
     return [any(ways) for ways in zip(*each, strict=True)]
 
 
-def _scan(eqn: JaxprEqn, marks: Marks) -> Marks:
+def _scan(eqn: JaxprEqn, marks: Marks, follow: Follow) -> Marks:
     loop = scan_of(eqn)
     consts, rows = marks[: loop.consts], marks[loop.consts + loop.carries :]
 
     def step(carry: Marks) -> Marks:
-        return _through(loop.body, [*consts, *carry, *rows])
+        return _through(loop.body, [*consts, *carry, *rows], follow)
 
     carry = _settled(marks[loop.consts : loop.consts + loop.carries], step)
     return [*carry, *step(carry)[loop.carries :]]
 
 
-def _while(eqn: JaxprEqn, marks: Marks) -> Marks:
+def _while(eqn: JaxprEqn, marks: Marks, follow: Follow) -> Marks:
     loop = while_of(eqn)
     first = loop.predicate_consts + loop.body_consts
     consts = marks[loop.predicate_consts : first]
-    return _settled(marks[first:], lambda carry: _through(loop.body, [*consts, *carry]))
+    carry = _settled(marks[first:], lambda carry: _through(loop.body, [*consts, *carry], follow))
+    ends = follow is dependent and any(_through(loop.predicate, [*marks[: loop.predicate_consts], *carry], follow))
+    return [True] * len(carry) if ends else carry
 
 
 def _settled(carry: Marks, step: Callable[[Marks], Marks]) -> Marks:
@@ -145,9 +170,5 @@ def _settled(carry: Marks, step: Callable[[Marks], Marks]) -> Marks:
         carry = after
 
 
-RULES: dict[str, Callable[[JaxprEqn, Marks], Marks]] = {
-    "cond": _cond,
-    "scan": _scan,
-    **dict.fromkeys(WITHOUT_DERIVATIVE, lambda eqn, _: [False] * len(eqn.outvars)),
-    "while": _while,
-}
+INSIDE: dict[str, Callable[[JaxprEqn, Marks, Follow], Marks | None]] = {"cond": _cond, "scan": _scan, "while": _while}
+"""Primitives that are followed inside, otherwise than a call is."""

@@ -76,7 +76,7 @@ TABLES = {
     "samples/bodies.py BODIES": bodies.BODIES,
     "cost/linear.py RULES": linear.RULES,
     "cost/count.py RULES": count.RULES,
-    "program/flow.py RULES": flow.RULES,
+    "program/flow.py INSIDE": flow.INSIDE,
     "explore/formula.py FORMULAE": formula.FORMULAE,
     "explore/formula.py BINARY": formula.BINARY,
     "explore/formula.py REDUCTIONS": formula.REDUCTIONS,

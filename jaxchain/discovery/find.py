@@ -141,12 +141,6 @@ class Found:
         return frozenset(active(self.program.eqns, self.segments[0].inputs))
 
     @cached_property
-    def open(self) -> frozenset[Var]:
-        """The variables whose values are known in a call alone: the arguments, constants that are traced, what they enter."""
-        traced = (var for var, value in self.program.constants.items() if isinstance(value, Tracer))
-        return frozenset(reach(self.program.eqns, [*self.program.invars, *traced]))
-
-    @cached_property
     def foreign(self) -> bool:
         """Whether a part of it is differentiated by a rule that is not JAX's own, and may refuse what JAX's does not."""
         return any(any_equation_of(eqn, is_foreign) for eqn in self.program.eqns)
@@ -206,13 +200,6 @@ class Found:
         stages = chain_stages(groups, self.in_tree, self.out_tree, self.active, self.prints)
         wanted = tuple(stage.segment.sides for stage in stages)
         return Chain(stages, sides=self.sides(wanted), argnum=self.argnum)
-
-    def values(self, variables: Sequence[Var]) -> list[jax.Array]:
-        """The values of variables that are not `open`, now, whatever is being traced."""
-        part = needed(self.program.equations, variables)
-        constants = Segment(tuple(part), (), tuple(variables), self.program).constants
-        with jax.ensure_compile_time_eval():
-            return jax.jit(run(self.program, part, (), variables, constants))()
 
     def sides(self, wanted: tuple[tuple[Var, ...], ...]) -> Others:
         """What computes the side values that each stage wants."""

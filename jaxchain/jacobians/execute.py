@@ -18,6 +18,7 @@ from jaxchain.jacobians.planner import Plan
 from jaxchain.jacobians.sparse import Colouring
 from jaxchain.jacobians.unit import Unit, known_together
 from jaxchain.program.primitives import Var, like
+from jaxchain.program.segment import known_values
 
 Direction = Literal["forward", "reverse"]
 
@@ -33,7 +34,6 @@ class Linearised:
     core_sides: list[Any]
     state: tuple[Any, ...]
     how: Pass
-    found: Found
 
     @cached_property
     def linear(self) -> Linear:
@@ -64,7 +64,7 @@ class Linearised:
 
         with jax.ensure_compile_time_eval():
             nowhere = tuple(jnp.zeros(like(var).shape, like(var).dtype) for var in segment.inputs)
-            return jax.jit(of_values)(self.found.values((*segment.sides, *core.sides)), nowhere)
+            return jax.jit(of_values)(known_values(segment.program, (*segment.sides, *core.sides)), nowhere)
 
     def _accumulated(self, kind: str) -> Matrix:
         unit = self.unit
@@ -74,6 +74,8 @@ class Linearised:
             return unit.local.matrix(*self.core_sides)
         if unit.colouring is not None:
             return Dense(unit.colouring.jacobian(self.sides, self.state, self.how.chunk_size))
+        if unit.graph is not None:
+            return Dense(unit.graph.matrix(self.sides, self.state))
         mode: Direction = "forward" if kind == "accumulate tangent" else "reverse"
         if unit.positions is not None:
             return self._blocks(*unit.positions, mode)
@@ -138,7 +140,7 @@ def linearise(plan: Plan, steps: Sequence[Step], args: tuple[Any, ...], how: Pas
     units: list[Linearised] = []
     for number, unit in enumerate(plan.units):
         sides, core_sides = ([values[v] for v in wanted[number]] for wanted in (evaluated, core))
-        units.append(Linearised(unit, sides, core_sides, state, how, plan.found))
+        units.append(Linearised(unit, sides, core_sides, state, how))
         if number > last:
             continue
         mode = _direction(unit, modes.get(number))
@@ -153,6 +155,8 @@ def _direction(unit: Unit, mode: Direction | None) -> Direction | None:
         return "forward"
     if unit.colouring is not None:
         return "forward" if unit.colouring.forward else "reverse"
+    if unit.graph is not None:
+        return "forward" if mode is not None else None
     return mode if unit.kind == "dense" else None
 
 

@@ -109,6 +109,9 @@ class Plan:
                 return f"∂{name[step.stop]}/∂{name[step.start]} is the same at every input, computed once"
             if unit.colouring is not None:
                 return f"∂{name[step.stop]}/∂{name[step.start]} by {unit.colouring.colours} colours"
+            if unit.graph is not None:
+                done = count(unit.graph.elimination.multiplications, "multiplication")
+                return f"∂{name[step.stop]}/∂{name[step.start]} by eliminating its graph of numbers, {done}"
             how = "tangent" if step.kind.endswith("tangent") else "cotangent"
             words = {
                 "identity": "is the identity",

@@ -23,6 +23,7 @@ from jaxchain.discovery.find import Found
 from jaxchain.discovery.group import group
 from jaxchain.discovery.name import names, operation
 from jaxchain.errors import REFUSALS, refusal
+from jaxchain.jacobians.graph import DerivativeGraph, graph_of
 from jaxchain.jacobians.local import Local, read_off
 from jaxchain.jacobians.matrix import Layout
 from jaxchain.jacobians.sparse import LEAST, Colouring, available, colouring_of, may_be_sparse
@@ -43,6 +44,12 @@ MOST_KNOWN = 1 << 20
 
 MOST_IN_BLOCKS = 1 << 20
 """Above this many entries in the blocks of all positions no pattern is looked for inside them."""
+
+MOST_IN_GRAPH, LEAST_FOR_GRAPH = 4096, 100
+"""A graph of numbers is looked for of a matrix of so many entries at most, that takes so many multiply-adds at least."""
+
+GRAPH = 0.7
+"""It is used where it takes less than this share of a basis: XLA computes numbers again where several loops read them."""
 
 MOST = 128
 """More units than this are joined: the search is cubic, and a program of so many products compiles long."""
@@ -75,8 +82,6 @@ class Unit:
         Whether to look for a sparse pattern.
     exact
         Whether a cotangent's price is read off its own program, beside a tangent's off which it is estimated else.
-    closed
-        Whether all that it reads beside its state has its value when the function is traced, before any call.
     """
 
     label: Callable[[], str]
@@ -86,7 +91,6 @@ class Unit:
     carries: tuple[bool, ...]
     sparse: bool = False
     exact: bool = False
-    closed: bool = False
 
     @property
     def name(self) -> str:
@@ -125,6 +129,8 @@ class Unit:
             return 0.0
         if self.colouring is not None:
             return self.colouring.colours * (self.tangent if self.colouring.forward else self.adjoint)
+        if self.graph is not None:
+            return self.graph.cost
         return {"identity": 0.0, "linear": 0.0, "diagonal": self.here.size / 2}.get(self.kind, math.inf)
 
     @cached_property
@@ -134,7 +140,8 @@ class Unit:
             return True
         into, out = (layout.count for layout in self.positions or (Layout(()),) * 2)
         entries = self.here.size if self.kind == "diagonal" else self.here.size * self.there.size // max(into, out)
-        if not self.closed or entries > MOST_KNOWN:
+        given = (*self.segment.sides, *self.segment.constants)
+        if entries > MOST_KNOWN or not self.segment.program.open.isdisjoint(given):
             return False
         # Where neither mode exists JAX says why when it is called.
         return self.kind == "linear" or not (self._counted.bends or math.isinf(min(self.tangent, self.adjoint)))
@@ -186,6 +193,18 @@ class Unit:
             return None
         found = colouring_of(self.segment, self.here, self.there)
         return found if found is not None and found.colours < few else None
+
+    @cached_property
+    def graph(self) -> DerivativeGraph | None:
+        """Its derivative as a graph of numbers, where to eliminate that takes far less than a basis."""
+        if self.kind != "dense" or not self.sparse or self.known or self.positions or self.colouring is not None:
+            return None
+        columns, rows = self.vectors
+        basis = min(columns * self.tangent, rows * self.adjoint)
+        if columns * rows > MOST_IN_GRAPH or not LEAST_FOR_GRAPH <= basis < math.inf or math.isinf(self.tangent):
+            return None
+        found = graph_of(self.segment, self.carries)
+        return found if found is not None and found.cost < GRAPH * basis else None
 
     def call(self, sides: Sequence[Any], state: tuple[Any, ...]) -> tuple[Any, ...]:
         """Its function, from the leaves of a state to those of the next."""
@@ -282,7 +301,6 @@ def units_of(found: Found) -> list[Unit]:
             locals_[core],
             carries(found, parts[0]),
             sparse=True,
-            closed=_is_closed(found, parts),
         )
         for number, (run, core) in enumerate(zip(runs, cores, strict=True))
     ]
@@ -337,11 +355,7 @@ def _pulls_linearly(found: Found, equation: Equation) -> bool:
 def joined(found: Found, label: Callable[[], str], units: Sequence[Unit]) -> Unit:
     """Neighbouring units as one, of which nothing is known but its program."""
     whole = Segment.join([unit.segment for unit in units])
-    return Unit(label, whole, whole, Local("dense"), carries(found, whole), closed=_is_closed(found, [whole]))
-
-
-def _is_closed(found: Found, parts: Sequence[Segment]) -> bool:
-    return all(found.open.isdisjoint((*part.sides, *part.constants)) for part in parts)
+    return Unit(label, whole, whole, Local("dense"), carries(found, whole))
 
 
 def carries(found: Found, segment: Segment) -> tuple[bool, ...]:

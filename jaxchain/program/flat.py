@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from jax.core import Tracer
+
 from jaxchain.program.flow import active, reach
 from jaxchain.program.primitives import Atom, JaxprEqn, Var, is_used, is_var
 from jaxchain.program.source import Site
@@ -127,6 +129,12 @@ class Program:
     def makers(self) -> dict[Var, Equation]:
         """The equation that writes each variable."""
         return {var: equation for equation in self.equations for var in equation.writes}
+
+    @cached_property
+    def open(self) -> set[Var]:
+        """The variables whose values are known in a call alone: the arguments, traced constants, what they enter."""
+        traced = (var for var, value in self.constants.items() if isinstance(value, Tracer))
+        return reach(self.eqns, [*self.invars, *traced])
 
     @cached_property
     def given(self) -> set[Var]:

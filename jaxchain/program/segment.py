@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxchain.program.flat import Equation, Program
+from jaxchain.program.flat import Equation, Program, needed
 from jaxchain.program.primitives import (
     Atom,
     Jaxpr,
@@ -32,7 +32,7 @@ from jaxchain.program.primitives import (
     with_callee,
 )
 
-__all__ = ["Segment", "run"]
+__all__ = ["Segment", "known_values", "run"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -104,6 +104,14 @@ def run(
     if all(map(is_var, outvars)):
         return call
     return lambda *args: [jnp.asarray(value, dtype_of(atom)) for value, atom in zip(call(*args), outvars, strict=True)]
+
+
+def known_values(program: Program, variables: Sequence[Var]) -> list[jax.Array]:
+    """The values of variables that are not open, now, whatever is being traced."""
+    part = needed(program.equations, variables)
+    constants = Segment(tuple(part), (), tuple(variables), program).constants
+    with jax.ensure_compile_time_eval():
+        return jax.jit(run(program, part, (), variables, constants))()
 
 
 def rematerialised(equations: Sequence[Equation], outvars: Sequence[Atom]) -> list[JaxprEqn]:

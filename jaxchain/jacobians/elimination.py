@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 __all__ = ["ONE", "Edge", "Elimination", "eliminate"]
 
@@ -32,7 +32,44 @@ class Edge(NamedTuple):
     value: int
 
 
-@dataclass
+class Product(NamedTuple):
+    """Of two values, by their numbers."""
+
+    left: int
+    right: int
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """What it is made of."""
+        return self
+
+    def of(self, value: Callable[[int], Any]) -> Any:
+        """The product, given what each number stands for."""
+        return value(self.left) * value(self.right)
+
+
+class Sum(NamedTuple):
+    """Of the values ``plus`` without those of ``minus``, by their numbers."""
+
+    plus: tuple[int, ...]
+    minus: tuple[int, ...]
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """What it is made of."""
+        return *self.plus, *self.minus
+
+    def of(self, value: Callable[[int], Any]) -> Any:
+        """The sum, given what each number stands for."""
+        total = None
+        for number in self.plus:
+            total = value(number) if total is None else total + value(number)
+        for number in self.minus:
+            total = -value(number) if total is None else total - value(number)
+        return total
+
+
+@dataclass(frozen=True)
 class Elimination:
     """What is left of a graph, and the straight-line program that computes it.
 
@@ -40,25 +77,22 @@ class Elimination:
     ----------
     entries
         Edges from inputs to outputs, one a pair.
-    products
-        (new value, factor, factor).
-    sums
-        (new value, terms), each a value or minus it.
+    made
+        The numbers of the values that are made, in order, and of what.
     """
 
-    entries: list[Edge] = field(default_factory=list)
-    products: list[tuple[int, int, int]] = field(default_factory=list)
-    sums: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+    entries: tuple[Edge, ...]
+    made: dict[int, Product | Sum]
 
     @property
     def multiplications(self) -> int:
         """How many numbers are multiplied."""
-        return len(self.products)
+        return sum(isinstance(one, Product) for one in self.made.values())
 
     @property
     def additions(self) -> int:
         """How many numbers are added."""
-        return sum(len(terms) - 1 for _, terms in self.sums)
+        return sum(len(one.reads) - 1 for one in self.made.values() if isinstance(one, Sum))
 
 
 class _Graph:
@@ -67,7 +101,8 @@ class _Graph:
     def __init__(self, edges: Iterable[Edge], values: int) -> None:
         self.after: dict[int, dict[int, list[int]]] = {}
         self.before: dict[int, set[int]] = {}
-        self.values, self.made, self.met = values, Elimination(), 0
+        self.values, self.made, self.met = values, dict[int, Product | Sum](), 0
+        self.work: tuple[int, int] = 0, 0  # operations, and multiplications among them
         for tail, head, value in edges:
             self._add(tail, head, value)
 
@@ -75,16 +110,21 @@ class _Graph:
         self.after.setdefault(tail, {}).setdefault(head, []).append(value)
         self.before.setdefault(head, set()).add(tail)
 
-    def _new(self) -> int:
+    def _new(self, made: Product | Sum) -> int:
         self.values += 1
+        self.made[self.values] = made
+        total, multiplied = self.work
+        self.work = (
+            (total + 1, multiplied + 1) if isinstance(made, Product) else (total + len(made.reads) - 1, multiplied)
+        )
         return self.values
 
     def value(self, tail: int, head: int) -> int:
         """The value of an edge, its terms added."""
         terms = self.after[tail][head]
         if len(terms) > 1:
-            self.made.sums.append((total := self._new(), tuple(terms)))
-            self.after[tail][head] = terms = [total]
+            plus, minus = (tuple(sign * term for term in terms if term * sign > 0) for sign in (1, -1))
+            self.after[tail][head] = terms = [self._new(Sum(plus, minus))]
         return terms[0]
 
     def price(self, vertex: int) -> tuple[int, int]:
@@ -108,10 +148,15 @@ class _Graph:
         self.met += len(before) * len(heads)
         return before.union(head for head, _ in heads)
 
+    def left(self) -> Elimination:
+        """What is left."""
+        pairs = [(tail, head) for tail, heads in self.after.items() for head in heads]
+        return Elimination(tuple(Edge(tail, head, self.value(tail, head)) for tail, head in pairs), self.made)
+
     def _product(self, left: int, right: int) -> int:
         if abs(left) == ONE or abs(right) == ONE:
             return left * right  # one of them is ±1
-        self.made.products.append((value := self._new(), abs(left), abs(right)))
+        value = self._new(Product(abs(left), abs(right)))
         return value if (left < 0) == (right < 0) else -value
 
 
@@ -133,25 +178,20 @@ def eliminate(edges: Sequence[Edge], inner: Sequence[int], values: int) -> Elimi
     """
     best, order, effort = None, list(inner), 0
     for rule in RULES:
-        found, taken, met = _greedily(edges, inner, values, rule)
-        effort += met
-        if best is None or _work(found) < _work(best):
+        found, taken = _greedily(edges, inner, values, rule)
+        effort += found.met
+        if best is None or found.work < best.work:
             best, order = found, taken
     assert best is not None
     shuffled = random.Random(0)
     while len(order) > 2 and effort < EFFORT:
         moved = list(order)
         moved.insert(shuffled.randrange(len(order)), moved.pop(shuffled.randrange(len(order))))
-        found, met = _in_order(edges, moved, values, _work(best))
-        effort += met + len(order)
-        if found is not None and _work(found) <= _work(best):
+        found = _in_order(edges, moved, values, best.work)
+        effort += found.met + len(order)
+        if found.work <= best.work:
             best, order = found, moved
-    return best
-
-
-def _work(elimination: Elimination) -> tuple[int, int]:
-    total = elimination.multiplications + elimination.additions
-    return total, elimination.multiplications
+    return best.left()
 
 
 Rule = Callable[[int, int, int], tuple[int, ...]]
@@ -166,9 +206,7 @@ RULES: tuple[Rule, ...] = (
 """What is eliminated next: the least, of multiplications, pairs of edges, and the place in order of evaluation."""
 
 
-def _greedily(
-    edges: Sequence[Edge], inner: Sequence[int], values: int, rule: Rule
-) -> tuple[Elimination, list[int], int]:
+def _greedily(edges: Sequence[Edge], inner: Sequence[int], values: int, rule: Rule) -> tuple[_Graph, list[int]]:
     graph, number = _Graph(edges, values), {vertex: k for k, vertex in enumerate(inner)}
     keys = {vertex: rule(*graph.price(vertex), number[vertex]) for vertex in inner}
     order: list[int] = []
@@ -179,21 +217,16 @@ def _greedily(
         for near in graph.eliminate(vertex):
             if near in keys:
                 keys[near] = rule(*graph.price(near), number[near])
-    return _left(graph), order, graph.met
+    graph.left()
+    return graph, order
 
 
-def _in_order(
-    edges: Sequence[Edge], order: Sequence[int], values: int, best: tuple[int, int]
-) -> tuple[Elimination | None, int]:
+def _in_order(edges: Sequence[Edge], order: Sequence[int], values: int, best: tuple[int, int]) -> _Graph:
+    """The graph with its vertices eliminated; it is left as it is once that takes more than the best."""
     graph = _Graph(edges, values)
     for vertex in order:
         graph.eliminate(vertex)
-        if graph.made.multiplications > best[0]:
-            return None, graph.met
-    return _left(graph), graph.met
-
-
-def _left(graph: _Graph) -> Elimination:
-    pairs = [(tail, head) for tail, heads in graph.after.items() for head in heads]
-    graph.made.entries = [Edge(tail, head, graph.value(tail, head)) for tail, head in pairs]
-    return graph.made
+        if graph.work > best:
+            return graph
+    graph.left()
+    return graph

@@ -51,6 +51,10 @@ MOST_EDGES = 2500
 MOST_NUMBERS = 10_000
 """As many numbers the tangents on the way have at most, wherever they only change places."""
 
+MOST_OF_ARRAYS, WIDE = 200, 3
+"""Of arrays, of so many numbers or more on average, a graph has fewer edges: a basis is pushed through arrays quickly,
+and XLA computes a number anew in each loop that reads it."""
+
 FOUND = Kept(256)
 """Eliminations by graph."""
 
@@ -94,39 +98,26 @@ class DerivativeGraph:
         return jax.jit(self._matrix)  # a call of its own, so that outside jit it is one operation, not hundreds
 
     def _matrix(self, sides: Sequence[Any], state: Sequence[Any]) -> jax.Array:
-        # Numbers one by one: XLA makes few loops of them, or under vmap of the rows of a batch.
-        numbers: dict[int, jax.Array] = {ONE: jnp.ones((), self.dtype)}
-        for array in self._at_point(sides, state):
-            flat = array.reshape(-1).astype(self.dtype)
-            numbers.update({len(numbers) + 1 + k: flat[k] for k in range(flat.size)})
-
-        def valued(number: int) -> jax.Array:
-            return numbers[number] if number > 0 else -numbers[-number]
-
-        products = {made: factors for made, *factors in self.elimination.products}
-        sums = dict(self.elimination.sums)
-        for made in sorted([*products, *sums]):
-            if made in products:
-                one, two = products[made]
-                numbers[made] = numbers[one] * numbers[two]
-            else:
-                first, *terms = sums[made]
-                numbers[made] = valued(first)
-                for term in terms:
-                    numbers[made] = numbers[made] + numbers[term] if term > 0 else numbers[made] - numbers[-term]
-        m, n = self.shape
-        entries = {(edge.head, edge.tail): valued(edge.value) for edge in self.elimination.entries}
+        # Each number a scalar: XLA makes few loops of them, or under vmap of rows for the batch.
+        values = self._at_point(sides, state)
+        numbers = dict(enumerate((array[k] for array in values for k in range(array.size)), start=ONE))
+        for number, one in self.elimination.made.items():
+            numbers[number] = one.of(numbers.__getitem__)
+        edges = {(edge.head, edge.tail): edge.value for edge in self.elimination.entries}
+        found = [edges.get(place, 0) for place in np.ndindex(*self.shape)]
         zero = jnp.zeros((), self.dtype)
-        rows = [entries.get((row, column), zero) for row in range(m) for column in range(n)]
-        return jnp.stack(rows).reshape(m, n) if rows else jnp.zeros((m, n), self.dtype)
+        entries = [numbers[n] if n > 0 else -numbers[-n] if n else zero for n in found]
+        return jnp.stack(entries).reshape(self.shape) if entries else jnp.zeros(self.shape, self.dtype)
 
     def _at_point(self, sides: Sequence[Any], state: Sequence[Any]) -> list[jax.Array]:
+        """The values that are given, in order of their numbers, of which 1 is the first."""
         wanted = [source[0] for source in self.sources if isinstance(source, tuple)]
         variables = list(dict.fromkeys(wanted))
         invars, part = self.program.invars[1:], needed(self.program.equations, variables)
         constants = Segment(tuple(part), tuple(invars), tuple(variables), self.program).constants
         at = dict(zip(variables, run(self.program, part, invars, variables, constants)(*sides, *state), strict=True))
-        return [s[1](at[s[0]]) if isinstance(s, tuple) else jnp.asarray(s) for s in self.sources]
+        made = [s[1](at[s[0]]) if isinstance(s, tuple) else jnp.asarray(s) for s in self.sources]
+        return [jnp.ones(1, self.dtype), *(value.reshape(-1).astype(self.dtype) for value in made)]
 
 
 class _RefusedError(Exception):
@@ -204,6 +195,9 @@ class _Builder:
             ids.update(zip(equation.eqn.outvars, self._of(equation, operands), strict=True))
             if len(self.edges) > MOST_EDGES:
                 raise _RefusedError
+        sizes = [size_of(source[0]) for source in self.sources if isinstance(source, tuple)]
+        if len(self.edges) > MOST_OF_ARRAYS and sum(sizes) >= WIDE * len(sizes):
+            raise _RefusedError
         outs = [ids[out].ravel() if is_var(out) and out in ids else np.zeros(size_of(out), int) for out in program.outs]
         out = np.concatenate(outs) if outs else np.zeros(0, int)
         first = self.vertices + 1
@@ -214,7 +208,7 @@ class _Builder:
         key = tuple(self.edges), n, self.values
         found = FOUND.get(key, lambda: eliminate(self.edges, inner, self.values))
         entries = [Edge(e.tail - 1, e.head - first, e.value) for e in found.entries]
-        elimination = Elimination(entries, found.products, found.sums)
+        elimination = Elimination(tuple(entries), found.made)
         return DerivativeGraph(program, sides, tuple(self.sources), elimination, (len(out), n), self.here.dtype)
 
     def vertex(self, terms: Sequence[tuple[int, int]]) -> int:

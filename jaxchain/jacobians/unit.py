@@ -49,7 +49,7 @@ MOST_IN_GRAPH, LEAST_FOR_GRAPH = 4096, 100
 """A graph of numbers is looked for of a matrix of so many entries at most, that takes so many multiply-adds at least."""
 
 GRAPH = 0.7
-"""It is used where it takes less than this share of a basis: XLA computes numbers again where several loops read them."""
+"""It is used where it takes less than this share of a basis: XLA computes some of its numbers more than once."""
 
 MOST = 128
 """More units than this are joined: the search is cubic, and a program of so many products compiles long."""

@@ -388,21 +388,25 @@ def _constant_map(build: _Builder, eqn: JaxprEqn, operands: list[Any]) -> Made:
     """Any small linear map that is known before any call: its matrix, entry by entry."""
     moved = [k for k, op in enumerate(operands) if isinstance(op, np.ndarray)]
     others = [None if k in moved else build.known(op) for k, op in enumerate(operands)]
-    if len(moved) != 1 or len(eqn.outvars) != 1 or sum(other is None for other in others) > 1:
+    ids, out = np.concatenate([operands[k].ravel() for k in moved]), eqn.outvars[0]
+    if len(eqn.outvars) != 1 or sum(other is None for other in others) > len(moved):
         raise _RefusedError
-    ids, out = operands[moved[0]], eqn.outvars[0]
     if ids.size * size_of(out) > 4 * MOST_EDGES:
         raise _RefusedError
+    ends = np.cumsum([operands[k].size for k in moved])[:-1]
 
     def of_one(vector: jax.Array) -> jax.Array:
-        given = [vector if other is None else jnp.asarray(other) for other in others]
+        parts = iter(jnp.split(vector, ends))
+        given = [
+            next(parts).reshape(operands[k].shape) if k in moved else jnp.asarray(other)
+            for k, other in enumerate(others)
+        ]
         return eqn.primitive.bind(*given, **eqn.params)
 
     with jax.ensure_compile_time_eval():
-        basis = jnp.eye(ids.size, dtype=dtype_of(out)).reshape(ids.size, *ids.shape)
-        columns = np.asarray(jax.vmap(of_one)(basis), float).reshape(ids.size, -1)
-    rows = np.vectorize(build.constant, otypes=[int])(columns.T) if columns.size else columns.T.astype(int)
-    made = [build.vertex(list(zip(row.tolist(), ids.ravel().tolist(), strict=True))) for row in rows]
+        basis = jnp.eye(ids.size, dtype=dtype_of(out))
+        rows = np.asarray(jax.vmap(of_one)(basis), float).reshape(ids.size, -1).T
+    made = [build.vertex([(build.constant(value), int(i)) for value, i in zip(row, ids, strict=True)]) for row in rows]
     return np.array(made, int).reshape(shape_of(out))
 
 

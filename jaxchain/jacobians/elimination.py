@@ -10,6 +10,7 @@ References: Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 9 and 10;
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def _is_factor(terms: list[int]) -> bool:
     return len(terms) > 1 or abs(terms[0]) != ONE
 
 
-def eliminate(edges: Sequence[Edge], inner: Sequence[int], values: int) -> Elimination:
+def eliminate(edges: Sequence[Edge], inner: Sequence[int], values: int, most: float = math.inf) -> Elimination:
     """Eliminate all inner vertices, in the cheapest order that is found soon.
 
     Parameters
@@ -175,6 +176,8 @@ def eliminate(edges: Sequence[Edge], inner: Sequence[int], values: int) -> Elimi
         What is neither an input nor an output, in order of evaluation.
     values
         The greatest number of a value.
+    most
+        Where far more values are made than this, no better order is looked for.
     """
     best, order, effort = None, list(inner), 0
     for rule in RULES:
@@ -184,11 +187,11 @@ def eliminate(edges: Sequence[Edge], inner: Sequence[int], values: int) -> Elimi
             best, order = found, taken
     assert best is not None
     shuffled = random.Random(0)
-    while len(order) > 2 and effort < EFFORT:
+    while len(order) > 2 and effort < EFFORT and len(best.made) < 2 * most:
         moved = list(order)
         moved.insert(shuffled.randrange(len(order)), moved.pop(shuffled.randrange(len(order))))
         found = _in_order(edges, moved, values, best.work)
-        effort += found.met + len(order)
+        effort += found.met + len(edges)
         if found.work <= best.work:
             best, order = found, moved
     return best.left()

@@ -33,6 +33,7 @@ from jaxchain.program.primitives import (
     broadcast_axes,
     dot_of,
     dtype_of,
+    is_inexact,
     is_var,
     like,
     names_in,
@@ -40,19 +41,20 @@ from jaxchain.program.primitives import (
     reshape_order,
     shape_of,
     size_of,
+    slice_of,
 )
 from jaxchain.program.segment import Segment, known_values, run
 
 __all__ = ["DerivativeGraph", "graph_of"]
 
-MOST_EDGES = 2500
-"""A graph of more is not looked at: to find a good order takes long, and so does a program of so many numbers."""
+MOST_EQUATIONS, MOST_EDGES = 400, 2500
+"""A stage or graph of more is not looked at: that takes long, and so does a program of so many numbers."""
 
 MOST_NUMBERS = 10_000
 """As many numbers the tangents on the way have at most, wherever they only change places."""
 
-MOST_OF_ARRAYS, WIDE = 200, 3
-"""Of arrays, of so many numbers or more on average, a graph has fewer edges: a basis is pushed through arrays quickly,
+MOST_OF_ARRAYS, WIDE = 100, 3
+"""Of arrays, of so many numbers or more on average, fewer numbers are made: a basis is pushed through arrays quickly,
 and XLA computes a number anew in each loop that reads it."""
 
 FOUND = Kept(256)
@@ -135,7 +137,11 @@ def graph_of(segment: Segment, carries: Sequence[bool]) -> DerivativeGraph | Non
         Which variables of its state carry a derivative.
     """
     sizes = [size_of(var) for equation in segment.equations for var in equation.writes]
-    if sum(sizes) > MOST_NUMBERS or sum(map(size_of, segment.sides)) > MOST_NUMBERS:
+    if (
+        len(segment.equations) > MOST_EQUATIONS
+        or sum(sizes) > MOST_NUMBERS
+        or sum(map(size_of, segment.sides)) > MOST_NUMBERS
+    ):
         return None
     if any(equation.name in WHOLE for equation in segment.equations):
         return None
@@ -155,7 +161,8 @@ WHOLE = names_in("loop", "matrix", "solve", "opaque", "collective", "sparse", "e
 
 def _program(segment: Segment, carries: Sequence[bool]) -> tuple[Program, tuple[int, ...], Coordinates]:
     here = Coordinates.of(tuple(map(like, segment.inputs)))
-    free = segment.program.open
+    # Places among the side values are looked up now; numbers are arguments, since to compute them now takes long.
+    free = {var for var in segment.sides if is_inexact(var) or var in segment.program.open}
     sides = tuple(k for k, var in enumerate(segment.sides) if var in free)
     fixed = known_values(segment.program, [var for var in segment.sides if var not in free])
 
@@ -196,8 +203,7 @@ class _Builder:
             if len(self.edges) > MOST_EDGES:
                 raise _RefusedError
         sizes = [size_of(source[0]) for source in self.sources if isinstance(source, tuple)]
-        if len(self.edges) > MOST_OF_ARRAYS and sum(sizes) >= WIDE * len(sizes):
-            raise _RefusedError
+        most = MOST_OF_ARRAYS if sum(sizes) >= WIDE * len(sizes) else MOST_EDGES
         outs = [ids[out].ravel() if is_var(out) and out in ids else np.zeros(size_of(out), int) for out in program.outs]
         out = np.concatenate(outs) if outs else np.zeros(0, int)
         first = self.vertices + 1
@@ -206,7 +212,9 @@ class _Builder:
                 self.edges.append(Edge(abs(vertex), first + row, ONE if vertex > 0 else -ONE))
         inner = range(n + 1, first)
         key = tuple(self.edges), n, self.values
-        found = FOUND.get(key, lambda: eliminate(self.edges, inner, self.values))
+        found = FOUND.get(key, lambda: eliminate(self.edges, inner, self.values, most))
+        if len(found.made) > most:
+            raise _RefusedError
         entries = [Edge(e.tail - 1, e.head - first, e.value) for e in found.entries]
         elimination = Elimination(tuple(entries), found.made)
         return DerivativeGraph(program, sides, tuple(self.sources), elimination, (len(out), n), self.here.dtype)
@@ -254,6 +262,13 @@ class _Builder:
             return None
         constants = self.program.constants
         return np.asarray(constants[atom] if atom in constants else self._derived[atom])
+
+    def zeros(self, atom: Atom) -> np.ndarray:
+        """No vertices, for what stands beside tangents and can be zero alone."""
+        known = self.known(atom)
+        if known is None or known.any():
+            raise _RefusedError
+        return np.zeros(shape_of(atom), int)
 
     @cached_property
     def _derived(self) -> dict[Var, jax.Array]:
@@ -368,13 +383,22 @@ def _broadcast(_build: _Builder, eqn: JaxprEqn, operands: list[Any]) -> Made:
     return np.broadcast_to(operands[0].reshape(spread), shape)
 
 
+def _side_by_side(build: _Builder, eqn: JaxprEqn, operands: list[Any]) -> Made:
+    parts = [op if isinstance(op, np.ndarray) else build.zeros(op) for op in operands]
+    return np.concatenate(parts, axes_of(eqn)[0])
+
+
+def _cut_out(_build: _Builder, eqn: JaxprEqn, operands: list[Any]) -> Made:
+    return operands[0][tuple(slice(*along) for along in slice_of(eqn))]
+
+
 def _moved(build: _Builder, eqn: JaxprEqn, operands: list[Any]) -> Made:
     """Numbers that change places: so do the names of their vertices."""
     given = []
     for op in operands:
-        value = op if isinstance(op, np.ndarray) else build.known(op)
-        if value is None or (not isinstance(op, np.ndarray) and value.dtype.kind == "f" and value.any()):
-            raise _RefusedError  # a place that the point decides; or a number beside them that is no zero
+        value = op if isinstance(op, np.ndarray) else build.zeros(op) if is_inexact(op) else build.known(op)
+        if value is None:
+            raise _RefusedError  # a place that the point decides
         given.append(value if value.dtype.kind in "bu" else value.astype(np.int32))
     with jax.ensure_compile_time_eval():
         made = eqn.primitive.bind(*map(jnp.asarray, given), **eqn.params)
@@ -423,6 +447,7 @@ RULES: dict[str, Callable[[_Builder, JaxprEqn, list[Any]], Made]] = {
     "add": _sum(1),
     "add_any": _sum(1),
     "broadcast_in_dim": _broadcast,
+    "concatenate": _side_by_side,
     "convert_element_type": _same,
     "copy": _same,
     "div": _quotient,
@@ -433,6 +458,7 @@ RULES: dict[str, Callable[[_Builder, JaxprEqn, list[Any]], Made]] = {
     "reduce_sum": _added_up,
     "reshape": _reshaped,
     "select_n": _choice,
+    "slice": _cut_out,
     "squeeze": _reshaped,
     "sub": _sum(-1),
     "transpose": _transposed,

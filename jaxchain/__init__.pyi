@@ -27,6 +27,7 @@ from .jacobians import gram_diagonal as gram_diagonal
 from .jacobians import jacobian as jacobian
 from .jacobians import jacobian_diagonal as jacobian_diagonal
 from .jacobians import jacobian_rows as jacobian_rows
+from .jacobians import logdet as logdet
 from .jacobians import partial_jacobian as partial_jacobian
 from .jacobians import plan as plan
 from .page import report as report

@@ -107,6 +107,7 @@ CALLS = {
     ),
     "jacobian_diagonal": (called(jc.jacobian_diagonal), {"fun": jnp.sin, "x": X, "argnums": 0}),
     "gram_diagonal": (called(jc.gram_diagonal), {"fun": jnp.sin, "x": X, "argnums": 0}),
+    "logdet": (called(jc.logdet), {"fun": jnp.sin, "x": X, "argnums": 0}),
     "jacobian_rows": (called(jc.jacobian_rows), {"fun": jnp.sin, "rows": [0], "x": X, "argnums": 0}),
     "partial_jacobian": (
         jc.partial_jacobian,
@@ -299,7 +300,16 @@ def test_every_public_function_is_asked_about_all_of_its_parameters():
 @pytest.mark.parametrize("kind", ["true", "negative", "int64", "integers"])
 @pytest.mark.parametrize(
     "name",
-    ["discover", "jacobian", "batch_jacobian", "compare_modes", "jacobian_diagonal", "gram_diagonal", "jacobian_rows"],
+    [
+        "discover",
+        "jacobian",
+        "batch_jacobian",
+        "compare_modes",
+        "jacobian_diagonal",
+        "gram_diagonal",
+        "jacobian_rows",
+        "logdet",
+    ],
 )
 def test_integers_have_no_derivative(name, kind):
     assert judged(name, "x", kind) == "clear"
@@ -342,6 +352,7 @@ HUGE = {
     "suffix_jacobians": lambda: jc.suffix_jacobians(dense, (WIDE,)),
     "partial_jacobian": lambda: jc.partial_jacobian(jc.Chain([jc.Stage("dense", dense)]), (WIDE,), "input", "dense"),
     "jacobian_diagonal": lambda: jc.jacobian_diagonal(dense)(WIDE),
+    "logdet": lambda: jc.logdet(dense)(WIDE),
     "gram_diagonal": lambda: jc.gram_diagonal(dense)(WIDE),
     "jacobian_rows": lambda: jc.jacobian_rows(dense, np.arange(40_000))(WIDE),
     "batch_jacobian": lambda: jc.batch_jacobian(jnp.sin)(WIDE.reshape(10, 4000).repeat(10, 0)),

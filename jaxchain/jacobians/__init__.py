@@ -4,6 +4,7 @@ from jaxchain.jacobians.batch import batch_jacobian
 from jaxchain.jacobians.bracketing import Bracketing, Step, bracket
 from jaxchain.jacobians.compare import Comparison, ModeRow, compare_modes
 from jaxchain.jacobians.decision import Decision
+from jaxchain.jacobians.determinant import logdet
 from jaxchain.jacobians.modes import jacobian, plan
 from jaxchain.jacobians.parts import gram_diagonal, jacobian_diagonal, jacobian_rows, partial_jacobian
 
@@ -20,6 +21,7 @@ __all__ = [
     "jacobian",
     "jacobian_diagonal",
     "jacobian_rows",
+    "logdet",
     "partial_jacobian",
     "plan",
 ]

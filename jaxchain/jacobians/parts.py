@@ -29,7 +29,7 @@ from jaxchain.jacobians.planner import Plan, make_plan
 from jaxchain.stage import INPUT, State
 from jaxchain.sweep import start as start_of
 
-__all__ = ["gram_diagonal", "jacobian_diagonal", "jacobian_rows", "partial_jacobian"]
+__all__ = ["gram_diagonal", "jacobian_diagonal", "jacobian_rows", "partial_jacobian", "refuse_huge_steps"]
 
 
 def jacobian_rows(
@@ -293,7 +293,7 @@ def _best_split(plan: Plan, work: Callable[[int], float], direct: float) -> tupl
     return best, plan.whole is not None or not costs or plan.cost + direct <= costs[best]
 
 
-def _refuse_huge(plan: Plan, steps: Sequence[Step]) -> None:
+def refuse_huge_steps(plan: Plan, steps: Sequence[Step]) -> None:
     """Refuse steps one of which makes a huge matrix."""
     made = [(plan.sizes[s.stop], plan.sizes[s.start]) for s in steps if not plan.is_diagonal(s.start, s.stop)]
     refuse_huge(max(made, key=math.prod, default=(0, 0)), plan.units[0].here.dtype)
@@ -303,7 +303,7 @@ def _whole(plan: Plan, args: tuple[Any, ...]) -> Matrix:
     if plan.whole is not None:
         refuse_huge((plan.sizes[-1], plan.sizes[0]), plan.units[0].here.dtype)
         return Dense(by_colours(plan.found, plan.whole, args))
-    _refuse_huge(plan, plan.steps)
+    refuse_huge_steps(plan, plan.steps)
     units = linearise(plan, plan.steps, args)
     return perform(plan.steps, units)[0, len(units)]
 
@@ -312,7 +312,7 @@ def _factors(plan: Plan, args: tuple[Any, ...], split: int) -> tuple[jax.Array, 
     """The matrices before and after one state."""
     q = len(plan.units)
     steps = (*plan.solution.steps(0, split), *plan.solution.steps(split, q))
-    _refuse_huge(plan, steps)
+    refuse_huge_steps(plan, steps)
     units: list[Linearised] = linearise(plan, steps, args)
     ready = perform(steps, units)
     return ready[0, split].dense(), ready[split, q].dense()

@@ -38,7 +38,7 @@ from jaxchain.program.primitives import (
 )
 from jaxchain.program.segment import Segment, run
 
-__all__ = ["LEAST", "Colouring", "available", "colouring_of", "may_be_sparse", "unavailable"]
+__all__ = ["LEAST", "Colouring", "available", "colouring_of", "may_be_sparse", "may_have_pattern", "unavailable"]
 
 LEAST = 32
 """Below this many rows or columns a colouring cannot save enough to look for it."""
@@ -153,11 +153,16 @@ def available() -> bool:
     return not unavailable()
 
 
+def may_have_pattern(here: Coordinates, there: Coordinates) -> bool:
+    """Whether a Jacobian is neither too small for a pattern to matter, nor too large to list its entries."""
+    return min(here.size, there.size) >= LEAST and here.size * there.size <= MOST
+
+
 def may_be_sparse(segment: Segment, here: Coordinates, there: Coordinates) -> bool:
-    """Whether it is worth looking for a pattern."""
-    if min(here.size, there.size) < LEAST or here.size * there.size > MOST:
-        return False
-    return not any(any_equation_of(e.eqn, lambda eqn: eqn.primitive.name in MIXING) for e in segment.equations)
+    """Whether it is worth looking for a pattern that saves vectors."""
+    return may_have_pattern(here, there) and not any(
+        any_equation_of(e.eqn, lambda eqn: eqn.primitive.name in MIXING) for e in segment.equations
+    )
 
 
 def colouring_of(segment: Segment, here: Coordinates, there: Coordinates) -> Colouring | None:

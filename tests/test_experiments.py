@@ -215,6 +215,22 @@ def test_programs_that_others_wrote_agree_with_jax_and_what_is_missing_is_named(
     assert "no_such_package is not installed" in capsys.readouterr().out
 
 
+def test_what_others_programs_gain_is_told_with_what_cannot_be_gained(run, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(EXPERIMENTS), *sys.path])
+    others = importlib.import_module("others")
+    linear = others.Program("linear", "jax", lambda: (jnp.cumsum, (jnp.ones(4),), 0))
+    gradient = others.Program("gradient", "jax", lambda: (lambda x: jnp.sum(jnp.sin(x) ** 2), (jnp.ones(4),), 0))
+    neither = others.Program("neither", "jax", lambda: (lambda x: jnp.zeros(2), (jnp.ones(4),), 0))
+    monkeypatch.setattr(importlib.import_module("others_work"), "PROGRAMS", (gradient, linear, neither))
+    found = run("others_work")
+    assert [(row["program"], row["work"], row["mode"]) for row in found["programs"]] == [
+        ("linear", 0, "mixed"),
+        ("gradient", 1, "reverse"),
+    ]
+    assert found["count"]["none"] == 1
+    assert found["count"]["work"] == pytest.approx(0.1)  # √(0.01 · 1)
+
+
 @pytest.fixture
 def benchmarks(monkeypatch, tmp_path):
     """The script, with three figures that cost nothing, and its page in ``tmp_path``."""

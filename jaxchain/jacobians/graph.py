@@ -53,9 +53,9 @@ MOST_EQUATIONS, MOST_EDGES = 400, 2500
 MOST_NUMBERS = 10_000
 """As many numbers the tangents on the way have at most, wherever they only change places."""
 
-MOST_OF_ARRAYS, WIDE = 100, 3
-"""Of arrays, of so many numbers or more on average, fewer numbers are made: a basis is pushed through arrays quickly,
-and XLA computes a number anew in each loop that reads it."""
+MOST_OF_ARRAYS, MOST_OF_AN_ARRAY, WIDE = 100, 200, 3
+"""Of a program of arrays, of so many numbers or more on average, or of an array alone at its ends, fewer numbers are
+made: a basis is pushed through arrays quickly, and XLA computes a number anew in each loop that reads it."""
 
 FOUND = Kept(256)
 """Eliminations by graph."""
@@ -202,8 +202,9 @@ class _Builder:
             ids.update(zip(equation.eqn.outvars, self._of(equation, operands), strict=True))
             if len(self.edges) > MOST_EDGES:
                 raise _RefusedError
-        sizes = [size_of(source[0]) for source in self.sources if isinstance(source, tuple)]
-        most = MOST_OF_ARRAYS if sum(sizes) >= WIDE * len(sizes) else MOST_EDGES
+        most = MOST_OF_AN_ARRAY if _are_wide(self.here.leaves) else MOST_EDGES
+        if _are_wide([source[0].aval for source in self.sources if isinstance(source, tuple)]):
+            most = MOST_OF_ARRAYS
         outs = [ids[out].ravel() if is_var(out) and out in ids else np.zeros(size_of(out), int) for out in program.outs]
         out = np.concatenate(outs) if outs else np.zeros(0, int)
         first = self.vertices + 1
@@ -285,6 +286,11 @@ class _Builder:
         else:
             made = _constant_map(self, equation.eqn, operands)
         return [np.asarray(array) for array in (made if isinstance(made, list) else [made])]
+
+
+def _are_wide(arrays: Sequence[Any]) -> bool:
+    """Whether arrays have many numbers, on average."""
+    return sum(array.size for array in arrays) >= WIDE * len(arrays)
 
 
 Made = np.ndarray | list[np.ndarray]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 import jaxchain as jc
+from jaxchain.cost.measure import flops
 from jaxchain.jacobians.elimination import ONE, Edge, eliminate
 
 W = draw(jnp.zeros((3, 4)), 5)
@@ -77,29 +78,27 @@ def test_a_waist_is_passed_once():
 # ----------------------------------------------------------------------------- functions of the elimination literature
 
 
-def euler(density, momentum, energy, gamma=1.4):
-    pressure = (gamma - 1) * (energy - 0.5 * jnp.sum(momentum**2) / density)
-    return pressure, (energy + pressure) / density
+def euler(density, momentum, energy):
+    pressure = 0.4 * (energy - 0.5 * momentum**2 / density)
+    return momentum / density, pressure, (energy + pressure) / density
 
 
 def roe_1d(x):
     """The flux of Roe, Journal of Computational Physics 43, 1981, between two states of a gas in one dimension."""
     left, right = x[:3], x[3:]
-    (p_l, h_l), (p_r, h_r) = euler(*left), euler(*right)
-    v_l, v_r, w_l, w_r = left[1] / left[0], right[1] / right[0], jnp.sqrt(left[0]), jnp.sqrt(right[0])
+    (v_l, p_l, h_l), (v_r, p_r, h_r) = euler(*left), euler(*right)
+    w_l, w_r = jnp.sqrt(left[0]), jnp.sqrt(right[0])
     u, h = (w_l * v_l + w_r * v_r) / (w_l + w_r), (w_l * h_l + w_r * h_r) / (w_l + w_r)
     a = jnp.sqrt(0.4 * (h - 0.5 * u**2))
-    mean = w_l * w_r
-    dp, dv = p_r - p_l, v_r - v_l
-    waves = (
-        ((right[0] - left[0]) - dp / a**2) * jnp.abs(u),
-        0.5 * mean / a * (dv + dp / (a * mean)) * jnp.abs(u + a),
-        -0.5 * mean / a * (dv - dp / (a * mean)) * jnp.abs(u - a),
-    )
-    flux_l = jnp.stack([left[1], p_l + left[1] * v_l, v_l * (p_l + left[2])])
-    flux_r = jnp.stack([right[1], p_r + right[1] * v_r, v_r * (p_r + right[2])])
-    vectors = (jnp.stack([1.0, u, 0.5 * u**2]), jnp.stack([1.0, u + a, h + u * a]), jnp.stack([1.0, u - a, h - u * a]))
-    return 0.5 * (flux_l + flux_r - sum(w * v for w, v in zip(waves, vectors, strict=True)))
+    mean, dp, dv = w_l * w_r, p_r - p_l, v_r - v_l
+    still = ((right[0] - left[0]) - dp / a**2) * jnp.abs(u)
+    ahead = 0.5 * mean / a * (dv + dp / (a * mean)) * jnp.abs(u + a)
+    behind = -0.5 * mean / a * (dv - dp / (a * mean)) * jnp.abs(u - a)
+    mass = left[1] + right[1] - still - ahead - behind
+    push = p_l + left[1] * v_l + p_r + right[1] * v_r - still * u - ahead * (u + a) - behind * (u - a)
+    heat = v_l * (p_l + left[2]) + v_r * (p_r + right[2])
+    heat = heat - 0.5 * still * u**2 - ahead * (h + u * a) - behind * (h - u * a)
+    return 0.5 * mass, 0.5 * push, 0.5 * heat
 
 
 def arm(q):
@@ -115,33 +114,42 @@ def arm(q):
     return jnp.stack([*place, *turned])
 
 
-PUBLISHED = {"roe_1d": 320, "arm": 231}
-"""Multiplications of the best order that arXiv 2406.05027 finds, by reinforcement learning, table 1."""
+MOST = {"roe_1d": (320, 0.8), "arm": (231, 0.5)}
+"""Multiplications that an order takes at most, and work over the better simple mode's, by XLA's count."""
 
-LITERATURE = {"roe_1d": (roe_1d, [0.5, 0.2, 2.9, 0.6, 0.3, 2.7]), "arm": (arm, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])}
+LITERATURE = {
+    "roe_1d": (roe_1d, tuple(map(jnp.array, [0.5, 0.2, 2.9, 0.6, 0.3, 2.7]))),
+    "arm": (arm, jnp.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])),
+}
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", LITERATURE)
-def test_fewer_multiplications_than_published(name):
+def test_few_multiplications_and_less_work(name):
     fun, x = LITERATURE[name]
-    decision = jc.plan(fun, (jnp.array(x),))
+    decision = jc.plan(fun, (x,))
     (unit,) = [unit for unit in decision.plan.units if unit.graph is not None]
-    assert unit.graph.elimination.multiplications <= PUBLISHED[name]
+    multiplications, share = MOST[name]
+    assert unit.graph.elimination.multiplications <= multiplications
     assert any("by eliminating its graph of numbers" in decision.describe(step) for step in decision.steps)
+    assert flops(jc.jacobian(fun), x) <= share * min(flops(jax.jacfwd(fun), x), flops(jax.jacrev(fun), x))
 
 
 @pytest.mark.parametrize("name", LITERATURE)
 def test_the_literature_s_functions_under_every_transform(name):
     fun, x = LITERATURE[name]
     with jax.enable_x64(True):
-        x = jnp.array(x)
+        x = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), x)
         jac, want = jc.jacobian(fun, mode="mixed"), jax.jacrev(fun)
         assert_close(jac(x), want(x), 1e-12)
         assert_close(jax.jit(jac)(x), want(x), 1e-12)
-        xs = jnp.stack([x, 1.1 * x])
+        xs = jax.tree.map(lambda leaf: jnp.stack([leaf, 1.1 * leaf]), x)
         assert_close(jax.vmap(jac)(xs), jax.vmap(want)(xs), 1e-12)
-        ours, theirs = (jax.grad(lambda x, j=j: (j(x) ** 2).sum())(x) for j in (jac, want))
-        assert_close(ours, theirs, 1e-11)
+
+        def squares(jac, x):
+            return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(jac(x)))
+
+        assert_close(jax.grad(lambda x: squares(jac, x))(x), jax.grad(lambda x: squares(want, x))(x), 1e-11)
 
 
 # ------------------------------------------------------------------------------------------------ what a program may do

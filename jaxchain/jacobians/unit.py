@@ -82,6 +82,8 @@ class Unit:
         Whether to look for a sparse pattern.
     exact
         Whether a cotangent's price is read off its own program, beside a tangent's off which it is estimated else.
+    alone
+        Whether no neighbour is known before any call: weights that are read off are then not copied before it.
     """
 
     label: Callable[[], str]
@@ -91,6 +93,7 @@ class Unit:
     carries: tuple[bool, ...]
     sparse: bool = False
     exact: bool = False
+    alone: bool = False
 
     @property
     def name(self) -> str:
@@ -141,7 +144,7 @@ class Unit:
         into, out = (layout.count for layout in self.positions or (Layout(()),) * 2)
         entries = self.here.size if self.kind == "diagonal" else self.here.size * self.there.size // max(into, out)
         given = (*self.segment.sides, *self.segment.constants)
-        if entries > MOST_KNOWN or not self.segment.program.open.isdisjoint(given):
+        if self.alone or entries > MOST_KNOWN or not self.segment.program.open.isdisjoint(given):
             return False
         # Where neither mode exists JAX says why when it is called.
         return self.kind == "linear" or not (self._counted.bends or math.isinf(min(self.tangent, self.adjoint)))
@@ -328,7 +331,7 @@ def _known_together(found: Found, units: list[Unit]) -> list[Unit]:
     for known, run in itertools.groupby(units, key=lambda unit: unit.known):
         members = list(run)
         if not known or len(members) == 1:
-            kept += members
+            kept += [replace(unit, alone=True) if unit.kind == "linear" else unit for unit in members]
             continue
         ends = min(members[0].here.size, members[-1].there.size)
         waists = [k for k, unit in enumerate(members[:-1], start=1) if unit.there.size < ends]

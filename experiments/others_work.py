@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import tyro
+from bench.core import race
 from common import RESULTS, conclude, heading
 from others import PROGRAMS, Program
 
 import jaxchain as jc
-from jaxchain.cost.measure import Measured, measure
+from jaxchain.cost.measure import flops
 from jaxchain.errors import refusal
 from jaxchain.show.table import Table
 
@@ -44,7 +46,7 @@ class Row:
 
 
 def main(
-    seed: int = 0, quick: bool = False, out: Path = RESULTS, only: tuple[str, ...] = (), repeats: int = 200
+    seed: int = 0, quick: bool = False, out: Path = RESULTS, only: tuple[str, ...] = (), repeats: int = 20
 ) -> None:
     """Compile and time every program's Jacobian three ways; print a table.
 
@@ -59,7 +61,7 @@ def main(
     only
         Words that a program's name holds; default: all of them.
     repeats
-        Calls that are timed; the median counts.
+        How often each way is timed, in turns; the median counts.
     """
     del seed
     programs = [p for p in PROGRAMS if p.installed and (not only or any(word in p.name for word in only))]
@@ -79,20 +81,23 @@ def main(
 def gained(program: Program, repeats: int) -> Row | None:
     """What one program gains; ``None`` where JAX has neither mode, or counts no work in either."""
     fun, args, argnum = program.build()
-    simple = [one for make in (jax.jacfwd, jax.jacrev) if (one := measured(make(fun, argnum), args, repeats))]
-    ours = measured(jc.jacobian(fun, argnum), args, repeats)
-    if ours is None or not simple or not (work := min(one.flops for one in simple)):
+    ways = {"ours": jc.jacobian, "forward": jax.jacfwd, "reverse": jax.jacrev}
+    counts = {name: counted(make(fun, argnum), args) for name, make in ways.items()}
+    exist = {name: ways[name](fun, argnum) for name, count in counts.items() if count is not None}
+    simple = [count for name, count in counts.items() if count is not None and name != "ours"]
+    if not simple or not min(simple) or counts["ours"] is None:
         return None
+    seconds = race(exist, *args, repeats=repeats)
     decision = jc.jacobian(fun, argnum).plan(*args)
     shape = (decision.sizes[-1], decision.sizes[0]) if decision.plan is not None else (0, 0)
-    time = min(one.run_seconds for one in simple)
-    return Row(program.name, shape, decision.mode, ours.flops / work, ours.run_seconds / time, decision.why)
+    time = seconds.pop("ours") / min(seconds.values())
+    return Row(program.name, shape, decision.mode, counts["ours"] / min(simple), time, decision.why)
 
 
-def measured(jacobian: object, args: tuple[object, ...], repeats: int) -> Measured | None:
-    """One way's cost; ``None`` where it does not exist."""
+def counted(jacobian: Callable[..., Any], args: tuple[Any, ...]) -> float | None:
+    """One way's work; ``None`` where it does not exist."""
     try:
-        return measure(jacobian, *args, repeats=repeats)  # pyright: ignore[reportArgumentType]
+        return flops(jacobian, *args)
     except Exception as error:  # rules that others wrote refuse in words of their own
         refusal(error)
         return None

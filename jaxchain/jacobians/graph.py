@@ -50,6 +50,9 @@ __all__ = ["DerivativeGraph", "graph_of"]
 MOST_EQUATIONS, MOST_EDGES = 400, 2500
 """A stage or graph of more is not looked at: that takes long, and so does a program of so many numbers."""
 
+MOST_BEFOREHAND = 100
+"""Numbers that more equations make are not computed beforehand, to see which of them are zero: that takes long."""
+
 MOST_NUMBERS = 10_000
 """As many numbers the tangents on the way have at most, wherever they only change places."""
 
@@ -161,8 +164,9 @@ WHOLE = names_in("loop", "matrix", "solve", "opaque", "collective", "sparse", "e
 
 def _program(segment: Segment, carries: Sequence[bool]) -> tuple[Program, tuple[int, ...], Coordinates]:
     here = Coordinates.of(tuple(map(like, segment.inputs)))
-    # Places among the side values are looked up now; numbers are arguments, since to compute them now takes long.
-    free = {var for var in segment.sides if is_inexact(var) or var in segment.program.open}
+    free = {var for var in segment.sides if var in segment.program.open}
+    if len(needed(segment.program.equations, set(segment.sides) - free)) > MOST_BEFOREHAND:
+        free.update(filter(is_inexact, segment.sides))  # places among the side values are still looked up
     sides = tuple(k for k, var in enumerate(segment.sides) if var in free)
     fixed = known_values(segment.program, [var for var in segment.sides if var not in free])
 

@@ -216,3 +216,17 @@ def test_side_values_are_arguments_of_the_graph():
     assert_close(jac(2 * w, x), jax.jacrev(fun, 1)(2 * w, x), 1e-5)
     ours, want = (jax.grad(lambda w, j=j: (j(fun, 1)(w, x) ** 2).sum())(w) for j in (jc.jacobian, jax.jacrev))
     assert_close(ours, want, 1e-5)
+
+
+def test_zeros_of_masks_that_are_known_are_no_edges():
+    mask = np.tril(np.ones((4, 4), np.float32))
+    weights = draw(jnp.zeros((4, 4)), 1)
+
+    def autoregressive(x):
+        return x * jnp.exp(jnp.tanh((weights * mask) @ jnp.tanh((weights * mask) @ x)))
+
+    x = draw(jnp.zeros(4))
+    jac = jc.jacobian(autoregressive, mode="mixed")
+    (graph,) = [unit.graph for unit in jac.plan(x).plan.units if unit.graph is not None]
+    assert len(graph.elimination.entries) == 10
+    assert_close(jac(x), jax.jacrev(autoregressive)(x), 1e-5)

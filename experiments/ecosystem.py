@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import tyro
 from common import RESULTS, conclude, heading
-from others import PROGRAMS, Program
+from others import PROGRAMS, Program, chosen
 from others.views import CHEAP, NO_MODE, VIEWS, Outcome, views
 
 from jaxchain.show.table import Table
@@ -47,16 +47,7 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, only: tuple[st
         Seconds that a view may take before it counts as failed.
     """
     jax.config.update("jax_disable_most_optimizations", True)  # programs here are compiled once and run once
-    programs = [p for p in PROGRAMS if not only or any(word in p.name for word in only)]
-    if not programs:
-        msg = f"No program's name holds {' or '.join(only)}. Known: {', '.join(p.name for p in PROGRAMS)}."
-        raise SystemExit(msg)
-    missing = sorted({p.package for p in programs if not p.installed})
-    for package in missing:
-        print(f"{package} is not installed: its programs are passed over (pip install 'jaxchain[ecosystem]').")
-    programs = [p for p in programs if p.installed]
-    if quick:
-        programs = [p for p in programs if p.package == "jax"][-3:]
+    programs, missing = chosen(PROGRAMS, only, quick)
     looked: Looked = {}
     with interruptible() as stopped:
         for number, program in enumerate(programs, 1):

@@ -22,7 +22,7 @@ import jax
 import tyro
 from bench.core import race
 from common import RESULTS, conclude, heading
-from others import PROGRAMS, Program
+from others import PROGRAMS, Program, chosen
 
 import jaxchain as jc
 from jaxchain.cost.measure import flops
@@ -64,10 +64,8 @@ def main(
         How often each way is timed, in turns; the median counts.
     """
     del seed
-    programs = [p for p in PROGRAMS if p.installed and (not only or any(word in p.name for word in only))]
-    if quick:
-        programs, repeats = [p for p in programs if p.package == "jax"][-3:], 3
-    missing = sorted({p.package for p in PROGRAMS if not p.installed})
+    programs, missing = chosen(PROGRAMS, only, quick)
+    repeats = 3 if quick else repeats
     rows: list[Row] = []
     for number, program in enumerate(programs, 1):
         print(f"· {number}/{len(programs)} {program}", flush=True)

@@ -1,9 +1,9 @@
 """Programs that others' packages make easy to write, one module a field, and what jaxchain shows of them."""
 
 from others import networks, physics, plain, probability, solvers
-from others.core import Program
+from others.core import Program, chosen
 
-__all__ = ["PROGRAMS", "Program"]
+__all__ = ["PROGRAMS", "Program", "chosen"]
 
 PROGRAMS: tuple[Program, ...] = (
     *solvers.PROGRAMS,

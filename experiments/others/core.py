@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Built", "Program", "normal"]
+__all__ = ["Built", "Program", "chosen", "normal"]
 
 Built = tuple[Callable[..., Any], tuple[Any, ...], int]
 """A function, its arguments, and which of them is differentiated with respect to."""
@@ -45,6 +45,19 @@ class Program:
     def installed(self) -> bool:
         """Whether the package is there at all; one that is there and does not import is a failure, not this."""
         return find_spec(self.package) is not None
+
+
+def chosen(programs: Sequence[Program], only: tuple[str, ...], quick: bool) -> tuple[list[Program], list[str]]:
+    """The programs that were asked for and are installed, if quickly three of JAX's own; the packages that are not."""
+    asked = [p for p in programs if not only or any(word in p.name for word in only)]
+    if not asked:
+        msg = f"No program's name holds {' or '.join(only)}. Known: {', '.join(p.name for p in programs)}."
+        raise SystemExit(msg)
+    missing = sorted({p.package for p in asked if not p.installed})
+    for package in missing:
+        print(f"{package} is not installed: its programs are passed over (pip install 'jaxchain[ecosystem]').")
+    there = [p for p in asked if p.installed]
+    return [p for p in there if p.package == "jax"][-3:] if quick else there, missing
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:

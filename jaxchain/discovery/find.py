@@ -18,12 +18,12 @@ from jaxchain.discovery.group import Granularity, group
 from jaxchain.discovery.stage import chain_stages, split_at_cuts
 from jaxchain.errors import warn
 from jaxchain.program.fingerprint import fingerprint, same_arrays
-from jaxchain.program.flat import Equation, Program, needed
+from jaxchain.program.flat import Equation, Program
 from jaxchain.program.flatten import flatten
 from jaxchain.program.flow import active, reach
 from jaxchain.program.primitives import ClosedJaxpr, Var, any_equation_of, is_var, like, only_prints, opened, pruned
 from jaxchain.program.reading import trace_program
-from jaxchain.program.segment import Segment, fits, run
+from jaxchain.program.segment import Segment, computing, fits
 from jaxchain.program.source import is_foreign
 from jaxchain.show.shapes import describe
 from jaxchain.stage import Side
@@ -309,9 +309,7 @@ class Others:
     @cached_property
     def _computed(self) -> tuple[list[Var], Callable[..., list[Any]]]:
         distinct = list(dict.fromkeys(var for side in self.wanted for var in side))
-        part = needed(self.program.equations, distinct)
-        constants = Segment(tuple(part), self.invars, tuple(distinct), self.program).constants
-        return distinct, run(self.program, part, self.invars, distinct, constants)
+        return distinct, computing(self.program, distinct, self.invars).call
 
 
 def unrolling(unroll_limit: Any) -> int:

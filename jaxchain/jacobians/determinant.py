@@ -17,13 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxchain.arguments import default_argnum
-from jaxchain.jacobians.blocks import Call, named_like, require_real
 from jaxchain.jacobians.bracketing import Step
 from jaxchain.jacobians.execute import Linearised, linearise, perform
 from jaxchain.jacobians.matrix import Blocks, Diagonal, Identity, Matrix
-from jaxchain.jacobians.parts import refuse_huge_steps
-from jaxchain.jacobians.planner import Plan, make_plan
+from jaxchain.jacobians.parts import of_plan, refuse_huge_steps
+from jaxchain.jacobians.planner import Plan
 from jaxchain.jacobians.sparse import available, colouring_of, may_have_pattern
 from jaxchain.jacobians.unit import joined
 
@@ -64,14 +62,7 @@ def logdet(fun: Callable[..., Any], argnums: int | None = None) -> Callable[...,
     >>> print(jc.logdet(lambda x: 2 * x + 1)(jnp.ones(3)))  # 3 log 2
     2.0794415
     """
-
-    def of_call(*args: Any, **kwargs: Any) -> jax.Array:
-        call = Call.of(fun, default_argnum(fun) if argnums is None else argnums, False, args, kwargs)
-        found = call.find()
-        require_real(found)
-        return _logdet(make_plan(found), (jax.tree.map(jnp.asarray, call.chosen), {}))
-
-    return named_like(fun, of_call, "The log-determinant of the Jacobian")
+    return of_plan(fun, argnums, _logdet, "The log-determinant of the Jacobian")
 
 
 def _logdet(plan: Plan, args: tuple[Any, ...]) -> jax.Array:
@@ -137,10 +128,10 @@ def _triangular(plan: Plan, start: int, stop: int) -> tuple[np.ndarray, np.ndarr
     from scipy.sparse.csgraph import connected_components, maximum_bipartite_matching
 
     whole = joined(plan.found, lambda: "part", plan.units[start:stop])
-    if not may_have_pattern(whole.here, whole.there) or not available():
+    pushed = all(math.isfinite(unit.tangent) for unit in plan.units[start:stop])
+    if not pushed or not may_have_pattern(whole.here, whole.there) or not available():
         return None
-    pattern = colouring_of(whole.segment, whole.here, whole.there)
-    if pattern is None or not all(math.isfinite(unit.tangent) for unit in plan.units[start:stop]):
+    if (pattern := colouring_of(whole.segment, whole.here, whole.there)) is None:
         return None
     rows, columns, (n, _) = pattern.entries
     # Rows in the order of a matching with the columns: of a triangle there is but one, its diagonal.

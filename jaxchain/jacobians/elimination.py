@@ -39,11 +39,6 @@ class Product(NamedTuple):
     left: int
     right: int
 
-    @property
-    def reads(self) -> tuple[int, ...]:
-        """What it is made of."""
-        return self
-
     def of(self, value: Callable[[int], Any]) -> Any:
         """The product, given what each number stands for."""
         return value(self.left) * value(self.right)
@@ -56,9 +51,9 @@ class Sum(NamedTuple):
     minus: tuple[int, ...]
 
     @property
-    def reads(self) -> tuple[int, ...]:
-        """What it is made of."""
-        return *self.plus, *self.minus
+    def additions(self) -> int:
+        """How many it takes."""
+        return len(self.plus) + len(self.minus) - 1
 
     def of(self, value: Callable[[int], Any]) -> Any:
         """The sum, given what each number stands for."""
@@ -93,7 +88,7 @@ class Elimination:
     @property
     def additions(self) -> int:
         """How many numbers are added."""
-        return sum(len(one.reads) - 1 for one in self.made.values() if isinstance(one, Sum))
+        return sum(one.additions for one in self.made.values() if isinstance(one, Sum))
 
 
 class _Graph:
@@ -115,9 +110,7 @@ class _Graph:
         self.values += 1
         self.made[self.values] = made
         total, multiplied = self.work
-        self.work = (
-            (total + 1, multiplied + 1) if isinstance(made, Product) else (total + len(made.reads) - 1, multiplied)
-        )
+        self.work = (total + made.additions, multiplied) if isinstance(made, Sum) else (total + 1, multiplied + 1)
         return self.values
 
     def value(self, tail: int, head: int) -> int:

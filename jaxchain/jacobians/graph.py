@@ -43,7 +43,7 @@ from jaxchain.program.primitives import (
     size_of,
     slice_of,
 )
-from jaxchain.program.segment import Segment, known_values, run
+from jaxchain.program.segment import Segment, computing, known_values
 
 __all__ = ["DerivativeGraph", "graph_of"]
 
@@ -118,9 +118,8 @@ class DerivativeGraph:
         """The values that are given, in order of their numbers, of which 1 is the first."""
         wanted = [source[0] for source in self.sources if isinstance(source, tuple)]
         variables = list(dict.fromkeys(wanted))
-        invars, part = self.program.invars[1:], needed(self.program.equations, variables)
-        constants = Segment(tuple(part), tuple(invars), tuple(variables), self.program).constants
-        at = dict(zip(variables, run(self.program, part, invars, variables, constants)(*sides, *state), strict=True))
+        call = computing(self.program, variables, self.program.invars[1:]).call
+        at = dict(zip(variables, call(*sides, *state), strict=True))
         made = [s[1](at[s[0]]) if isinstance(s, tuple) else jnp.asarray(s) for s in self.sources]
         return [jnp.ones(1, self.dtype), *(value.reshape(-1).astype(self.dtype) for value in made)]
 
@@ -268,12 +267,14 @@ class _Builder:
         constants = self.program.constants
         return np.asarray(constants[atom] if atom in constants else self._derived[atom])
 
-    def zeros(self, atom: Atom) -> np.ndarray:
-        """No vertices, for what stands beside tangents and can be zero alone."""
-        known = self.known(atom)
+    def tails(self, operand: Any) -> np.ndarray:
+        """The vertices of an operand: none, where it stands beside tangents, and can be zero alone."""
+        if isinstance(operand, np.ndarray):
+            return operand
+        known = self.known(operand)
         if known is None or known.any():
             raise _RefusedError
-        return np.zeros(shape_of(atom), int)
+        return np.zeros(shape_of(operand), int)
 
     @cached_property
     def _derived(self) -> dict[Var, jax.Array]:
@@ -318,7 +319,7 @@ def _quotient(build: _Builder, _eqn: JaxprEqn, operands: list[Any]) -> Made:
 
 def _sum(sign: int) -> Callable[..., Made]:
     def rule(build: _Builder, _eqn: JaxprEqn, operands: list[Any]) -> Made:
-        one, two = (op if isinstance(op, np.ndarray) else np.zeros(shape_of(op), int) for op in operands)
+        one, two = map(build.tails, operands)
         return np.vectorize(lambda a, b: build.vertex([(ONE, a), (sign * ONE, b)]), otypes=[int])(one, two)
 
     return rule
@@ -327,7 +328,7 @@ def _sum(sign: int) -> Callable[..., Made]:
 def _choice(build: _Builder, eqn: JaxprEqn, operands: list[Any]) -> Made:
     which, *cases = operands
     shape = shape_of(eqn.outvars[0])
-    flat = [np.broadcast_to(c if isinstance(c, np.ndarray) else 0, shape).ravel() for c in cases]
+    flat = [np.broadcast_to(build.tails(case), shape).ravel() for case in cases]
     takes = [build.at_point(which, lambda value, k=k: (value == k) * 1.0, ("is", k)) for k in range(len(cases))]
     takes = [np.broadcast_to(take, shape).ravel() for take in takes]
     made = []
@@ -394,8 +395,7 @@ def _broadcast(_build: _Builder, eqn: JaxprEqn, operands: list[Any]) -> Made:
 
 
 def _side_by_side(build: _Builder, eqn: JaxprEqn, operands: list[Any]) -> Made:
-    parts = [op if isinstance(op, np.ndarray) else build.zeros(op) for op in operands]
-    return np.concatenate(parts, axes_of(eqn)[0])
+    return np.concatenate(list(map(build.tails, operands)), axes_of(eqn)[0])
 
 
 def _cut_out(_build: _Builder, eqn: JaxprEqn, operands: list[Any]) -> Made:
@@ -406,7 +406,7 @@ def _moved(build: _Builder, eqn: JaxprEqn, operands: list[Any]) -> Made:
     """Numbers that change places: so do the names of their vertices."""
     given = []
     for op in operands:
-        value = op if isinstance(op, np.ndarray) else build.zeros(op) if is_inexact(op) else build.known(op)
+        value = build.tails(op) if isinstance(op, np.ndarray) or is_inexact(op) else build.known(op)
         if value is None:
             raise _RefusedError  # a place that the point decides
         given.append(value if value.dtype.kind in "bu" else value.astype(np.int32))

@@ -29,7 +29,7 @@ from jaxchain.jacobians.planner import Plan, make_plan
 from jaxchain.stage import INPUT, State
 from jaxchain.sweep import start as start_of
 
-__all__ = ["gram_diagonal", "jacobian_diagonal", "jacobian_rows", "partial_jacobian", "refuse_huge_steps"]
+__all__ = ["gram_diagonal", "jacobian_diagonal", "jacobian_rows", "of_plan", "partial_jacobian", "refuse_huge_steps"]
 
 
 def jacobian_rows(
@@ -149,7 +149,7 @@ def jacobian_diagonal(fun: Callable[..., Any], argnums: int | None = None) -> Ca
         right, left = _factors(plan, args, split)
         return jnp.sum(left * right.T, axis=1)
 
-    return _of_plan(fun, argnums, diagonal, "The diagonal of the Jacobian")
+    return of_plan(fun, argnums, _like_input(diagonal), "The diagonal of the Jacobian")
 
 
 def gram_diagonal(fun: Callable[..., Any], argnums: int | None = None) -> Callable[..., Any]:
@@ -193,7 +193,7 @@ def gram_diagonal(fun: Callable[..., Any], argnums: int | None = None) -> Callab
         right, left = _factors(plan, args, split)
         return jnp.sum(right * ((left.T @ left) @ right), axis=0)
 
-    return _of_plan(fun, argnums, gram, "Squared norms of the columns of the Jacobian")
+    return of_plan(fun, argnums, _like_input(gram), "Squared norms of the columns of the Jacobian")
 
 
 def partial_jacobian(
@@ -268,17 +268,23 @@ def _position(chain: Chain, name: str) -> int:
     return chain.position(name)
 
 
-def _of_plan(
+def of_plan(
     fun: Callable[..., Any], argnums: int | None, compute: Callable[[Plan, tuple[Any, ...]], jax.Array], what: str
 ) -> Callable[..., Any]:
+    """The function of ``fun``'s arguments that computes something of its plan, at the chosen argument."""
+
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         call = Call.of(fun, default_argnum(fun) if argnums is None else argnums, False, args, kwargs)
         found = call.find()
         require_real(found)
-        chosen = jax.tree.map(jnp.asarray, call.chosen)
-        return Coordinates.of(chosen).unflatten(compute(make_plan(found), (chosen, {})))
+        return compute(make_plan(found), (jax.tree.map(jnp.asarray, call.chosen), {}))
 
     return named_like(fun, wrapped, what)
+
+
+def _like_input(compute: Callable[[Plan, tuple[Any, ...]], jax.Array]) -> Callable[[Plan, tuple[Any, ...]], Any]:
+    """The same, its vector as a pytree like the chosen argument."""
+    return lambda plan, args: Coordinates.of(args[0]).unflatten(compute(plan, args))
 
 
 def _best_split(plan: Plan, work: Callable[[int], float], direct: float) -> tuple[int, bool]:

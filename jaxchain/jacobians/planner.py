@@ -6,7 +6,6 @@ scalar multiply-adds.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -103,15 +102,16 @@ class Plan:
     def describe(self, step: Step) -> str:
         """One step in words."""
         name = self.names
+        whole = f"∂{name[step.stop]}/∂{name[step.start]}"
         if step.middle is None:
             unit = self.units[step.start]
             if unit.kind in ("diagonal", "dense") and unit.known:
-                return f"∂{name[step.stop]}/∂{name[step.start]} is the same at every input, computed once"
+                return f"{whole} is the same at every input, computed once"
             if unit.colouring is not None:
-                return f"∂{name[step.stop]}/∂{name[step.start]} by {unit.colouring.colours} colours"
+                return f"{whole} by {unit.colouring.colours} colours"
             if unit.graph is not None:
                 done = count(unit.graph.elimination.multiplications, "multiplication")
-                return f"∂{name[step.stop]}/∂{name[step.start]} by eliminating its graph of numbers, {done}"
+                return f"{whole} by eliminating its graph of numbers, {done}"
             how = "tangent" if step.kind.endswith("tangent") else "cotangent"
             words = {
                 "identity": "is the identity",
@@ -120,8 +120,7 @@ class Plan:
                 "dense": f"by {count(unit.vectors[how == 'cotangent'], how)}",
             }[unit.kind]
             blocks = f", for each of {count(unit.layouts[0].count, 'position')}" if unit.layouts else ""
-            return f"∂{name[step.stop]}/∂{name[step.start]} {words}{blocks}"
-        whole = f"∂{name[step.stop]}/∂{name[step.start]}"
+            return f"{whole} {words}{blocks}"
         left, right = f"∂{name[step.stop]}/∂{name[step.middle]}", f"∂{name[step.middle]}/∂{name[step.start]}"
         if step.kind == "multiply":
             once = ", computed once" if known_together(self.units[step.start : step.stop]) else ""
@@ -256,8 +255,11 @@ def _known(units: Sequence[Unit]) -> np.ndarray:
     """Whether the product of units i … j is computed before any call, at [i, j]."""
     q = len(units)
     known = np.zeros((q + 1, q + 1), bool)
-    for i, j in itertools.combinations(range(q + 1), 2):
-        known[i, j] = units[j - 1].known and (j == i + 1 or known_together(units[i:j]))
+    for i in range(q):
+        for j in range(i, q):
+            if not units[j].known:
+                break
+            known[i, j + 1] = known_together(units[i : j + 1])
     return known
 
 

@@ -141,10 +141,12 @@ class Unit:
         """Whether its matrix is the same at every state, and is computed before any call."""
         if self.kind == "identity":
             return True
+        given = (*self.segment.sides, *self.segment.constants)
+        if self.alone or not self.segment.program.open.isdisjoint(given):
+            return False
         into, out = (layout.count for layout in self.positions or (Layout(()),) * 2)
         entries = self.here.size if self.kind == "diagonal" else self.here.size * self.there.size // max(into, out)
-        given = (*self.segment.sides, *self.segment.constants)
-        if self.alone or entries > MOST_KNOWN or not self.segment.program.open.isdisjoint(given):
+        if entries > MOST_KNOWN:
             return False
         # Where neither mode exists JAX says why when it is called.
         return self.kind == "linear" or not (self._counted.bends or math.isinf(min(self.tangent, self.adjoint)))
@@ -337,8 +339,10 @@ def _known_together(found: Found, units: list[Unit]) -> list[Unit]:
         waists = [k for k, unit in enumerate(members[:-1], start=1) if unit.there.size < ends]
         for start, stop in itertools.pairwise([0, *waists, len(members)]):
             part = members[start:stop]
-            whole = joined(found, partial(_ends, part), part) if len(part) > 1 else part[0]
-            whole = replace(whole, sparse=all(unit.sparse for unit in part))
+            whole = part[0]
+            if len(part) > 1:
+                sparse = all(unit.sparse for unit in part)
+                whole = replace(joined(found, partial(_ends, part), part), sparse=sparse)
             kept += [whole] if whole.known else part
     return kept
 

@@ -32,7 +32,7 @@ from jaxchain.program.primitives import (
     with_callee,
 )
 
-__all__ = ["Segment", "known_values", "run"]
+__all__ = ["Segment", "computing", "known_values", "run"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -106,12 +106,15 @@ def run(
     return lambda *args: [jnp.asarray(value, dtype_of(atom)) for value, atom in zip(call(*args), outvars, strict=True)]
 
 
+def computing(program: Program, variables: Sequence[Var], inputs: Sequence[Var] = ()) -> Segment:
+    """What computes some variables from ``inputs`` and constants alone; its call takes the inputs."""
+    return Segment(tuple(needed(program.equations, variables)), tuple(inputs), tuple(variables), program)
+
+
 def known_values(program: Program, variables: Sequence[Var]) -> list[jax.Array]:
     """The values of variables that are not open, now, whatever is being traced."""
-    part = needed(program.equations, variables)
-    constants = Segment(tuple(part), (), tuple(variables), program).constants
     with jax.ensure_compile_time_eval():
-        return jax.jit(run(program, part, (), variables, constants))()
+        return jax.jit(computing(program, variables).call)()
 
 
 def rematerialised(equations: Sequence[Equation], outvars: Sequence[Atom]) -> list[JaxprEqn]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-Granularity = Literal["default", "finest", "module"]
+Granularity = Literal["default", "finest", "module", "bundles"]
 Program = Literal["fun", "jvp", "linearize", "transpose", "vjp", "grad", "vmap", "jit"]
 Flag = Annotated[bool, FlagCreatePairsOff]
 Output = Annotated[Path, arg(aliases=["-o"])]
@@ -79,7 +79,7 @@ def show(target: Target, common: Common, granularity: Granularity = "default") -
     common
         What every command can be told.
     granularity
-        How finely to cut. finest: at every cut; default: the parts of a layer are joined; module: those of a module.
+        How finely to cut. finest: at every cut; default: the parts of a layer are joined; module: those of a module; bundles: where few numbers cross, too.
     """
     with common.working("Discovering the chain"):
         fun, args = resolve(target)

@@ -6,6 +6,8 @@ one member, everything after depends on the input through that value alone: a cu
 found are exactly the single-vertex separators, that is the dominators of the output that are
 dominated by the input, of the dependency graph (Lengauer and Tarjan, TOPLAS 1979, solve the
 general problem; evaluation order makes this one linear).
+
+Where more than one value is live, but few numbers, they are a state too: a bundle.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-__all__ = ["Cut", "cuts", "live_sets"]
+__all__ = ["Cut", "cuts", "live_sets", "minima"]
 
 V = TypeVar("V", bound=Hashable)
 
@@ -72,3 +74,10 @@ def cuts(
         if single or (live and live == set(bundles.get(number, ()))):
             found.append(Cut(number, frozenset(live)))
     return found
+
+
+def minima(sizes: Sequence[int]) -> list[int]:
+    """Where a sequence is least between two larger neighbours, the first of those that are equal; never at its ends."""
+    starts = [k for k, size in enumerate(sizes) if k == 0 or size != sizes[k - 1]]
+    around = zip(starts, starts[1:], starts[2:], strict=False)
+    return [here for before, here, after in around if sizes[before] > sizes[here] < sizes[after]]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, get_args
 
@@ -15,7 +15,7 @@ from jaxchain.chain import Chain
 from jaxchain.checks import check_function, check_inexact, check_result, integer, word
 from jaxchain.collector import uncollected
 from jaxchain.discovery.group import Granularity, group
-from jaxchain.discovery.stage import chain_stages, split_at_cuts
+from jaxchain.discovery.stage import bundles, chain_stages, split_after, split_at_cuts
 from jaxchain.errors import warn
 from jaxchain.program.fingerprint import fingerprint, same_arrays
 from jaxchain.program.flat import Equation, Program
@@ -61,7 +61,8 @@ def discover(
     granularity
         ``"finest"``: one stage a cut. ``"default"``: a bias joins its product, a reshape what reads
         it, the parts of one library call or loop step each other. ``"module"``: neighbours of the
-        same module are joined too.
+        same module are joined too. ``"bundles"``: as the default, but cut also where several values cross, if
+        together they are fewer numbers than what crosses on either side of there.
     unroll_limit
         A ``scan`` or static ``fori_loop`` whose carry is the chain value becomes one stage a step,
         up to this many steps; a longer one stays one stage.
@@ -100,6 +101,8 @@ def discover(
     default = fun.argnum if isinstance(fun, Chain) else -1
     found = find(fun, args, default if argnum is None else argnum, unroll_limit)
     _warn_if_zero(found)
+    if granularity == "bundles":
+        found = found.cut(map(bundles, found.segments))
     return found.chain(group(found.segments, granularity))
 
 
@@ -200,6 +203,11 @@ class Found:
         stages = chain_stages(groups, self.in_tree, self.out_tree, self.active, self.prints)
         wanted = tuple(stage.segment.sides for stage in stages)
         return Chain(stages, sides=self.sides(wanted), argnum=self.argnum)
+
+    def cut(self, positions: Iterable[Iterable[int]]) -> Found:
+        """The same, of each segment cut also after so many of its equations."""
+        pieces = map(split_after, self.segments, positions)
+        return replace(self, segments=tuple(piece for part in pieces for piece in part))
 
     def sides(self, wanted: tuple[tuple[Var, ...], ...]) -> Others:
         """What computes the side values that each stage wants."""

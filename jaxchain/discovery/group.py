@@ -17,7 +17,7 @@ from jaxchain.program.segment import Segment
 
 __all__ = ["Granularity", "group", "scope"]
 
-Granularity = Literal["default", "finest", "module"]
+Granularity = Literal["default", "finest", "module", "bundles"]
 
 
 def group(segments: Sequence[Segment], granularity: Granularity) -> list[list[Segment]]:
@@ -28,9 +28,7 @@ def group(segments: Sequence[Segment], granularity: Granularity) -> list[list[Se
     groups = _join_alike(groups, _step)
     groups = _join_alike(groups, _call)
     groups = _attach_trivial(groups)
-    if granularity == "default":
-        return groups
-    return _join_modules(groups)
+    return _join_modules(groups) if granularity == "module" else groups
 
 
 def _join_modules(groups: list[list[Segment]]) -> list[list[Segment]]:

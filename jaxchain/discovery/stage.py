@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ import jax
 
 from jaxchain.chain import Chain
 from jaxchain.cost.count import flops
-from jaxchain.discovery.cuts import cuts, live_sets
+from jaxchain.discovery.cuts import cuts, live_sets, minima
 from jaxchain.discovery.name import names, word
 from jaxchain.errors import warn
 from jaxchain.program.flat import Equation, Program, needed
@@ -23,7 +23,7 @@ from jaxchain.program.segment import Segment, fits
 from jaxchain.show.shapes import describe
 from jaxchain.stage import Side, Stage, StageRow, State
 
-__all__ = ["DiscoveredStage", "split_at_cuts"]
+__all__ = ["DiscoveredStage", "bundles", "split_after", "split_at_cuts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +108,7 @@ class DiscoveredStage(Stage):
         part = max(cut, key=lambda p: len(p.equations))
         if len(part.equations) < 2:
             return ""
-        reads, writes, _ = _edges(part)
-        # The set is updated in place, hence the copies; after the last equation nothing is left to cut.
-        crossing = [set(live) for live in live_sets(reads, writes, part.inputs, filter(is_var, part.outputs))][:-1]
+        crossing = _crossing(part)[1:-1]
         middle = len(crossing) / 2
         place = min(range(len(crossing)), key=lambda k: (len(crossing[k]), abs(k - middle)))
         order = {var: number for number, e in enumerate(part.equations) for var in e.writes}
@@ -144,13 +142,40 @@ def split_at_cuts(segment: Segment, carries: dict[int, list[Any]] | None = None)
         may_cut=is_inexact,
         bundles=bundles,
     )
-    between = [_in_order(c.values, (carries or {}).get(c.position, [])) for c in found]
-    before, after = [segment.inputs, *between], [*between, segment.outputs]
-    bounds = [0, *(c.position for c in found), len(segment.equations)]
+    return _split(segment, {c.position: _in_order(c.values, (carries or {}).get(c.position, [])) for c in found})
+
+
+def bundles(segment: Segment, below: float = math.inf) -> list[int]:
+    """After how many equations of a segment fewer numbers cross than on either side of there, and fewer than ``below``."""
+    sizes = [sum(math.prod(shape_of(var)) for var in live) for live in _crossing(segment)]
+    return [position for position in minima(sizes) if sizes[position] < below]
+
+
+def split_after(segment: Segment, positions: Iterable[int]) -> list[Segment]:
+    """A segment, cut after so many of its equations, wherever all that crosses there can be a state."""
+    crossing = _crossing(segment)
+    made = list(dict.fromkeys([*segment.inputs, *(var for e in segment.equations for var in e.writes)]))
+    inside = [k for k in sorted(set(positions)) if 0 < k < len(segment.equations) and all(map(is_inexact, crossing[k]))]
+    return _split(segment, {k: tuple(var for var in made if var in crossing[k]) for k in inside})
+
+
+def _split(segment: Segment, between: Mapping[int, tuple[Any, ...]]) -> list[Segment]:
+    """A segment, cut after some of its equations, in order; with the state at each cut."""
+    before, after = [segment.inputs, *between.values()], [*between.values(), segment.outputs]
     return [
         Segment(segment.equations[first:stop], inputs, outputs, segment.program)
-        for (first, stop), inputs, outputs in zip(itertools.pairwise(bounds), before, after, strict=True)
+        for (first, stop), inputs, outputs in zip(
+            itertools.pairwise([0, *between, len(segment.equations)]), before, after, strict=True
+        )
     ]
+
+
+def _crossing(segment: Segment) -> list[set[Any]]:
+    """The live values before each equation of a segment, and after the last."""
+    reads, writes, dependent = _edges(segment)
+    wanted = [var for var in segment.outputs if is_var(var) and var in dependent]
+    # The set is updated in place, hence the copies.
+    return [set(segment.inputs), *(set(live) for live in live_sets(reads, writes, segment.inputs, wanted))]
 
 
 def _in_order(values: Collection[Any], carry: Sequence[Any]) -> tuple[Any, ...]:

@@ -153,7 +153,7 @@ def dot_general(equation: Equation, segment: Segment) -> Local | None:
     by = [axis for _, axis in sorted(zip(summed, by, strict=True))]
     first = 0 if own == 0 else len(kept)
     places = range(first, first + len(free))
-    into, out = Layout.of(shape_of(x), free), Layout.of(shape_of(eqn.outvars[0]), places)
+    into, out = Layout.of([shape_of(x)], [free]), Layout.of([shape_of(eqn.outvars[0])], [places])
     layouts = (into, out) if into.count > 1 else None
     read = _side_reader(segment, w)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,55 +18,88 @@ from jaxchain.coordinates import widest
 __all__ = ["Blocks", "Dense", "Diagonal", "Identity", "Layout", "Matrix", "multiply", "scattered"]
 
 
+Runs = tuple[tuple[int, bool], ...]
+"""(length, whether it counts positions) of neighbouring axes of an array taken together; equal for equal orders."""
+
+
 @dataclass(frozen=True)
 class Layout:
-    """How the coordinates of a state lie in positions: of an array, row by row, some of whose axes count them.
+    """How the coordinates of a state lie in positions: array after array, row by row, some of whose axes count them.
 
     Attributes
     ----------
-    runs
-        (length, whether it counts positions) of neighbouring axes taken together; equal for equal orders.
+    arrays
+        The runs of each array; all of them count the same positions, in the same order.
     """
 
-    runs: tuple[tuple[int, bool], ...]
+    arrays: tuple[Runs, ...]
 
     @classmethod
-    def of(cls, shape: Sequence[int], axes: Sequence[int]) -> Layout:
-        """That of an array, by the axes that count positions, which must come in order."""
-        marked = [(size, axis in axes) for axis, size in enumerate(shape) if size != 1]
-        together = itertools.groupby(marked, key=lambda run: run[1])
-        return cls(tuple((math.prod(size for size, _ in group), counts) for counts, group in together))
+    def of(cls, shapes: Iterable[Sequence[int]], axes: Iterable[Sequence[int]]) -> Layout:
+        """That of a state's arrays, by the axes of each that count positions, which must come in order."""
+        return cls(tuple(map(_runs, shapes, axes)))
 
     @property
     def count(self) -> int:
         """P: how many positions there are."""
-        return math.prod(length for length, counts in self.runs if counts)
+        return math.prod(length for length, counts in self.arrays[0] if counts)
+
+    @property
+    def widths(self) -> list[int]:
+        """How many numbers each position has of each array."""
+        return [math.prod(length for length, counts in runs if not counts) for runs in self.arrays]
 
     @property
     def width(self) -> int:
-        """How many numbers each has."""
-        return math.prod(length for length, counts in self.runs if not counts)
+        """How many numbers each position has."""
+        return sum(self.widths)
 
     def split(self, array: jax.Array, axis: int) -> jax.Array:
         """An array whose ``axis`` counts coordinates, with two in its place: positions, and numbers in each."""
-        before, after = array.shape[:axis], array.shape[axis + 1 :]
-        order = [axis + k for k in self._order]
-        apart = array.reshape(*before, *(length for length, _ in self.runs), *after)
-        moved = apart.transpose(*range(axis), *order, *range(axis + len(order), apart.ndim))
-        return moved.reshape(*before, self.count, self.width, *after)
+        sizes = [self.count * width for width in self.widths]
+        parts = jnp.split(array, np.cumsum(sizes)[:-1], axis)
+        return _concatenated(
+            [_split(runs, part, axis) for runs, part in zip(self.arrays, parts, strict=True)], axis + 1
+        )
 
     def join(self, array: jax.Array, axis: int) -> jax.Array:
         """What `split` makes, ``axis`` and the next one again."""
-        before, after = array.shape[:axis], array.shape[axis + 2 :]
-        apart = array.reshape(*before, *(self.runs[k][0] for k in self._order), *after)
-        back = [axis + k for k in np.argsort(self._order).tolist()]
-        moved = apart.transpose(*range(axis), *back, *range(axis + len(back), apart.ndim))
-        return moved.reshape(*before, self.count * self.width, *after)
+        parts = jnp.split(array, np.cumsum(self.widths)[:-1], axis + 1)
+        return _concatenated([_join(runs, part, axis) for runs, part in zip(self.arrays, parts, strict=True)], axis)
 
-    @property
-    def _order(self) -> list[int]:
-        """Runs that count positions first."""
-        return sorted(range(len(self.runs)), key=lambda k: not self.runs[k][1])
+
+def _runs(shape: Sequence[int], axes: Sequence[int]) -> Runs:
+    marked = [(size, axis in axes) for axis, size in enumerate(shape) if size != 1]
+    together = itertools.groupby(marked, key=lambda run: run[1])
+    return tuple((math.prod(size for size, _ in group), counts) for counts, group in together)
+
+
+def _split(runs: Runs, array: jax.Array, axis: int) -> jax.Array:
+    """`Layout.split`, of the coordinates of one array."""
+    before, after = array.shape[:axis], array.shape[axis + 1 :]
+    order = _positions_first(runs)
+    apart = array.reshape(*before, *(length for length, _ in runs), *after)
+    moved = apart.transpose(*range(axis), *(axis + k for k in order), *range(axis + len(runs), apart.ndim))
+    count = math.prod(length for length, counts in runs if counts)
+    return moved.reshape(*before, count, array.shape[axis] // count, *after)
+
+
+def _join(runs: Runs, array: jax.Array, axis: int) -> jax.Array:
+    """`Layout.join`, of the coordinates of one array."""
+    before, after = array.shape[:axis], array.shape[axis + 2 :]
+    order = _positions_first(runs)
+    apart = array.reshape(*before, *(runs[k][0] for k in order), *after)
+    back = [axis + k for k in np.argsort(order).tolist()]
+    moved = apart.transpose(*range(axis), *back, *range(axis + len(runs), apart.ndim))
+    return moved.reshape(*before, math.prod(array.shape[axis : axis + 2]), *after)
+
+
+def _positions_first(runs: Runs) -> list[int]:
+    return sorted(range(len(runs)), key=lambda k: not runs[k][1])
+
+
+def _concatenated(arrays: Sequence[jax.Array], axis: int) -> jax.Array:
+    return arrays[0] if len(arrays) == 1 else jnp.concatenate(arrays, axis)
 
 
 @partial(register_dataclass, data_fields=(), meta_fields=("size", "dtype"))

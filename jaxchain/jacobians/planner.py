@@ -16,11 +16,15 @@ import numpy as np
 
 from jaxchain.discovery.find import Found
 from jaxchain.jacobians.bracketing import Costs, Solution, Step, solve
+from jaxchain.jacobians.bundles import opened_at_bundles
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse
 from jaxchain.jacobians.unit import Unit, joined, known_together, units_of
 from jaxchain.show.values import count
 
 __all__ = ["Plan", "make_plan", "whole_colouring"]
+
+FEWER = 0.97
+"""More cuts are made where the plan then takes less than this share of the one without them."""
 
 NEAR = 1.5
 """Within this ratio of each other both simple modes are priced by programs of their own."""
@@ -134,6 +138,16 @@ class Plan:
 
 def make_plan(found: Found) -> Plan:
     """The cheapest order of multiplication for a traced function."""
+    plan = _between_cuts(found)
+    opened = opened_at_bundles(found, plan.units)
+    if len(opened.segments) == len(found.segments):
+        return plan
+    other = _between_cuts(opened)
+    return other if other.least + other.once < FEWER * (plan.least + plan.once) else plan
+
+
+def _between_cuts(found: Found) -> Plan:
+    """The cheapest order of multiplication of the segments' matrices."""
     units = tuple(units_of(found))
     if _are_close(units):
         units = tuple(replace(unit, exact=True) for unit in units)

@@ -144,8 +144,8 @@ class Unit:
         given = (*self.segment.sides, *self.segment.constants)
         if self.alone or not self.segment.program.open.isdisjoint(given):
             return False
-        into, out = (layout.count for layout in self.positions or (Layout(()),) * 2)
-        entries = self.here.size if self.kind == "diagonal" else self.here.size * self.there.size // max(into, out)
+        into, out = self.vectors
+        entries = self.here.size if self.kind == "diagonal" else min(into * self.there.size, self.here.size * out)
         if entries > MOST_KNOWN:
             return False
         # Where neither mode exists JAX says why when it is called.
@@ -168,7 +168,8 @@ class Unit:
             return self.local.layouts
         if (axes := position_axes(self.segment)) is None:
             return None
-        return Layout.of(self.here.leaves[0].shape, axes.into), Layout.of(self.there.leaves[0].shape, axes.out)
+        into, out = ([leaf.shape for leaf in side.leaves] for side in (self.here, self.there))
+        return Layout.of(into, axes.into), Layout.of(out, axes.out)
 
     @property
     def layouts(self) -> tuple[Layout, Layout] | None:

@@ -17,14 +17,17 @@ from jaxchain.program.primitives import (
     MOVES,
     Jaxpr,
     JaxprEqn,
+    axes_of,
     bodies,
     branches_of,
     convolution_of,
     dot_of,
     fft_sizes,
+    ndim_of,
     opened,
     shape_of,
     size_of,
+    window_along,
 )
 
 __all__ = ["flops", "total_flops"]
@@ -38,7 +41,9 @@ def flops(eqn: JaxprEqn) -> float:
     out = float(sum(map(size_of, eqn.outvars)))
     if name in RULES:
         return RULES[name](eqn, out)
-    if FAMILY.get(name) in ("reduction", "cumulative", "window"):
+    if (family := FAMILY.get(name)) == "cumulative":
+        return _cumulative(eqn, out)
+    if family in ("reduction", "window"):
         return float(size_of(eqn.invars[0]))
     inner = bodies(eqn)
     return sum(_body(body) * times for body, times in inner) if inner else out
@@ -61,6 +66,22 @@ def _dot(eqn: JaxprEqn, out: float) -> float:
 def _convolution(eqn: JaxprEqn, out: float) -> float:
     kernel = shape_of(eqn.invars[1])
     return 2.0 * out * math.prod(kernel) / kernel[convolution_of(eqn).kernel[0]]
+
+
+def _cumulative(eqn: JaxprEqn, out: float) -> float:
+    each = 8.0 if eqn.primitive.name == "cumlogsumexp" else 1.0
+    (axis,) = axes_of(eqn)
+    return each * out * (min(shape_of(eqn.outvars[0])[axis], BLOCK) - 1)
+
+
+def _window(each: float) -> Callable[[JaxprEqn, float], float]:
+    """So many operations for an entry that joins those of a window."""
+
+    def rule(eqn: JaxprEqn, out: float) -> float:
+        axes = range(ndim_of(eqn.invars[0]))
+        return each * out * (math.prod(window_along(eqn, axis).size for axis in axes) - 1)
+
+    return rule
 
 
 def _fft(eqn: JaxprEqn, out: float) -> float:
@@ -91,6 +112,9 @@ def _triangular_solve(eqn: JaxprEqn, out: float) -> float:
     return out * shape_of(eqn.invars[0])[-1]
 
 
+BLOCK = 16
+"""XLA sums the entries before each one anew, in blocks of so many, and then the blocks."""
+
 RULES: dict[str, Callable[[JaxprEqn, float], float]] = {
     "cholesky": _cubic(1 / 3),
     "cond": lambda eqn, _: max(_body(opened(branch)[0]) for branch in branches_of(eqn)),
@@ -104,7 +128,11 @@ RULES: dict[str, Callable[[JaxprEqn, float], float]] = {
     "householder_product": _oblong(_reflections),
     "lu": _oblong(lambda long, short: _reflections(long, short) / 2),
     "qr": _oblong(_reflections),
+    "reduce_window_max": _window(1),
+    "reduce_window_min": _window(1),
+    "reduce_window_sum": _window(1),
     "schur": _cubic(25),
+    "select_and_gather_add": _window(2),
     "svd": _oblong(lambda long, short: 4.0 * long**2 * short + 22.0 * short**3),
     "triangular_solve": _triangular_solve,
     "tridiagonal": _cubic(4 / 3),

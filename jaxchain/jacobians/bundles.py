@@ -29,6 +29,8 @@ def opened_at_bundles(found: Found, units: Sequence[Unit]) -> Found:
     all, while further inside a matrix that is ready takes as much to push through as without a cut.
     """
     few = min(units[0].here.size, units[-1].there.size)
+    if few < 2:  # one vector is all that a simple mode takes
+        return found
     places = {id(segment): bundles(segment, few) for segment in found.segments}
     mixing = [u.core for u in units if u.kind == "dense" and u.positions is None and u.graph is None]
     if mixing:

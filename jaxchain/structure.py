@@ -7,13 +7,18 @@ Builds on NumPy.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from jaxchain.show.table import Shown, Table
 
 __all__ = ["Structure"]
+
+Factors = tuple[tuple[int, int], tuple[int, int]]
+
+ROUNDINGS = 4
+"""Entries are equal where they differ by no more than so many roundings of the largest."""
 
 SPARSE = 0.25
 """Below this share of non-zeros a matrix without a narrower description is called sparse."""
@@ -27,8 +32,8 @@ class Structure(Shown):
     ----------
     kind
         The narrowest true word of: ``zero``, ``identity``, ``diagonal``, ``block-diagonal``,
-        ``lower-triangular``, ``block lower-triangular``, ``banded``, ``block-banded``,
-        ``sparse``, ``dense``; or ``not finite``. Where ``identity_plus`` holds it speaks of J − I.
+        ``lower-triangular``, ``upper-triangular``, ``block lower-triangular``, ``block upper-triangular``,
+        ``banded``, ``block-banded``, ``sparse``, ``dense``; or ``not finite``. Where ``identity_plus`` holds it speaks of J − I.
     identity_plus
         Whether the matrix is the identity plus something else: square, not diagonal, its diagonal
         near one on average and six standard errors above what its other entries would give by
@@ -50,10 +55,17 @@ class Structure(Shown):
         than two axes.
     block_nonzero_share
         Blocks that are not entirely zero, over all blocks.
+    shifts
+        ``circulant``: each row is the one above, shifted by one place around; ``Toeplitz``: equal along each
+        diagonal; else empty. Not said of what is zero or diagonal.
+    factors
+        Shapes of A and B where the matrix is a Kronecker product A ⊗ B, A over the states' leading axes: the same
+        function of each position has A = I, one that only mixes positions B = I. ``None`` where it is not.
 
     References
     ----------
-    Golub and Van Loan, Matrix Computations, 4th ed., sec. 5.4 (numerical rank).
+    Golub and Van Loan, Matrix Computations, 4th ed., sec. 4.7 (Toeplitz), 4.8 (circulant), 5.4 (numerical rank),
+    12.3 (Kronecker).
 
     Examples
     --------
@@ -72,6 +84,9 @@ class Structure(Shown):
     zero_columns: int
     blocks: tuple[int, int] | None
     block_nonzero_share: float
+    shifts: Literal["", "Toeplitz", "circulant"] = ""
+    factors: Factors | None = None
+    identity_factor: Literal["", "A", "B"] = ""
 
     @classmethod
     def of(cls, matrix: Any, in_shape: tuple[Any, ...] = (), out_shape: tuple[Any, ...] = ()) -> Structure:
@@ -101,6 +116,9 @@ class Structure(Shown):
             kind, identity_plus = _words(dense, in_shape, out_shape)
             rank = _rank(dense, _epsilon(own.dtype))
         nonzero = dense != 0
+        near = ROUNDINGS * _epsilon(own.dtype) * np.abs(dense).max(initial=0.0)
+        plain = kind in ("zero", "identity", "diagonal", "not finite")
+        factors, identity = (None, "") if plain or blocks is None else _factors(dense, blocks.shape, near)
         return cls(
             kind=kind,
             identity_plus=identity_plus,
@@ -112,6 +130,9 @@ class Structure(Shown):
             zero_columns=int((~nonzero.any(axis=0)).sum()),
             blocks=None if blocks is None else (blocks.shape[0], blocks.shape[1]),
             block_nonzero_share=1.0 if blocks is None else float(blocks.mean()),
+            shifts="" if plain else _shifts(dense, near),
+            factors=factors,
+            identity_factor=identity,
         )
 
     def __str__(self) -> str:
@@ -121,6 +142,12 @@ class Structure(Shown):
             parts.append(f"{self.nonzero_share:.2g} of entries non-zero")
         if self.kind.startswith("block") and self.blocks:
             parts.append(f"{self.blocks[0]} × {self.blocks[1]} blocks")
+        if self.factors is not None:
+            left, right = ("I" if self.identity_factor == name else name for name in "AB")
+            told = [f"{n} {a} × {b}" for n, (a, b) in zip("AB", self.factors, strict=True) if n != self.identity_factor]
+            parts.append(f"{left} ⊗ {right}, {', '.join(told)}")
+        if self.shifts:
+            parts.append(self.shifts)
         if self.zero_columns:
             parts.append(f"{self.zero_columns} of {n} columns zero")
         if self.kind != "not finite":
@@ -161,8 +188,8 @@ def _kind(dense: np.ndarray, in_shape: tuple[Any, ...], out_shape: tuple[Any, ..
         return "identity" if np.array_equal(dense, np.eye(len(dense))) else "diagonal"
     if (blocks := _block_pattern(dense, in_shape, out_shape)) is not None and (word := _block_kind(blocks)):
         return word
-    if square and upper == 0:
-        return "lower-triangular"
+    if square and 0 in (lower, upper):
+        return "lower-triangular" if upper == 0 else "upper-triangular"
     if lower + upper + 1 <= dense.shape[1] / 2:
         return "banded"
     return "sparse" if nonzero.mean() < SPARSE else "dense"
@@ -177,7 +204,9 @@ def _block_kind(blocks: np.ndarray) -> str | None:
         return "block-diagonal"
     if lower + upper + 1 <= blocks.shape[1] / 2:
         return "block-banded"
-    return "block lower-triangular" if square and upper == 0 else None
+    if square and 0 in (lower, upper):
+        return "block lower-triangular" if upper == 0 else "block upper-triangular"
+    return None
 
 
 def _block_pattern(dense: np.ndarray, in_shape: tuple[Any, ...], out_shape: tuple[Any, ...]) -> np.ndarray | None:
@@ -187,6 +216,34 @@ def _block_pattern(dense: np.ndarray, in_shape: tuple[Any, ...], out_shape: tupl
             return None
     blocks = dense.reshape(out_shape[0], -1, in_shape[0], dense.shape[1] // in_shape[0])
     return (blocks != 0).any(axis=(1, 3))
+
+
+def _factors(dense: np.ndarray, blocks: tuple[int, ...], near: float) -> tuple[Factors | None, Literal["", "A", "B"]]:
+    """Shapes of A and B in A ⊗ B, and which of them is the identity, up to a scale; ``None``: it is none."""
+    p, q = blocks
+    m, n = dense.shape[0] // p, dense.shape[1] // q
+    if min(p, q) < 2 or max(m, n) < 2:
+        return None, ""
+    # With a block a row, the matrix is a Kronecker product where this one is an outer product (Van Loan and Pitsianis).
+    rows = dense.reshape(p, m, q, n).transpose(0, 2, 1, 3).reshape(p * q, m * n)
+    at = np.unravel_index(np.abs(rows).argmax(), rows.shape)
+    a, b = rows[:, at[1]] / rows[at], rows[at[0]]
+    if np.abs(rows - np.outer(a, b)).max() > near:
+        return None, ""
+    identity = "A" if _is_scaled_identity(a.reshape(p, q)) else "B" if _is_scaled_identity(b.reshape(m, n)) else ""
+    return ((p, q), (m, n)), identity
+
+
+def _is_scaled_identity(matrix: np.ndarray) -> bool:
+    return matrix.shape[0] == matrix.shape[1] and np.allclose(matrix, matrix[0, 0] * np.eye(len(matrix)), 1e-6, 0)
+
+
+def _shifts(dense: np.ndarray, near: float) -> Literal["", "Toeplitz", "circulant"]:
+    """Whether equal entries lie along the diagonals, and go on around the edges."""
+    if min(dense.shape) < 3 or np.abs(dense[1:, 1:] - dense[:-1, :-1]).max() > near:
+        return ""
+    around = dense.shape[0] == dense.shape[1] and np.abs(dense[1:, 0] - dense[:-1, -1]).max() <= near
+    return "circulant" if around else "Toeplitz"
 
 
 def _bandwidth(nonzero: np.ndarray) -> tuple[int, int]:

@@ -104,6 +104,43 @@ def test_one_line_says_all_that_matters():
     assert "rank" not in str(Structure.of(KINDS["NaN"][0]))
 
 
+CIRCLE = np.stack([np.roll(normal(7), k) for k in range(7)])
+WIRED, WEIGHTS = normal(4, 3, seed=2), normal(5, 6, seed=3)
+SHIFTS_AND_FACTORS = {
+    "circulant": (CIRCLE, (7,), (7,), "circulant", None, "dense · circulant"),
+    "Toeplitz": (CIRCLE[:, :6], (6,), (7,), "Toeplitz", None, "dense · Toeplitz"),
+    "a running sum": (np.tri(5), (5,), (5,), "Toeplitz", None, "lower-triangular · Toeplitz"),
+    "a sum of what follows": (np.tri(5).T, (5,), (5,), "Toeplitz", None, "upper-triangular · Toeplitz"),
+    "a shift around": (np.roll(np.eye(6), 1, 0), (6,), (6,), "circulant", None, "sparse · 0.17 of entries non-zero · circulant"),
+    "weights of each": (np.kron(np.eye(3), WEIGHTS), (3, 6), (3, 5), "", ((3, 3), (5, 6)), "block-diagonal · 3 × 3 blocks · I ⊗ B, B 5 × 6"),
+    "positions mixed": (np.kron(WIRED, np.eye(5)), (3, 5), (4, 5), "", ((4, 3), (5, 5)), "sparse · 0.2 of entries non-zero · A ⊗ I, A 4 × 3"),
+    "both": (np.kron(WIRED, WEIGHTS), (3, 6), (4, 5), "", ((4, 3), (5, 6)), "dense · A ⊗ B, A 4 × 3, B 5 × 6"),
+    "neither": (np.kron(WIRED, WEIGHTS) + np.eye(20, 18), (3, 6), (4, 5), "", None, "dense · rank"),
+    "blocks that differ": (np.kron(np.eye(3), WEIGHTS) * normal(15, 1), (3, 6), (3, 5), "", None, "block-diagonal · 3 × 3 blocks · rank"),
+    "an earlier sum over rows": (np.kron(np.tri(3).T, WEIGHTS), (3, 6), (3, 5), "", ((3, 3), (5, 6)), "block upper-triangular · 3 × 3 blocks · A ⊗ B"),
+    "a diagonal": (2 * np.eye(6), (2, 3), (2, 3), "", None, "diagonal · rank"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("name", SHIFTS_AND_FACTORS)
+def test_shifts_and_kronecker_factors(name, dtype):
+    matrix, in_shape, out_shape, shifts, factors, words = SHIFTS_AND_FACTORS[name]
+    with jax.enable_x64(True):
+        found = Structure.of(jnp.asarray(matrix, dtype), in_shape, out_shape)
+    assert (found.shifts, found.factors) == (shifts, factors)
+    assert str(found).startswith(words)
+
+
+def test_layers_are_called_what_they_are():
+    x, w = jnp.ones((4, 5)), jnp.asarray(normal(5, 3), jnp.float32)
+    (found,) = jc.local_jacobians(jc.discover(lambda x: x @ w, x), (x,))
+    assert str(found.structure).startswith("block-diagonal · 4 × 4 blocks · I ⊗ B, B 3 × 5")
+    kernel = jnp.fft.rfft(jnp.arange(8.0) ** 2)
+    filtered = jc.jacobian(lambda x: jnp.fft.irfft(jnp.fft.rfft(x) * kernel))(jnp.ones(8))
+    assert str(Structure.of(filtered)).startswith("dense · circulant")
+
+
 def test_blocks_are_counted_along_the_leading_axes():
     found = Structure.of(np.kron(np.eye(3), BLOCKS), (3, 3), (3, 2))
     assert found.blocks == (3, 3)

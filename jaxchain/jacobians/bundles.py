@@ -9,6 +9,8 @@ from jaxchain.cost.count import total_flops
 from jaxchain.discovery.find import Found
 from jaxchain.discovery.stage import bundles, split_after
 from jaxchain.jacobians.unit import Unit
+from jaxchain.program.flow import reach
+from jaxchain.program.primitives import is_var, scan_of
 from jaxchain.program.segment import Segment
 from jaxchain.samples.positions import position_axes
 
@@ -25,19 +27,33 @@ def opened_at_bundles(found: Found, units: Sequence[Unit]) -> Found:
     """A traced function, cut also where bundles may save work.
 
     Where few numbers cross: to go through a state of more numbers than an end of the chain has takes more than a vector
-    for each number of that end. And next to an end, around what mixes positions: there a basis of one position serves
-    all, while further inside a matrix that is ready takes as much to push through as without a cut.
+    for each number of that end. Around a loop that reads rows of its input: its Jacobian is found step by step. And next
+    to an end, around what mixes positions: there a basis of one position serves all, while further inside a matrix that
+    is ready takes as much to push through as without a cut.
     """
     few = min(units[0].here.size, units[-1].there.size)
     if few < 2:  # one vector is all that a simple mode takes
         return found
-    places = {id(segment): bundles(segment, few) for segment in found.segments}
-    mixing = [u.core for u in units if u.kind == "dense" and u.positions is None and u.graph is None]
+    places = {id(segment): [*bundles(segment, few), *_loops(segment)] for segment in found.segments}
+    mixing = [u.core for u in units if u.kind == "dense" and u.positions is None and u.inside is None]
     if mixing:
         for segment, at in (mixing[0], _beginning(mixing[0])), (mixing[-1], _ending(mixing[-1])):
             if id(segment) in places:  # else it is several, joined
                 places[id(segment)].append(at)
     return found.cut(places[id(segment)] for segment in found.segments)
+
+
+def _loops(segment: Segment) -> list[int]:
+    """After how many equations a loop begins, and ends, that reads rows which depend on the segment's input."""
+    dependent = reach((e.eqn for e in segment.equations), segment.inputs)
+    places: list[int] = []
+    for k, equation in enumerate(segment.equations):
+        if equation.name == "scan":
+            loop = scan_of(equation.eqn)
+            reads = [is_var(atom) and atom in dependent for atom in equation.eqn.invars]
+            if any(reads[loop.consts + loop.carries :]) and not any(reads[: loop.consts]):
+                places += [k, k + 1]
+    return places
 
 
 def _beginning(segment: Segment) -> int:

@@ -74,8 +74,8 @@ class Linearised:
             return unit.local.matrix(*self.core_sides)
         if unit.colouring is not None:
             return Dense(unit.colouring.jacobian(self.sides, self.state, self.how.chunk_size))
-        if unit.graph is not None:
-            return Dense(unit.graph.matrix(self.sides, self.state))
+        if unit.inside is not None:
+            return Dense(unit.inside.matrix(self.sides, self.state))
         mode: Direction = "forward" if kind == "accumulate tangent" else "reverse"
         if unit.positions is not None:
             return self._blocks(*unit.positions, mode)
@@ -155,7 +155,7 @@ def _direction(unit: Unit, mode: Direction | None) -> Direction | None:
         return "forward"
     if unit.colouring is not None:
         return "forward" if unit.colouring.forward else "reverse"
-    if unit.graph is not None:
+    if unit.inside is not None:
         return "forward" if mode is not None else None
     return mode if unit.kind == "dense" else None
 

@@ -44,6 +44,7 @@ from jaxchain.program.primitives import (
     slice_of,
 )
 from jaxchain.program.segment import Segment, computing, known_values
+from jaxchain.show.values import count
 
 __all__ = ["DerivativeGraph", "graph_of"]
 
@@ -93,6 +94,11 @@ class DerivativeGraph:
     def cost(self) -> float:
         """Multiply-adds; additions, multiplications count half."""
         return (self.elimination.multiplications + self.elimination.additions) / 2
+
+    @property
+    def words(self) -> str:
+        """What is done."""
+        return f"by eliminating its graph of numbers, {count(self.elimination.multiplications, 'multiplication')}"
 
     def matrix(self, sides: Sequence[Any], state: Sequence[Any]) -> jax.Array:
         """J (m, n)."""

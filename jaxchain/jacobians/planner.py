@@ -113,9 +113,8 @@ class Plan:
                 return f"{whole} is the same at every input, computed once"
             if unit.colouring is not None:
                 return f"{whole} by {unit.colouring.colours} colours"
-            if unit.graph is not None:
-                done = count(unit.graph.elimination.multiplications, "multiplication")
-                return f"{whole} by eliminating its graph of numbers, {done}"
+            if unit.inside is not None:
+                return f"{whole} {unit.inside.words}"
             how = "tangent" if step.kind.endswith("tangent") else "cotangent"
             words = {
                 "identity": "is the identity",

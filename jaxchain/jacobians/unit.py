@@ -26,6 +26,7 @@ from jaxchain.errors import REFUSALS, refusal
 from jaxchain.jacobians.graph import DerivativeGraph, graph_of
 from jaxchain.jacobians.local import Local, read_off
 from jaxchain.jacobians.matrix import Layout
+from jaxchain.jacobians.recurrence import Recurrence, recurrence_of
 from jaxchain.jacobians.sparse import LEAST, Colouring, available, colouring_of, may_be_sparse
 from jaxchain.program.fingerprint import Kept, fingerprint
 from jaxchain.program.flat import Equation
@@ -45,11 +46,12 @@ MOST_KNOWN = 1 << 20
 MOST_IN_BLOCKS = 1 << 20
 """Above this many entries in the blocks of all positions no pattern is looked for inside them."""
 
-MOST_IN_GRAPH, LEAST_FOR_GRAPH = 4096, 100
-"""A graph of numbers is looked for of a matrix of so many entries at most, that takes so many multiply-adds at least."""
+LEAST_INSIDE, MOST_IN_GRAPH = 100, 4096
+"""What a matrix could be eliminated from is looked for where a basis takes so many multiply-adds at least; a graph of
+numbers where the matrix has so many entries at most."""
 
-GRAPH = 0.7
-"""It is used where it takes less than this share of a basis: XLA computes some of its numbers more than once."""
+INSIDE = 0.7
+"""It is used where it takes less than this share of a basis: XLA computes some numbers of a graph more than once."""
 
 MOST = 128
 """More units than this are joined: the search is cubic, and a program of so many products compiles long."""
@@ -132,8 +134,8 @@ class Unit:
             return 0.0
         if self.colouring is not None:
             return self.colouring.colours * (self.tangent if self.colouring.forward else self.adjoint)
-        if self.graph is not None:
-            return self.graph.cost
+        if self.inside is not None:
+            return self.inside.cost
         return {"identity": 0.0, "linear": 0.0, "diagonal": self.here.size / 2}.get(self.kind, math.inf)
 
     @cached_property
@@ -201,16 +203,18 @@ class Unit:
         return found if found is not None and found.colours < few else None
 
     @cached_property
-    def graph(self) -> DerivativeGraph | None:
-        """Its derivative as a graph of numbers, where to eliminate that takes far less than a basis."""
+    def inside(self) -> DerivativeGraph | Recurrence | None:
+        """What is inside of it, where to eliminate that takes far less than a basis: a graph of numbers, or a loop."""
         if self.kind != "dense" or not self.sparse or self.known or self.positions or self.colouring is not None:
             return None
         columns, rows = self.vectors
         basis = min(columns * self.tangent, rows * self.adjoint)
-        if columns * rows > MOST_IN_GRAPH or not LEAST_FOR_GRAPH <= basis < math.inf or math.isinf(self.tangent):
+        if not LEAST_INSIDE <= basis < math.inf or math.isinf(self.tangent):
             return None
-        found = graph_of(self.segment, self.carries)
-        return found if found is not None and found.cost < GRAPH * basis else None
+        found = recurrence_of(self.segment, self.core, self.tangent) if all(self.carries) else None
+        if found is None and columns * rows <= MOST_IN_GRAPH:
+            found = graph_of(self.segment, self.carries)
+        return found if found is not None and found.cost < INSIDE * basis else None
 
     def call(self, sides: Sequence[Any], state: tuple[Any, ...]) -> tuple[Any, ...]:
         """Its function, from the leaves of a state to those of the next."""

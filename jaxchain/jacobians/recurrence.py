@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxchain.cost.linear import Work
 from jaxchain.derivative import Linear
 from jaxchain.program.flow import moved_results
 from jaxchain.program.primitives import (
@@ -54,13 +55,13 @@ class Recurrence:
         All of it.
     core
         The loop alone.
-    tangent
-        Multiply-adds of a tangent through all of it.
+    work
+        Multiply-adds of a tangent through all of it, and of an evaluation.
     """
 
     segment: Segment
     core: Segment
-    tangent: float
+    work: Work
 
     @property
     def eqn(self) -> JaxprEqn:
@@ -134,7 +135,8 @@ class Recurrence:
         """Multiply-adds."""
         h, d, o, first = self.sizes
         widths = sum((stop - start) * (first + stop * d) for start, stop in self.stretches)
-        return self.tangent * min(h + d, h + o) + h * (h + o) * widths
+        # Beside the evaluation that finds the carries, each step is evaluated again where it is linearised.
+        return self.work.once + self.work.tangent * min(h + d, h + o) + h * (h + o) * widths
 
     @property
     def words(self) -> str:
@@ -225,7 +227,7 @@ def _cut(array: jax.Array, axis: int, variables: Sequence[Var]) -> list[jax.Arra
     return jnp.split(array, np.cumsum(list(map(size_of, variables)))[:-1].tolist(), axis) if variables else []
 
 
-def recurrence_of(segment: Segment, core: Segment, tangent: float) -> Recurrence | None:
+def recurrence_of(segment: Segment, core: Segment, work: Work) -> Recurrence | None:
     """The loop that a segment is, but for reshapes and shifts around its ``core``; ``None``: it is none."""
     if len(core.equations) != 1 or core.equations[0].name != "scan":
         return None
@@ -241,7 +243,7 @@ def recurrence_of(segment: Segment, core: Segment, tangent: float) -> Recurrence
         or len(set(core.outputs)) != len(core.outputs)
     ):
         return None
-    found = Recurrence(segment, core, tangent)
+    found = Recurrence(segment, core, work)
     numbers = [*(found.body.invars[k] for k in found.rows), *(found.body.outvars[k] for k in found.made)]
     one_dtype = len({dtype_of(var) for var in (*numbers, *core.inputs, *core.outputs)}) == 1
     return found if one_dtype and found.carries else None  # without carries the rows are positions

@@ -50,8 +50,8 @@ LEAST_INSIDE, MOST_IN_GRAPH = 100, 4096
 """What a matrix could be eliminated from is looked for where a basis takes so many multiply-adds at least; a graph of
 numbers where the matrix has so many entries at most."""
 
-INSIDE = 0.7
-"""It is used where it takes less than this share of a basis: XLA computes some numbers of a graph more than once."""
+GRAPH = 0.7
+"""A graph is used where it takes less than this share of a basis: XLA computes some of its numbers more than once."""
 
 MOST = 128
 """More units than this are joined: the search is cubic, and a program of so many products compiles long."""
@@ -211,10 +211,10 @@ class Unit:
         basis = min(columns * self.tangent, rows * self.adjoint)
         if not LEAST_INSIDE <= basis < math.inf or math.isinf(self.tangent):
             return None
-        found = recurrence_of(self.segment, self.core, self.tangent) if all(self.carries) else None
-        if found is None and columns * rows <= MOST_IN_GRAPH:
-            found = graph_of(self.segment, self.carries)
-        return found if found is not None and found.cost < INSIDE * basis else None
+        if all(self.carries) and (loop := recurrence_of(self.segment, self.core, self.work)) is not None:
+            return loop if loop.cost < basis else None
+        graph = graph_of(self.segment, self.carries) if columns * rows <= MOST_IN_GRAPH else None
+        return graph if graph is not None and graph.cost < GRAPH * basis else None
 
     def call(self, sides: Sequence[Any], state: tuple[Any, ...]) -> tuple[Any, ...]:
         """Its function, from the leaves of a state to those of the next."""

@@ -25,10 +25,10 @@ from jaxchain.cost.linear import Work
 from jaxchain.derivative import Linear
 from jaxchain.program.flow import moved_results
 from jaxchain.program.primitives import (
+    Atom,
     Jaxpr,
     JaxprEqn,
     Scan,
-    Var,
     dtype_of,
     function_of,
     is_inexact,
@@ -196,7 +196,7 @@ class Recurrence:
         columns, made = jnp.eye(h, dtype=steps.dtype)[:, begins], []
         for start, stop in self.stretches:
             columns = jnp.pad(columns, ((0, 0), (0, first + stop * d - columns.shape[1])))
-            at = np.arange(start, stop, dtype=np.int32)
+            at = jnp.arange(start, stop, dtype=jnp.int32)
             columns, rows = jax.lax.scan(advance, columns, (steps[start:stop], at))
             made.append(jnp.pad(rows, ((0, 0), (0, 0), (0, (self.loop.length - stop) * d))))
         return columns, jnp.concatenate(made)
@@ -222,7 +222,7 @@ class Recurrence:
         return jnp.concatenate([columns[var] for var in self.core.inputs], 1)
 
 
-def _cut(array: jax.Array, axis: int, variables: Sequence[Var]) -> list[jax.Array]:
+def _cut(array: jax.Array, axis: int, variables: Sequence[Atom]) -> list[jax.Array]:
     """An array with an axis that counts the numbers of some variables, cut into one piece each."""
     return jnp.split(array, np.cumsum(list(map(size_of, variables)))[:-1].tolist(), axis) if variables else []
 

@@ -155,9 +155,9 @@ def takes_no_more_work(program):
     x = draw(jnp.zeros((positions, width)), 99)
     jac = jc.jacobian(fun)
     best = min(flops(jax.jacfwd(fun), x), flops(jax.jacrev(fun), x))
-    # Where both modes promise the same, XLA does up to an eighth less in one of them: it computes what a loop hands on
-    # and what it keeps apart.
-    slack = 1.15 if {"recurrence", "products before"} & set(layers) else 1.02
+    # Where both modes promise the same, XLA does a fortieth less in one of them; of a loop up to an eighth, since it
+    # computes what a loop hands on and what it keeps apart.
+    slack = 1.15 if {"recurrence", "products before"} & set(layers) else 1.03
     assert flops(jac, x) <= slack * best + 64
     # As one vector: what is zero but for rounding is compared with the rest.
     got, want = jax.jit(lambda x: (ravel_pytree(jac(x))[0], ravel_pytree(jax.jacrev(fun)(x))[0]))(x)

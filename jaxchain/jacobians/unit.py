@@ -53,6 +53,10 @@ numbers where the matrix has so many entries at most."""
 GRAPH = 0.7
 """A graph is used where it takes less than this share of a basis: XLA computes some of its numbers more than once."""
 
+LEAST_FOR_LOOP, LOOP = 50_000, 0.6
+"""A loop is gone through step by step where a basis takes so many multiply-adds at least, and the steps less than this
+share of them: else the loops that this takes are slower than the one that it saves."""
+
 MOST = 128
 """More units than this are joined: the search is cubic, and a program of so many products compiles long."""
 
@@ -212,7 +216,7 @@ class Unit:
         if not LEAST_INSIDE <= basis < math.inf or math.isinf(self.tangent):
             return None
         if all(self.carries) and (loop := recurrence_of(self.segment, self.core, self.work)) is not None:
-            return loop if loop.cost < basis else None
+            return loop if basis >= LEAST_FOR_LOOP and loop.cost < LOOP * basis else None
         graph = graph_of(self.segment, self.carries) if columns * rows <= MOST_IN_GRAPH else None
         return graph if graph is not None and graph.cost < GRAPH * basis else None
 

@@ -12,7 +12,7 @@ from jaxchain.discovery.find import find
 from jaxchain.jacobians.planner import make_plan
 from jaxchain.jacobians.recurrence import Recurrence
 
-T, D, H = 9, 4, 5
+T, D, H = 12, 7, 7
 XS = draw(jnp.zeros((T, D)))
 
 
@@ -178,9 +178,9 @@ def test_loops_within_transforms(kind):
 def test_the_plan_says_how():
     fun = loop(gated, ZERO)
     assert (
-        jc.plan(fun, (XS,)).describe(jc.plan(fun, (XS,)).steps[0]).endswith("from the Jacobians of its loop's 9 steps")
+        jc.plan(fun, (XS,)).describe(jc.plan(fun, (XS,)).steps[0]).endswith("from the Jacobians of its loop's 12 steps")
     )
     (unit,) = make_plan(find(fun, (XS,), 0)).units
     assert isinstance(unit.inside, Recurrence)
     assert unit.inside.sizes == (H, D, 0, 0)
-    assert unit.inside.stretches == [(0, 4), (4, 9)]
+    assert unit.inside.stretches == [(0, 4), (4, 8), (8, 12)]

@@ -21,6 +21,7 @@ from bench.models import (
     convolutional_autoencoder,
     elementwise,
     of_net,
+    over_positions,
     physics,
     random_mlp,
     with_tanh_at_end,
@@ -118,6 +119,18 @@ def zoo(seed: int, quick: bool) -> Iterable[Row]:
         yield Row(f"{name}: time", seconds["auto"], min(seconds["jacfwd"], seconds["jacrev"]), "s", at_most=1.1)
 
 
+def positions(seed: int, quick: bool) -> Iterable[Row]:
+    """Models of positions or steps, from all of them to all of them: half of a transformer needs one position's vectors."""
+    at_least = (2, 1.8, 2, 5)
+    for (name, case), gain in zip(over_positions(seed).items(), at_least, strict=True):
+        modes = {"auto": jc.jacobian, **SIMPLE}
+        counts = {key: flops(jac(case[0]), *case[1]) for key, jac in modes.items()}
+        yield less(f"{name}: work", counts["auto"], min(counts["jacfwd"], counts["jacrev"]), "FLOP", gain)
+        if not quick:
+            seconds = race({key: jac(case[0]) for key, jac in modes.items()}, *case[1], repeats=5)
+            yield Row(f"{name}: time", seconds["auto"], min(seconds["jacfwd"], seconds["jacrev"]), "s", at_most=0.85)
+
+
 def batches(seed: int, quick: bool) -> Iterable[Row]:  # noqa: ARG001
     """A batch of 64 through an MLP: one block a sample, against jax.jacrev of the batch."""
     if not hasattr(jc, "batch_jacobian"):
@@ -171,6 +184,7 @@ BENCHMARKS = (
     linear_stages,
     random_chains,
     zoo,
+    positions,
     batches,
     compiling,
     numerics,

@@ -6,7 +6,8 @@ else that ought never to be worse off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -126,6 +127,76 @@ ZOO: Mapping[str, tuple[jc.Chain, tuple[int, ...]]] = {
     "wide GELU net": (jc.nets.mlp([128, 256, 128], "gelu", "he"), (128,)),
 }
 """Every kind of network in `jaxchain.nets`, with the shape of its input."""
+
+
+def over_positions(seed: int) -> dict[str, Case]:
+    """What most models are, positions or steps of a width, from all of them to all of them: transformers and their like."""
+    keys = iter(jax.random.split(jax.random.key(seed), 99))
+
+    def weights(m: int, n: int) -> jax.Array:
+        return jax.random.normal(next(keys), (m, n)) / math.sqrt(m)
+
+    def normalised(x: jax.Array) -> jax.Array:
+        return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+
+    def perceptron(x: jax.Array, layers: Sequence[jax.Array]) -> jax.Array:
+        return jax.nn.gelu(x @ layers[0]) @ layers[1]
+
+    def attention(x: jax.Array, layers: Sequence[jax.Array], *, causal: bool, heads: int = 4) -> jax.Array:
+        q, k, v = ((x @ w).reshape(len(x), heads, -1).swapaxes(0, 1) for w in layers[:3])
+        scores = q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1])
+        seen = jnp.tril(jnp.ones(scores.shape[1:], bool)) if causal else True
+        mixed = jax.nn.softmax(jnp.where(seen, scores, -1e9)) @ v
+        return mixed.swapaxes(0, 1).reshape(x.shape) @ layers[3]
+
+    def transformer(positions: int, width: int, depth: int, *, causal: bool) -> Case:
+        blocks = [
+            (
+                [weights(width, width) for _ in range(4)],
+                [weights(width, 4 * width), weights(4 * width, width)],
+            )
+            for _ in range(depth)
+        ]
+
+        def net(x: jax.Array) -> jax.Array:
+            for looking, own in blocks:
+                x = x + attention(normalised(x), looking, causal=causal)
+                x = x + perceptron(normalised(x), own)
+            return normalised(x)
+
+        return net, (jax.random.normal(next(keys), (positions, width)),)
+
+    def mixer(positions: int, width: int, depth: int) -> Case:
+        def two(n: int) -> list[jax.Array]:
+            return [weights(n, 2 * n), weights(2 * n, n)]
+
+        blocks = [(two(positions), two(width)) for _ in range(depth)]
+
+        def net(x: jax.Array) -> jax.Array:
+            for across, own in blocks:
+                x = x + perceptron(normalised(x).T, across).T
+                x = x + perceptron(normalised(x), own)
+            return normalised(x)
+
+        return net, (jax.random.normal(next(keys), (positions, width)),)
+
+    def gated(steps: int, width: int) -> Case:
+        layers = [weights(2 * width, width) for _ in range(3)]
+
+        def step(carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            update, reset = (jax.nn.sigmoid(jnp.concatenate([x, carry]) @ w) for w in layers[:2])
+            carry = (1 - update) * carry + update * jnp.tanh(jnp.concatenate([x, reset * carry]) @ layers[2])
+            return carry, carry
+
+        return lambda x: jax.lax.scan(step, jnp.zeros(width), x)[1], (jax.random.normal(next(keys), (steps, width)),)
+
+    return {
+        "causal transformer, 6 blocks, 32 × 64": transformer(32, 64, 6, causal=True),
+        "vision transformer, 4 blocks, 16 × 48": transformer(16, 48, 4, causal=False),
+        "MLP-mixer, 4 blocks, 16 × 48": mixer(16, 48, 4),
+        "GRU, 64 steps of 16": gated(64, 16),
+    }
+
 
 BODIES = 3
 ARM, INERTIA = np.array([0.5, 0.1, 0.1], np.float32), np.array([0.02, 0.26, 0.26], np.float32)

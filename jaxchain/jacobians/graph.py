@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.coordinates import Coordinates
+from jaxchain.cost.count import flops
 from jaxchain.derivative import jvp
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.jacobians.elimination import ONE, Edge, Elimination, eliminate
@@ -149,6 +150,7 @@ def graph_of(segment: Segment, carries: Sequence[bool]) -> DerivativeGraph | Non
         len(segment.equations) > MOST_EQUATIONS
         or sum(sizes) > MOST_NUMBERS
         or sum(map(size_of, segment.sides)) > MOST_NUMBERS
+        or _products(segment) > MOST_EDGES
     ):
         return None
     if any(equation.name in WHOLE for equation in segment.equations):
@@ -161,6 +163,13 @@ def graph_of(segment: Segment, carries: Sequence[bool]) -> DerivativeGraph | Non
     except REFUSALS as error:
         refusal(error)
         return None
+
+
+def _products(segment: Segment) -> float:
+    """How many edges the products with matrices have that are unknown: they are all of them, none is known to be zero."""
+    unknown = reach((e.eqn for e in segment.equations), segment.inputs) | segment.program.open
+    dots = [e.eqn for e in segment.equations if e.name == "dot_general" and unknown.issuperset(e.eqn.invars)]
+    return sum(map(flops, dots)) / 2
 
 
 WHOLE = names_in("loop", "matrix", "solve", "opaque", "collective", "sparse", "effect", "fourier", "order", "random")

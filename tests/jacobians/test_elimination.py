@@ -130,9 +130,9 @@ LITERATURE = {
 def test_few_multiplications_and_less_work(name):
     fun, x = LITERATURE[name]
     decision = jc.plan(fun, (x,))
-    (unit,) = [unit for unit in decision.plan.units if unit.graph is not None]
+    (unit,) = [unit for unit in decision.plan.units if unit.inside is not None]
     multiplications, share = MOST[name]
-    assert unit.graph.elimination.multiplications <= multiplications
+    assert unit.inside.elimination.multiplications <= multiplications
     assert any("by eliminating its graph of numbers" in decision.describe(step) for step in decision.steps)
     assert flops(jc.jacobian(fun), x) <= share * min(flops(jax.jacfwd(fun), x), flops(jax.jacrev(fun), x))
 
@@ -181,10 +181,10 @@ BUSY = {
 @pytest.mark.parametrize("name", BUSY)
 def test_graphs_of_all_that_a_program_does(name, monkeypatch):
     monkeypatch.setattr("jaxchain.jacobians.unit.GRAPH", 100.0)
-    monkeypatch.setattr("jaxchain.jacobians.unit.LEAST_FOR_GRAPH", 0)
+    monkeypatch.setattr("jaxchain.jacobians.unit.LEAST_INSIDE", 0)
     fun, jac = BUSY[name], jc.jacobian(BUSY[name], mode="mixed")
     units = jac.plan(jnp.ones(4)).plan.units
-    assert any(unit.graph is not None for unit in units)
+    assert any(unit.inside is not None for unit in units)
     for seed in range(2):
         x = draw(jnp.zeros(4), seed)
         assert_close(jax.jit(jac)(x), jax.jacrev(fun)(x), 1e-5)
@@ -204,7 +204,7 @@ def test_what_is_no_graph_of_numbers_is_accumulated(fun, monkeypatch):
     monkeypatch.setattr("jaxchain.jacobians.unit.GRAPH", 100.0)
     x = draw(jnp.zeros(4))
     jac = jc.jacobian(fun, mode="mixed")
-    assert all(unit.graph is None for unit in jac.plan(x).plan.units)
+    assert all(unit.inside is None for unit in jac.plan(x).plan.units)
     assert_close(jac(x), jax.jacrev(fun)(x), 1e-2)  # of which a half-precision product has two digits
 
 
@@ -229,6 +229,6 @@ def test_zeros_of_masks_that_are_known_are_no_edges():
 
     x = draw(jnp.zeros(4))
     jac = jc.jacobian(autoregressive, mode="mixed")
-    (graph,) = [unit.graph for unit in jac.plan(x).plan.units if unit.graph is not None]
+    (graph,) = [unit.inside for unit in jac.plan(x).plan.units if unit.inside is not None]
     assert len(graph.elimination.entries) == 10
     assert_close(jac(x), jax.jacrev(autoregressive)(x), 1e-5)

@@ -102,7 +102,7 @@ class Structure(Shown):
         Examples
         --------
         >>> print(jc.Structure.of(np.tril(np.ones((3, 3)))))
-        lower-triangular · rank 3 (full)
+        lower-triangular · Toeplitz · rank 3 (full)
         """
         own = np.asarray(matrix)
         if own.ndim != 2:

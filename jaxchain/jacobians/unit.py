@@ -57,8 +57,9 @@ LEAST_FOR_LOOP, LOOP = 50_000, 0.6
 """A loop is gone through step by step where a basis takes so many multiply-adds at least, and the steps less than this
 share of them: else the loops that this takes are slower than the one that it saves."""
 
-MOST = 128
-"""More units than this are joined: the search is cubic, and a program of so many products compiles long."""
+MOST, MOST_OF_MUCH, MUCH = 128, 384, 1e12
+"""More units than this are joined: a program of so many products is traced and compiled long. Where the better simple
+mode takes many multiply-adds there may be more of them: that is nothing beside running it."""
 
 
 class Counted(NamedTuple):
@@ -319,7 +320,13 @@ def units_of(found: Found) -> list[Unit]:
         for number, (run, core) in enumerate(zip(runs, cores, strict=True))
     ]
     units = _known_together(found, _until_bent(found, units))
-    return units if len(units) <= MOST else _in_runs(found, units, math.ceil(len(units) / MOST))
+    if len(units) <= MOST:
+        return units
+    basis = min(
+        units[0].here.size * sum(u.tangent for u in units), units[-1].there.size * sum(u.adjoint for u in units)
+    )
+    most = MOST_OF_MUCH if basis > MUCH else MOST
+    return units if len(units) <= most else _in_runs(found, units, math.ceil(len(units) / most))
 
 
 def _until_bent(found: Found, units: list[Unit]) -> list[Unit]:

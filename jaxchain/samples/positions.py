@@ -64,7 +64,7 @@ def _proven(segment: Segment) -> Axes | None:
 
 
 def _candidates(shapes: list[tuple[int, ...]]) -> Iterator[tuple[list[int], int]]:
-    """Axes that may count the same positions, one of each array, and how many: the same axis, else the only one as long."""
+    """Axes that may count the same positions, one of each array, and how many: the same axis, else the first as long."""
     if not shapes:
         return
     for axis, count in enumerate(max(shapes, key=math.prod)):

@@ -225,3 +225,19 @@ def test_models_over_positions_take_half_the_work_or_less(name):
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
     best = min(flops(jax.jacfwd(fun), x), flops(jax.jacrev(fun), x))
     assert flops(jc.jacobian(fun), x) <= share * best
+
+
+def test_eighty_blocks_keep_their_positions():
+    def net(params, x):
+        for look, up, down in params:
+            x = x + jax.nn.softmax(x @ look @ x.T) @ x
+            x = x + jnp.tanh(x @ up) @ down
+        return x
+
+    def shape(*sizes):
+        return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+    block = shape(2048, 2048), shape(2048, 8192), shape(8192, 2048)
+    plan = jc.plan(net, ([block] * 80, shape(512, 2048)), argnum=1)
+    assert plan.mode == "mixed"
+    assert plan.cost < 0.6 * min(plan.forward_cost, plan.reverse_cost)

@@ -236,7 +236,8 @@ def recurrence_of(segment: Segment, core: Segment, work: Work) -> Recurrence | N
     if (
         eqn.effects
         or loop.length < 2
-        or sum(reads) != len(core.inputs)  # one of them is read twice, or by nobody
+        or sum(reads) != len(core.inputs)  # one of them is read twice,
+        or not inputs.issubset(filter(is_var, eqn.invars))  # or by nobody
         or any(reads[: loop.consts])  # by every step
         or not any(reads[loop.consts + loop.carries :])
         or not set(core.outputs) <= set(eqn.outvars)

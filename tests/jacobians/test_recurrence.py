@@ -118,6 +118,10 @@ LOOPS = {
     ),
     "a branch inside": (loop(lambda c, x: (lax.cond(x[0] > 0, gated, lambda c, x: (c * x[1], c), c, x)[0],) * 2, ZERO), XS, 1.02),
     "rows read twice": (lambda xs: scan(lambda c, r: gated(c, r[0] * r[1]), ZERO, (xs, xs))[1], XS, 1.02),
+    "rows read twice, others not at all": (lambda xs: scan(lambda c, r: gated(c, r[0] * r[1]), ZERO, (xs[0], xs[0]))[1], (XS, XS[:, 0]), 1.02),
+    "two carries from one, rows not all": (
+        lambda xs: scan(lambda s, x: ((gated(s[0], x)[0], gated(s[1], 2 * x)[0]), s[0]), (xs[1], xs[1]), xs[0])[1], (XS, ZERO, XS[0]), 1.02,
+    ),
     "a constant of the input": (lambda xs: scan(lambda c, x: gated(c, x + xs[0]), ZERO, xs)[1], XS, 1.02),
     "nothing carried": (loop(lambda c, x: (c, jnp.outer(x, x)), ZERO), XS, 0.6),
     "unrolled by four": (loop(gated, ZERO, unroll=4), XS, 1.02),

@@ -151,7 +151,7 @@ def in_words(mode: str, what: str, way_out: str) -> Generator[None]:
     except REFUSALS as error:
         if isinstance(error, ModeError):
             raise
-        msg = f"There is no {mode} mode for {what}: {refusal(error)}. {way_out}"
+        msg = f"There is no {mode} mode for {what}: {refusal(error)}. {way_out}".rstrip()
         raise ModeError(msg) from error
 
 

@@ -127,6 +127,7 @@ def jacobian(
     how = Pass(chunk_size, sharding)
     argnums = default_argnum(fun) if argnums is None else argnums
     as_it_is = how == ALL_AT_ONCE and memory_limit is None
+    way_out = "" if mode == "auto" else WAY_OUT
 
     def decided(call: Call) -> tuple[Found | None, Decision]:
         if holomorphic:
@@ -151,12 +152,12 @@ def jacobian(
         call = Call.of(fun, argnums, has_aux, args, kwargs)
         if as_it_is and (mode in ("forward", "reverse") or holomorphic):
             way = "forward" if mode == "forward" else "reverse"
-            with in_words(way, named.__name__, WAY_OUT):
+            with in_words(way, named.__name__, way_out):
                 return _by_jax(call, way, holomorphic)
         found, decision = decided(call)
         if found is not None and sharding is None:  # who spreads it over devices means it
             _refuse_huge(call, found.out, memory_limit)
-        with in_words(decision.mode, named.__name__, WAY_OUT):
+        with in_words(decision.mode, named.__name__, way_out):
             if found is None:
                 return _by_jax(call, decision.mode, holomorphic)
             try:

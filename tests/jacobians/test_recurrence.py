@@ -122,6 +122,7 @@ LOOPS = {
     "two carries from one, rows not all": (
         lambda xs: scan(lambda s, x: ((gated(s[0], x)[0], gated(s[1], 2 * x)[0]), s[0]), (xs[1], xs[1]), xs[0])[1], (XS, ZERO, XS[0]), 1.02,
     ),
+    "a number beside it": (lambda xs: (scan(gated, ZERO, xs)[1], 2.0), XS, 1.02),
     "a constant of the input": (lambda xs: scan(lambda c, x: gated(c, x + xs[0]), ZERO, xs)[1], XS, 1.02),
     "nothing carried": (loop(lambda c, x: (c, jnp.outer(x, x)), ZERO), XS, 0.6),
     "unrolled by four": (loop(gated, ZERO, unroll=4), XS, 1.02),

@@ -89,6 +89,11 @@ class Plan:
         """The narrowest state."""
         return self.names[int(np.argmin(self.sizes))]
 
+    @cached_property
+    def _positions(self) -> np.ndarray:
+        """How many positions the product of units i … j has blocks for, at [i, j]."""
+        return _positions(self.units)
+
     def is_diagonal(self, start: int, stop: int) -> bool:
         """Whether the matrix between two states is diagonal."""
         return all(unit.kind in ("identity", "diagonal") for unit in self.units[start:stop])
@@ -109,8 +114,9 @@ class Plan:
         whole = f"∂{name[step.stop]}/∂{name[step.start]}"
         if step.middle is None:
             unit = self.units[step.start]
+            blocks = f", for each of {count(unit.layouts[0].count, 'position')}" if unit.layouts else ""
             if unit.kind in ("diagonal", "dense") and unit.known:
-                return f"{whole} is the same at every input, computed once"
+                return f"{whole} is the same at every input, computed once{blocks}"
             if unit.colouring is not None:
                 return f"{whole} by {unit.colouring.colours} colours"
             if unit.inside is not None:
@@ -119,15 +125,15 @@ class Plan:
             words = {
                 "identity": "is the identity",
                 "diagonal": "is a diagonal, by one tangent of ones",
-                "linear": "is its weights, read off",
+                "linear": "is I ⊗ its weights, read off" if blocks else "is its weights, read off",
                 "dense": f"by {count(unit.vectors[how == 'cotangent'], how)}",
             }[unit.kind]
-            blocks = f", for each of {count(unit.layouts[0].count, 'position')}" if unit.layouts else ""
             return f"{whole} {words}{blocks}"
         left, right = f"∂{name[step.stop]}/∂{name[step.middle]}", f"∂{name[step.middle]}/∂{name[step.start]}"
         if step.kind == "multiply":
             once = ", computed once" if known_together(self.units[step.start : step.stop]) else ""
-            return f"{whole} = {left} · {right}{once}"
+            blocks = ", block by block" if self._positions[step.start, step.stop] > 1 else ""
+            return f"{whole} = {left} · {right}{blocks}{once}"
         if step.kind == "eliminate tangent":
             return (
                 f"{whole}: push the {count(self.sizes[step.start], 'column')} of {right} through to {name[step.stop]}"

@@ -276,6 +276,16 @@ def test_the_half_of_a_block_that_works_by_positions_nearly_vanishes():
     assert "for each of 16 positions" in str(jc.plan(net, (x,)))
 
 
+def test_a_plan_names_blocks_and_kronecker_products():
+    def net(w, x):
+        return jnp.tanh(normalised(x @ w) * x.sum(1, keepdims=True)) @ w
+
+    decision = jc.plan(net, (jax.ShapeDtypeStruct(SQUARE.shape, X.dtype), X), argnum=1)
+    told = list(map(decision.describe, decision.steps))
+    assert any(step.endswith("is I ⊗ its weights, read off, for each of 6 positions") for step in told)
+    assert told[-1].endswith(", block by block")
+
+
 @pytest.mark.usefixtures("optimised")
 def test_a_function_over_a_batch_takes_one_samples_vectors():
     def fun(xs):

@@ -8,6 +8,7 @@ are plain matrix products. Leaves that carry no derivative (integers, keys) have
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from jaxchain.errors import TangentMismatchError
 from jaxchain.show.shapes import describe
 from jaxchain.stage import State
 
-__all__ = ["Coordinates", "check_like", "is_float0", "is_inexact", "require_inexact", "widest"]
+__all__ = ["Coordinates", "check_like", "is_float0", "is_inexact", "pieces", "require_inexact", "widest"]
 
 
 def is_inexact(leaf: Any) -> bool:
@@ -38,6 +39,13 @@ def widest(*dtypes: Any) -> Any:
     """The dtype that holds numbers of all of these, also where the caller's own code may not promote any."""
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(*dtypes)
+
+
+def pieces(array: jax.Array, sizes: Sequence[int], axis: int = 0) -> list[jax.Array]:
+    """An array, cut along an axis into one piece a size."""
+    if len(sizes) < 2:
+        return [array] * len(sizes)
+    return jnp.split(array, np.cumsum(sizes)[:-1].tolist(), axis)
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,7 @@ class Coordinates:
 
     def split(self, array: jax.Array, axis: int = 0) -> list[jax.Array]:
         """An array whose ``axis`` counts coordinates, cut into one piece a leaf."""
-        sizes = [_real_size(leaf) for leaf in self.leaves]
-        return [array] if len(sizes) == 1 else jnp.split(array, np.cumsum(sizes)[:-1].tolist(), axis)
+        return pieces(array, [_real_size(leaf) for leaf in self.leaves], axis)
 
     def flatten(self, tangent: Any) -> jax.Array:
         """A tangent as a vector (n,)."""

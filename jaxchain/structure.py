@@ -61,6 +61,8 @@ class Structure(Shown):
     factors
         Shapes of A and B where the matrix is a Kronecker product A ⊗ B, A over the states' leading axes: the same
         function of each position has A = I, one that only mixes positions B = I. ``None`` where it is not.
+    identity_factor
+        ``A`` or ``B``, where that is the identity up to a scale; else empty.
 
     References
     ----------

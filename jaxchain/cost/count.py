@@ -23,6 +23,7 @@ from jaxchain.program.primitives import (
     convolution_of,
     dot_of,
     fft_sizes,
+    names_in,
     ndim_of,
     opened,
     shape_of,
@@ -41,9 +42,7 @@ def flops(eqn: JaxprEqn) -> float:
     out = float(sum(map(size_of, eqn.outvars)))
     if name in RULES:
         return RULES[name](eqn, out)
-    if (family := FAMILY.get(name)) == "cumulative":
-        return _cumulative(eqn, out)
-    if family in ("reduction", "window"):
+    if FAMILY.get(name) in ("reduction", "window"):
         return float(size_of(eqn.invars[0]))
     inner = bodies(eqn)
     return sum(_body(body) * times for body, times in inner) if inner else out
@@ -116,6 +115,7 @@ BLOCK = 16
 """XLA sums the entries before each one anew, in blocks of so many, and then the blocks."""
 
 RULES: dict[str, Callable[[JaxprEqn, float], float]] = {
+    **dict.fromkeys(names_in("cumulative"), _cumulative),
     "cholesky": _cubic(1 / 3),
     "cond": lambda eqn, _: max(_body(opened(branch)[0]) for branch in branches_of(eqn)),
     "conv_general_dilated": _convolution,

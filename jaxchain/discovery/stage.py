@@ -18,7 +18,7 @@ from jaxchain.discovery.name import names, word
 from jaxchain.errors import warn
 from jaxchain.program.flat import Equation, Program, needed
 from jaxchain.program.flow import reach
-from jaxchain.program.primitives import RESHAPING, Var, is_inexact, is_var, shape_of
+from jaxchain.program.primitives import RESHAPING, Var, is_inexact, is_var, shape_of, size_of
 from jaxchain.program.segment import Segment, fits
 from jaxchain.show.shapes import describe
 from jaxchain.stage import Side, Stage, StageRow, State
@@ -147,7 +147,7 @@ def split_at_cuts(segment: Segment, carries: dict[int, list[Any]] | None = None)
 
 def bundles(segment: Segment, below: float = math.inf) -> list[int]:
     """After how many equations of a segment fewer numbers cross than on either side of there, and fewer than ``below``."""
-    sizes = [sum(math.prod(shape_of(var)) for var in live) for live in _crossing(segment)]
+    sizes = [sum(map(size_of, live)) for live in _crossing(segment)]
     return [position for position in minima(sizes) if sizes[position] < below]
 
 

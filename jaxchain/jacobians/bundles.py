@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from jaxchain.cost.count import total_flops
 from jaxchain.discovery.find import Found
 from jaxchain.discovery.stage import bundles, split_after
+from jaxchain.jacobians.recurrence import reads_rows
 from jaxchain.jacobians.unit import Unit
 from jaxchain.program.flow import reach
-from jaxchain.program.primitives import is_var, scan_of
+from jaxchain.program.primitives import is_var
 from jaxchain.program.segment import Segment
 from jaxchain.samples.positions import position_axes
 
@@ -49,9 +50,8 @@ def _loops(segment: Segment) -> list[int]:
     places: list[int] = []
     for k, equation in enumerate(segment.equations):
         if equation.name == "scan":
-            loop = scan_of(equation.eqn)
             reads = [is_var(atom) and atom in dependent for atom in equation.eqn.invars]
-            if any(reads[loop.consts + loop.carries :]) and not any(reads[: loop.consts]):
+            if reads_rows(equation.eqn, reads):
                 places += [k, k + 1]
     return places
 

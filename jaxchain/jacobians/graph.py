@@ -168,7 +168,7 @@ def graph_of(segment: Segment, carries: Sequence[bool]) -> DerivativeGraph | Non
 def _products(segment: Segment) -> float:
     """How many edges the products with matrices have that are unknown: they are all of them, none is known to be zero."""
     unknown = reach((e.eqn for e in segment.equations), segment.inputs) | segment.program.open
-    dots = [e.eqn for e in segment.equations if e.name == "dot_general" and unknown.issuperset(e.eqn.invars)]
+    dots = [e.eqn for e in segment.equations if e.name == "dot_general" and unknown.issuperset(e.reads)]
     return sum(map(flops, dots)) / 2
 
 

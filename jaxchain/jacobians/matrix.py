@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import register_dataclass
 
-from jaxchain.coordinates import widest
+from jaxchain.coordinates import pieces, widest
 
 __all__ = ["Blocks", "Dense", "Diagonal", "Identity", "Layout", "Matrix", "multiply", "scattered"]
 
@@ -56,15 +56,14 @@ class Layout:
 
     def split(self, array: jax.Array, axis: int) -> jax.Array:
         """An array whose ``axis`` counts coordinates, with two in its place: positions, and numbers in each."""
-        sizes = [self.count * width for width in self.widths]
-        parts = jnp.split(array, np.cumsum(sizes)[:-1], axis)
+        parts = pieces(array, [self.count * width for width in self.widths], axis)
         return _concatenated(
             [_split(runs, part, axis) for runs, part in zip(self.arrays, parts, strict=True)], axis + 1
         )
 
     def join(self, array: jax.Array, axis: int) -> jax.Array:
         """What `split` makes, ``axis`` and the next one again."""
-        parts = jnp.split(array, np.cumsum(self.widths)[:-1], axis + 1)
+        parts = pieces(array, self.widths, axis + 1)
         return _concatenated([_join(runs, part, axis) for runs, part in zip(self.arrays, parts, strict=True)], axis)
 
 

@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxchain.coordinates import pieces
 from jaxchain.cost.linear import Work
 from jaxchain.derivative import Linear
 from jaxchain.program.flow import moved_results
 from jaxchain.program.primitives import (
-    Atom,
     Jaxpr,
     JaxprEqn,
     Scan,
@@ -39,7 +39,7 @@ from jaxchain.program.primitives import (
 )
 from jaxchain.program.segment import Segment
 
-__all__ = ["Recurrence", "recurrence_of"]
+__all__ = ["Recurrence", "reads_rows", "recurrence_of"]
 
 STRETCHES, LEAST = 4, 4
 """Into so many stretches the steps are divided at most, of so many steps at least: each is one more loop to compile."""
@@ -204,8 +204,8 @@ class Recurrence:
     def _in_order(self, last: jax.Array, rows: jax.Array) -> jax.Array:
         """The same, as the segment's state has rows and columns."""
         first, outvars, invars = self.sizes[3], self.eqn.outvars, self.eqn.invars
-        ends = _cut(last, 0, [outvars[k] for k in self.carries])
-        apart = _cut(rows, 1, [self.body.outvars[k] for k in self.results])
+        ends = pieces(last, [size_of(outvars[k]) for k in self.carries])
+        apart = pieces(rows, [size_of(self.body.outvars[k]) for k in self.results], 1)
         parts = dict(zip((outvars[k] for k in self.carries), ends, strict=True))
         for k, part in zip(self.results, apart, strict=True):
             parts[outvars[k]] = part.reshape(-1, part.shape[-1])
@@ -215,31 +215,32 @@ class Recurrence:
         whole = jnp.concatenate([(parts | zero)[var] for var in self.core.outputs])
         by_step = whole[:, first:].reshape(len(whole), self.loop.length, -1)
         by_step = by_step[:, ::-1] if self.loop.reverse else by_step
-        began = _cut(whole[:, :first], 1, [self.body.outvars[k] for k in self.started])
+        began = pieces(whole[:, :first], [size_of(self.body.outvars[k]) for k in self.started], 1)
         columns = dict(zip((invars[self.loop.consts + k] for k in self.started), began, strict=True))
-        for k, part in zip(self.rows, _cut(by_step, 2, [self.body.invars[k] for k in self.rows]), strict=True):
+        read = pieces(by_step, [size_of(self.body.invars[k]) for k in self.rows], 2)
+        for k, part in zip(self.rows, read, strict=True):
             columns[invars[k]] = part.reshape(len(whole), -1)
         return jnp.concatenate([columns[var] for var in self.core.inputs], 1)
 
 
-def _cut(array: jax.Array, axis: int, variables: Sequence[Atom]) -> list[jax.Array]:
-    """An array with an axis that counts the numbers of some variables, cut into one piece each."""
-    return jnp.split(array, np.cumsum(list(map(size_of, variables)))[:-1].tolist(), axis) if variables else []
+def reads_rows(eqn: JaxprEqn, reads: Sequence[bool]) -> bool:
+    """Whether a ``scan`` reads something row by row, and nothing of it at every step; given which operands are of it."""
+    loop = scan_of(eqn)
+    return any(reads[loop.consts + loop.carries :]) and not any(reads[: loop.consts])
 
 
 def recurrence_of(segment: Segment, core: Segment, work: Work) -> Recurrence | None:
     """The loop that a segment is, but for reshapes and shifts around its ``core``; ``None``: it is none."""
     if len(core.equations) != 1 or core.equations[0].name != "scan" or not all(map(is_var, core.outputs)):
         return None
-    eqn, loop, inputs = core.equations[0].eqn, scan_of(core.equations[0].eqn), set(core.inputs)
+    eqn, inputs = core.equations[0].eqn, set(core.inputs)
     reads = [is_var(atom) and atom in inputs for atom in eqn.invars]
     if (
         eqn.effects
-        or loop.length < 2
+        or scan_of(eqn).length < 2
         or sum(reads) != len(core.inputs)  # one of them is read twice,
         or not inputs.issubset(filter(is_var, eqn.invars))  # or by nobody
-        or any(reads[: loop.consts])  # by every step
-        or not any(reads[loop.consts + loop.carries :])
+        or not reads_rows(eqn, reads)
         or not set(core.outputs) <= set(eqn.outvars)
         or len(set(core.outputs)) != len(core.outputs)
     ):

@@ -15,13 +15,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 import tyro
 from common import RESULTS, conclude, heading
 
 import jaxchain as jc
-from jaxchain.plot.style import COLOURS, FAINT, INK, axes, note
 from jaxchain.show.values import scalar
 
 ByHand = dict[str, tuple[Any, Any, Any]]
@@ -32,17 +30,6 @@ Example = tuple[jc.Trace, ByHand]
 WHICH = ("primal", "tangent", "cotangent")
 
 X1, X2 = 2.0, 5.0
-
-NODES = {
-    "v-1": (0, 1.85), "v0": (0, 0.35), "v1": (1.4, 2.2), "v2": (1.4, 1.1), "v3": (1.4, 0), "v4": (2.8, 1.65), "v5": (4.2, 1.1),
-}  # fmt: skip
-"""Where the nodes of Baydin's graph are drawn."""
-
-EDGES = {
-    ("v-1", "v1"): 1 / X1, ("v-1", "v2"): X2, ("v0", "v2"): X1, ("v0", "v3"): np.cos(X2),
-    ("v1", "v4"): 1.0, ("v2", "v4"): 1.0, ("v4", "v5"): 1.0, ("v3", "v5"): -1.0,
-}  # fmt: skip
-"""Its edges, each with the partial derivative of the node that reads by the node that is read."""
 
 
 def main(seed: int = 0, quick: bool = False, out: Path = RESULTS) -> None:
@@ -67,21 +54,25 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS) -> None:
             print(found)
             traces[example.__name__], gaps[example.__name__] = found, gap(found, by_hand)
             print(f"Largest difference from the formulae by hand: {gaps[example.__name__]:.1e}")
-    example = traces["baydin"]
-    edges = edge_gap(example)
+        graph = jc.graph(baydins_function, X1, X2, tangent=(1.0, 0.0))
+    paths = graph.paths("x1", "y")
+    print(paths)
+    example, edges = traces["baydin"], edge_gap(graph)
+    drawn = jc.plot.graph(graph, paths=paths)
     cuts = [through(example, cut) for cut in (("v-1", "v0"), ("v1", "v2", "v3"), ("v4", "v3"), ("v5",))]
     findings = [
         f"Every primal, tangent and cotangent agrees with the formula by hand; the largest relative difference is {max(gaps.values()):.1e}.",
         f"Baydin's function has the derivative {scalar(example['y'].tangent)} along x1, and the gradient ({scalar(example['v-1'].cotangent)}, {scalar(example['v0'].cotangent)}).",
         f"Cotangent times tangent, summed over a cut, is {' = '.join(map(scalar, cuts))}.",
         f"Every tangent is the sum over the arrows that come in, every cotangent over those that go out, to {edges:.1e}.",
+        f"Along x1 there are {paths.number} paths, and the derivative is their sum: {paths.text}.",
     ]
     rows = {
         name: [{"formula": row.formula} | {w: getattr(row, w) for w in WHICH} for row in found.rows]
         for name, found in traces.items()
     }  # fmt: skip
     numbers = {"seed": seed, "quick": quick, "gaps": gaps, "edge_gap": edges, "cuts": cuts, "traces": rows}
-    conclude(out / "textbook_traces.json", numbers, findings, [draw(example, out)])
+    conclude(out / "textbook_traces.json", numbers, findings, [jc.plot.save(drawn, out / "textbook_traces.png")])
 
 
 def gap(found: jc.Trace, by_hand: ByHand) -> float:
@@ -92,14 +83,14 @@ def gap(found: jc.Trace, by_hand: ByHand) -> float:
     return max(float(np.abs(got - want).max() / (np.abs(want).max() or 1.0)) for got, want in pairs)
 
 
-def edge_gap(found: jc.Trace) -> float:
-    """How far the nodes of Baydin's graph are from the sums over their edges."""
-    gaps = [0.0]
-    for node in NODES:
-        before = [float(found[a].tangent) * partial for (a, b), partial in EDGES.items() if b == node]
-        after = [float(found[b].cotangent) * partial for (a, b), partial in EDGES.items() if a == node]
-        gaps += [abs(sum(before) - float(found[node].tangent))] if before else []
-        gaps += [abs(sum(after) - float(found[node].cotangent))] if after else []
+def edge_gap(graph: jc.Graph) -> float:
+    """How far the nodes of a graph of scalars are from the sums over their arrows."""
+    gaps: list[float] = []
+    for node in graph.rows:
+        into = [float(graph[a.start].tangent) * a.partial.item() for a in graph.arrows if a.stop == node.name]
+        out = [float(graph[a.stop].cotangent) * a.partial.item() for a in graph.arrows if a.start == node.name]
+        gaps += [abs(sum(into) - float(node.tangent))] if into else []
+        gaps += [abs(sum(out) - float(node.cotangent))] if out else []
     return max(gaps)
 
 
@@ -108,15 +99,16 @@ def through(found: jc.Trace, cut: tuple[str, ...]) -> float:
     return sum(float(found[name].cotangent) * float(found[name].tangent) for name in cut)
 
 
+def baydins_function(x1: jax.Array, x2: jax.Array) -> jax.Array:
+    """The survey's example, in its order of evaluation."""
+    v1 = jnp.log(x1)
+    v2 = x1 * x2
+    v3 = jnp.sin(x2)
+    return v1 + v2 - v3
+
+
 def baydin(_: np.random.Generator) -> Example:
     """Baydin et al., tables 2 and 3: y = ln x1 + x1 x2 − sin x2 at (2, 5), moved along x1."""
-
-    def function(x1: jax.Array, x2: jax.Array) -> jax.Array:
-        v1 = jnp.log(x1)
-        v2 = x1 * x2
-        v3 = jnp.sin(x2)
-        return v1 + v2 - v3
-
     a, b = X1, X2
     by_hand: ByHand = {
         "v1": (np.log(a), 1 / a, 1.0),
@@ -127,7 +119,7 @@ def baydin(_: np.random.Generator) -> Example:
         "v-1": (a, 1.0, 1 / a + b),
         "v0": (b, 0.0, a - np.cos(b)),
     }
-    return jc.trace(function, a, b, tangent=(1.0, 0.0)), by_hand
+    return jc.trace(baydins_function, a, b, tangent=(1.0, 0.0)), by_hand
 
 
 def rosenbrock(_: np.random.Generator) -> Example:
@@ -184,31 +176,6 @@ def softmax_cross_entropy(rng: np.random.Generator) -> Example:
         found.tree[1].name: (np.log(p), direction - p @ direction, -np.eye(5)[label]),
     }
     return found, by_hand
-
-
-def draw(found: jc.Trace, out: Path) -> Path:
-    """Baydin's computational graph: values at its nodes, partial derivatives on its arrows."""
-    with mpl.rc_context(jc.plot.STYLE):
-        ax = axes(None, (8, 4.6))
-    for name, (x, y) in NODES.items():
-        row = found[name]
-        primal, tangent, cotangent = (f"{round(float(getattr(row, w)), 3):g}" for w in WHICH)
-        box = {"boxstyle": "round,pad=0.02", "facecolor": "white", "edgecolor": FAINT}
-        ax.add_patch(mpl.patches.FancyBboxPatch((x - 0.43, y - 0.33), 0.86, 0.66, **box))
-        lines = (row.formula, INK), (f"= {primal}", INK), (f"tangent {tangent} →", COLOURS["forward"])
-        for k, (text, colour) in enumerate((*lines, (f"← cotangent {cotangent}", COLOURS["reverse"]))):
-            ax.text(x, y + 0.24 - 0.16 * k, text, color=colour, ha="center", va="center", fontsize=9)
-    for (read, reads), partial in EDGES.items():
-        start, stop = np.add(NODES[read], (0.46, 0)), np.subtract(NODES[reads], (0.46, 0))
-        ax.annotate("", stop, start, arrowprops={"arrowstyle": "->", "color": FAINT, "shrinkA": 0, "shrinkB": 0})
-        x, y = start + 0.45 * (stop - start)
-        label = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
-        ax.text(x, y, f"{partial:.3g}", ha="center", va="center", fontsize=9, bbox=label)
-    ax.set(xlim=(-0.5, 4.7), ylim=(-0.4, 2.6))
-    ax.set_axis_off()
-    ax.set_title("y = ln x1 + x1 x2 − sin x2 at (2, 5), moved along x1: both directions meet in every node")
-    note(ax, "On an arrow: the partial derivative. A tangent is the sum over the arrows that come in, of tangent × partial derivative;\na cotangent is the sum over the arrows that go out, of cotangent × partial derivative.", below=6)  # fmt: skip
-    return jc.plot.save(ax, out / "textbook_traces.png")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,17 @@ from .errors import SamplesMixError as SamplesMixError
 from .errors import StageError as StageError
 from .errors import TangentMismatchError as TangentMismatchError
 from .errors import TraceError as TraceError
+from .explore import Accumulated as Accumulated
+from .explore import Arrow as Arrow
+from .explore import Graph as Graph
+from .explore import Node as Node
+from .explore import Path as Path
+from .explore import Paths as Paths
 from .explore import Trace as Trace
 from .explore import TraceRow as TraceRow
 from .explore import TransformRow as TransformRow
 from .explore import Transforms as Transforms
+from .explore import graph as graph
 from .explore import trace as trace
 from .explore import transforms as transforms
 from .jacobians import Bracketing as Bracketing

@@ -1,7 +1,22 @@
-"""Look at a function: its evaluation trace, and what each transform makes of its program."""
+"""Look at a function: its evaluation trace, its graph, and what each transform makes of its program."""
 
+from jaxchain.explore.dependence import Accumulated, Arrow, Graph, Node, Path, Paths, graph
 from jaxchain.explore.nest import TraceRow
 from jaxchain.explore.tracing import Trace, trace
 from jaxchain.explore.transformed import TransformRow, Transforms, transforms
 
-__all__ = ["Trace", "TraceRow", "TransformRow", "Transforms", "trace", "transforms"]
+__all__ = [
+    "Accumulated",
+    "Arrow",
+    "Graph",
+    "Node",
+    "Path",
+    "Paths",
+    "Trace",
+    "TraceRow",
+    "TransformRow",
+    "Transforms",
+    "graph",
+    "trace",
+    "transforms",
+]

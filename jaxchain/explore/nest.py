@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from jaxchain.program.primitives import dtype_of, is_inexact, is_var
 from jaxchain.show.table import Shown, Table
 from jaxchain.show.values import count, summary
 
-__all__ = ["TraceRow", "rows_of"]
+__all__ = ["Names", "TraceRow", "rows_of"]
 
 READ = 4
 """How many inputs the formula of a folded call names, and how many results that of any row."""
@@ -49,12 +49,16 @@ class TraceRow(Shown):
         Of a fold: the rows inside.
     scope
         Named scopes around an equation, outermost first.
+    reads, writes
+        Names of the values that it reads, and of those that it makes and others read.
 
     Examples
     --------
     >>> row = jc.trace(lambda x: jnp.sin(x) * x, 2.0)["v1"]
     >>> row.formula, f"{row.primal:.4f}", f"{row.tangent:.4f}"  # sin 2, cos 2
     ('v1 = sin(v0)', '0.9093', '-0.4161')
+    >>> row.reads, row.writes
+    (('v0',), ('v1',))
     """
 
     name: str
@@ -66,6 +70,8 @@ class TraceRow(Shown):
     call: str = ""
     rows: tuple[TraceRow, ...] = ()
     scope: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
 
     @property
     def leaves(self) -> Iterator[TraceRow]:
@@ -95,7 +101,7 @@ class _Entry:
     path: tuple[Any, ...]
 
 
-class _Names(dict[Any, str]):
+class Names(dict[Any, str]):
     """Variables by their textbook names: inputs count up to v0, what is computed from v1 on."""
 
     def __init__(self, program: Program) -> None:
@@ -117,12 +123,15 @@ def rows_of(
     program: Program, values: Values, arguments: Sequence[str], results: Sequence[str], cotangents: Sequence[Any]
 ) -> tuple[TraceRow, ...]:
     """Rows for the inputs and constants, for the equations, folded, and for the results with their cotangents."""
-    names = _Names(program)
+    names = Names(program)
     given = [
         *zip(program.invars, arguments, strict=True),
         *((var, "constant") for var in program.constants),
     ]
-    first = [TraceRow(names[var], f"{names[var]} = {text}", "", *_values(values, [var])) for var, text in given]
+    first = [
+        TraceRow(names[var], f"{names[var]} = {text}", "", *_values(values, [var]), writes=(names[var],))
+        for var, text in given
+    ]
     entries = [
         _Entry(number, equation, (*equation.origin.scope, *filter(None, [equation.origin.call])))
         for number, equation in enumerate(program.equations)
@@ -146,11 +155,11 @@ def _gathered(rows: Sequence[TraceRow]) -> list[TraceRow]:
     return gathered
 
 
-def _result(name: str, atom: Any, cotangent: Any, values: Values, names: _Names) -> TraceRow:
+def _result(name: str, atom: Any, cotangent: Any, values: Values, names: Names) -> TraceRow:
     """The row of one result; a literal's derivative is zero."""
     seed = cotangent if is_inexact(atom) and values.cotangents else None
     if is_var(atom):
-        return TraceRow(name, f"{name} = {names[atom]}", "", *_values(values, [atom])[:2], seed)
+        return TraceRow(name, f"{name} = {names[atom]}", "", *_values(values, [atom])[:2], seed, reads=(names[atom],))
     primal = jnp.asarray(atom.val, dtype_of(atom))
     tangent = jnp.zeros_like(primal) if is_inexact(atom) and values.tangents else None
     return TraceRow(name, f"{name} = {literal(atom)}", "", primal, tangent, seed)
@@ -159,7 +168,7 @@ def _result(name: str, atom: Any, cotangent: Any, values: Values, names: _Names)
 class _Folder:
     """Turns entries into rows; knows which values are read again later."""
 
-    def __init__(self, program: Program, values: Values, names: _Names) -> None:
+    def __init__(self, program: Program, values: Values, names: Names) -> None:
         self.values, self.names = values, names
         self.last_read = {var: n for n, e in enumerate(program.equations) for var in e.reads}
         self.last_read.update({atom: len(program.equations) for atom in program.outs if is_var(atom)})
@@ -183,7 +192,14 @@ class _Folder:
         name, start = self.names.row(written)
         text = start + formula(equation, self.names.__getitem__)
         site = str(equation.site) if equation.site.file else ""
-        return TraceRow(name, text, site, *_values(self.values, written), scope=equation.origin.scope)
+        return TraceRow(
+            name, text, site, *_values(self.values, written), scope=equation.origin.scope,
+            reads=self.known(equation.reads), writes=self.known(written),
+        )  # fmt: skip
+
+    def known(self, variables: Iterable[Any]) -> tuple[str, ...]:
+        """The names of some variables, each once."""
+        return tuple(dict.fromkeys(self.names[var] for var in variables))
 
     def call(self, members: Sequence[_Entry], depth: int) -> TraceRow:
         """Several equations as a call of what they have in common."""
@@ -194,7 +210,8 @@ class _Folder:
             label, inner = f"{label}/{inner[0].call}", list(inner[0].rows)
         made = dict.fromkeys(var for entry in members for var in entry.equation.writes)
         returned = [var for var in made if self.last_read.get(var, -1) > members[-1].number]
-        read = dict.fromkeys(var for entry in members for var in entry.equation.reads if var not in made)
+        outside = dict.fromkeys(var for entry in members for var in entry.equation.reads if var not in made)
+        read: Sequence[Any] = list(outside)
         if isinstance(step, Call) and all(atom in self.names for atom in step.eqn.invars if is_var(atom)):
             read = step.eqn.invars  # as the caller wrote them, in order and with literals
         given = [self.names[atom] if is_var(atom) else literal(atom) for atom in read]
@@ -202,7 +219,10 @@ class _Folder:
         name = start.removesuffix(" = ")
         site = next((str(e.equation.site) for e in members if e.equation.site.file), "")
         text = start + called(label, given, READ)
-        return TraceRow(name, text, site, *_values(self.values, returned), label, tuple(inner), members[0].path[:depth])
+        return TraceRow(
+            name, text, site, *_values(self.values, returned), label, tuple(inner), members[0].path[:depth],
+            self.known(outside), self.known(returned),
+        )  # fmt: skip
 
 
 def _values(values: Values, variables: Sequence[Any]) -> tuple[Any, Any, Any]:

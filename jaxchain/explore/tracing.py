@@ -37,12 +37,12 @@ from jaxchain.show.shapes import describe
 from jaxchain.show.table import Tabular
 from jaxchain.show.values import count, norm, summary
 
-__all__ = ["Trace", "TraceRow", "trace"]
+__all__ = ["Flattened", "Trace", "TraceRow", "flattened", "tangents_of", "trace", "trace_of"]
 
 SHOWN = 60
 """How many rows a terminal is given; notebooks get ten times as many."""
 
-NOTHING = "A trace is of a function at its arguments, but no array was given among them. Make what the function closes over an argument."
+NOTHING = "{} is of a function at its arguments, but no array was given among them. Make what the function closes over an argument."
 
 HINTS = ("all are in .rows", ".unfold() shows them all, .unfold(name) those of one name")
 """How to come to the rows that are left out, and to those in folds."""
@@ -275,20 +275,57 @@ def trace(
     y = v5          11.652   5.500   1.000
     """
     check_function(fun, "trace", args)
+    flat = flattened(fun, args, argnum, "A trace", unroll_limit)
+    found = trace_of(flat.program, flat.out, args, flat.names, tangents_of(args, flat.at, tangent), cotangent)
+    return replace(found, title=f"Evaluation trace along argument {flat.at}") if tangent is None else found
+
+
+@dataclass(frozen=True)
+class Flattened:
+    """A function at its arguments as a flat program.
+
+    Attributes
+    ----------
+    program, out
+        All of it, and its result's shapes.
+    at
+        Which argument is looked along.
+    own
+        Which of the arguments' arrays are that argument's.
+    names
+        What the caller names the arguments' arrays.
+    """
+
+    program: Program
+    out: Any
+    at: int
+    own: slice
+    names: list[str]
+
+
+def flattened(
+    fun: Callable[..., Any], args: tuple[Any, ...], argnum: int | None, shower: str, unroll_limit: int
+) -> Flattened:
+    """Trace a function that is to be shown with its numbers.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `trace`.
+    """
     unroll_limit = unrolling(unroll_limit)
     if not args:
-        raise TypeError(NOTHING)
+        raise TypeError(NOTHING.format(shower))
     at = looked_along(fun, argnum, args)
-    check_numbers(args, "A trace")
-    leaves, start = jax.tree.leaves(args), len(jax.tree.leaves(args[:at]))
-    if not leaves:
-        raise TypeError(NOTHING)
-    stop = start + len(jax.tree.leaves(args[at]))
+    check_numbers(args, shower)
+    start = len(jax.tree.leaves(args[:at]))
+    if not jax.tree.leaves(args):
+        raise TypeError(NOTHING.format(shower))
+    own = slice(start, start + len(jax.tree.leaves(args[at])))
     with uncollected():
         closed, out = trace_program(fun, args)
-        program = flatten(closed, lambda invars: invars[start:stop], unroll_limit)
-    found = trace_of(program, out, args, names_of(fun, args, closed), _tangent(args, at, tangent), cotangent)
-    return replace(found, title=f"Evaluation trace along argument {at}") if tangent is None else found
+        program = flatten(closed, lambda invars: invars[own], unroll_limit)
+    return Flattened(program, out, at, own, names_of(fun, args, closed))
 
 
 def trace_of(
@@ -306,7 +343,7 @@ def trace_of(
     return Trace(rows_of(program, values, names, _results(out), cotangents), notes=tuple(notes))
 
 
-def _tangent(args: tuple[Any, ...], at: int, tangent: Any) -> tuple[Any, ...]:
+def tangents_of(args: tuple[Any, ...], at: int, tangent: Any) -> tuple[Any, ...]:
     """One tangent an argument, from what the caller gave."""
     alone = not isinstance(tangent, tuple) or jax.tree.structure(tangent) == jax.tree.structure(args[0])
     if tangent is None:

@@ -38,7 +38,7 @@ from jaxchain.show.shapes import describe
 from jaxchain.show.table import si
 from jaxchain.show.values import count, summary
 
-__all__ = ["page"]
+__all__ = ["facts", "page"]
 
 CELLS = 8e5
 """Cells that the local Jacobians' pictures share; with those of the steps a page stays below 10 MB."""
@@ -84,7 +84,7 @@ def page(
         {
             "title": title,
             "headline": headline(decision, chain.names, surveyed),
-            "facts": _facts(chain, args, surveyed),
+            "facts": facts(chain, args, surveyed),
             "notes": list(surveyed.notes),
             "directions": directions(tangent is None, cotangent is None),
             "states": _states(chain, surveyed),
@@ -99,15 +99,16 @@ def page(
     )
 
 
-def _facts(chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[str]:
+def facts(chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[str]:
+    """What a chain is, in a few words each: its sizes, its stages, its input, its parameters."""
     n, m = surveyed.links[0].shape[1], surveyed.links[-1].shape[0]
     position = chain.argnum % len(args)
     others = jax.tree.leaves(args[:position] + args[position + 1 :])
     parameters = sum(np.size(leaf) for leaf in others if is_inexact(leaf))
-    facts = [f"{n:,} → {m:,}", count(len(chain), "stage")]
+    told = [f"{n:,} → {m:,}", count(len(chain), "stage")]
     if len(args) > 1:
-        facts.append(f"along argument {position}")
-    return [*facts, f"{si(parameters, '')} parameter{'s' * (parameters != 1)}"] if parameters else facts
+        told.append(f"along argument {position}")
+    return [*told, f"{si(parameters, '')} parameter{'s' * (parameters != 1)}"] if parameters else told
 
 
 def _states(chain: Chain, surveyed: Survey) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from jaxchain.diagnose.survey import Survey
 from jaxchain.jacobians.decision import Decision
 from jaxchain.show.values import count
 
-__all__ = ["directions", "growth", "headline"]
+__all__ = ["directions", "growth", "headline", "large"]
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -69,15 +69,15 @@ def growth(names: Sequence[str], surveyed: Survey) -> str:
     if strengths[extreme] > strengths[0] + math.log(3):
         there = ratios[extreme]
         word, times = ("grows", there) if there > 1 else ("shrinks", 1 / there if there else math.inf)
-        return f"From output to input a cotangent {word} {_large(times)}-fold until {names[extreme]} and arrives with {_large(ratio)} times its size."
+        return f"From output to input a cotangent {word} {large(times)}-fold until {names[extreme]} and arrives with {large(ratio)} times its size."
     if 0.5 <= ratio <= 2:
         return f"From output to input a cotangent about keeps its size (×{ratio:.2g})."
     return (
-        f"From output to input a cotangent {'grows' if ratio > 1 else 'shrinks'} {_large(max(ratio, 1 / ratio))}-fold."
+        f"From output to input a cotangent {'grows' if ratio > 1 else 'shrinks'} {large(max(ratio, 1 / ratio))}-fold."
     )
 
 
-def _large(value: float) -> str:
+def large(value: float) -> str:
     """Three digits; powers of ten as mathematics writes them."""
     mantissa, _, power = f"{value:.3g}".partition("e")
     return f"{mantissa}×10{str(int(power)).translate(SUPERSCRIPTS)}" if power else mantissa

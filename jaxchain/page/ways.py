@@ -25,7 +25,7 @@ from jaxchain.page.picture import picture
 from jaxchain.show.extremes import Floats
 from jaxchain.show.values import count
 
-__all__ = ["named", "ways"]
+__all__ = ["factors", "named", "running", "ways"]
 
 CELLS = 4e5
 """Cells that the pictures of all steps share."""
@@ -41,11 +41,9 @@ def ways(surveyed: Survey, decision: Decision) -> dict[str, Any]:
     plan = decision.plan
     assert plan is not None
     sizes = [surveyed.links[0].shape[1], *(link.shape[0] for link in surveyed.links)]
-    whole = [link.whole for link in surveyed.links]
-    shown = all(matrix is not None for matrix in whole) and _product_work(sizes) <= WORK
-    factors = [matrix for matrix in whole if matrix is not None] if shown else []
+    matrices = factors(surveyed)
     side = max(int(math.sqrt(CELLS / (2 * len(sizes) + len(plan.steps)))), 8)
-    prefixes, suffixes = _running(factors), [m.T for m in _running([m.T for m in reversed(factors)])]
+    prefixes, suffixes = running(matrices), [m.T for m in running([m.T for m in reversed(matrices)])]
     q = len(surveyed.links)
     pushed, pulled = _each(plan, q, "tangent", plan.forward_cost), _each(plan, q, "adjoint", plan.reverse_cost)
     forward = [
@@ -65,8 +63,15 @@ def ways(surveyed: Survey, decision: Decision) -> dict[str, Any]:
             f"Pull the {count(sizes[q], 'row')} of the identity back through the stages, the last stage first.",
             reverse, pulled[::-1], suffixes, side,
         ),
-        "mixed": _mixed(decision, plan, sizes, factors, side),
+        "mixed": _mixed(decision, plan, sizes, matrices, side),
     }  # fmt: skip
+
+
+def factors(surveyed: Survey) -> list[Floats]:
+    """The local Jacobians, first stage first; none where one is not known whole, or their products take too long."""
+    known = [link.whole for link in surveyed.links if link.whole is not None]
+    sizes = [surveyed.links[0].shape[1], *(link.shape[0] for link in surveyed.links)]
+    return known if len(known) == len(surveyed.links) and _product_work(sizes) <= WORK else []
 
 
 def _way(
@@ -100,7 +105,7 @@ def _each(plan: Plan, q: int, way: Literal["tangent", "adjoint"], total: float) 
     return costs if math.isfinite(total) else [math.inf] * q
 
 
-def _running(factors: Sequence[Floats]) -> list[Floats]:
+def running(factors: Sequence[Floats]) -> list[Floats]:
     """Products from the first factor on: J_1, J_2 J_1 and so forth."""
     with np.errstate(all="ignore"):  # what is not finite is meant to be seen
         return list(accumulate(factors, lambda product, factor: factor @ product))
@@ -147,7 +152,7 @@ def _mixed(
         return {"cost": None, "start": "No plan exists here: a stage has neither mode.", "steps": []}
     if decision.mode == "sparse" and plan.whole is not None:
         text = f"∂output/∂input is a sparse matrix: {plan.whole.colours} colours, one sweep each"
-        whole = _running(factors)[-1:]
+        whole = running(factors)[-1:]
         step = _step(text, (0, q), None, 0, "accumulate", (sizes[q], sizes[0]))
         return _way(
             "The pattern of the whole function is sparse enough to be coloured.", [step], [plan.whole_cost], whole, side
@@ -195,7 +200,7 @@ def _matrix(
         first, last = places[start], places[stop]
         if not factors or not (first.is_integer() and last.is_integer()) or first == last:
             return None
-        return _running(factors[int(first) : int(last)])[-1]
+        return running(factors[int(first) : int(last)])[-1]
 
     if step.middle is None:
         return between(step.start, step.stop)

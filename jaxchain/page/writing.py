@@ -29,7 +29,7 @@ from jaxchain.explore.evaluate import check_numbers
 from jaxchain.page.content import page
 from jaxchain.show.html import render
 
-__all__ = ["report"]
+__all__ = ["check_target", "report", "telling", "to_html", "write"]
 
 OURS = '<meta name="generator" content="jaxchain'
 
@@ -98,16 +98,16 @@ def report(
     text("title", title, optional=True)
     flag("force", force)
     flag("progress", progress)
-    _check_target(target, force=force)
+    check_target(target, force=force)
     check_function(fun, "report", args)
     check_numbers(args, "A report")
     at = looked_along(fun, argnum, args)
     chain = fun if isinstance(fun, Chain) else discover(fun, *args, argnum=at)
     title = title or _title(fun)
-    with _telling(progress) as say:
+    with telling(progress) as say:
         data = page(chain, args, title, fun=fun, tangent=tangent, cotangent=cotangent, say=say)
         say("Writing the page")
-        _write(target, to_html(data))
+        write(target, to_html(data))
     return target
 
 
@@ -120,24 +120,31 @@ def _title(fun: Callable[..., Any]) -> str:
     return "function" if own == "<lambda>" else str(own)
 
 
-def to_html(data: dict[str, Any]) -> str:
-    """The page that shows ``data``."""
+def to_html(data: dict[str, Any], template: str = "report/page.html") -> str:
+    """The page that shows ``data``, a report's or another's."""
     from jaxchain import __version__
 
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     block = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode("ascii")
-    return render("report/page.html", data=data, block=block, version=__version__)
+    return render(template, data=data, block=block, version=__version__)
 
 
-def _check_target(target: Path, *, force: bool) -> None:
+def check_target(target: Path, *, force: bool, kind: str = "report") -> None:
+    """Refuse a file that cannot be written, or that is not ours; ``kind`` is what the page is called.
+
+    Raises
+    ------
+    FileExistsError, FileNotFoundError, IsADirectoryError, PermissionError
+        Says which, and the way out.
+    """
     if target.is_dir():
-        msg = f"The report is one file, but {target} is a folder. Name a file in it: {target / 'report.html'}."
+        msg = f"The {kind} is one file, but {target} is a folder. Name a file in it: {target / f'{kind}.html'}."
         raise IsADirectoryError(msg)
     if not target.parent.is_dir():
-        msg = f"The folder {target.parent} for the report does not exist. Make it first, or choose another path."
+        msg = f"The folder {target.parent} for the {kind} does not exist. Make it first, or choose another path."
         raise FileNotFoundError(msg)
     if not os.access(target.resolve().parent, os.W_OK):
-        msg = f"The folder {target.resolve().parent} cannot be written to. Choose another path for the report."
+        msg = f"The folder {target.resolve().parent} cannot be written to. Choose another path for the {kind}."
         raise PermissionError(msg)
     if target.exists() and not force and not _is_ours(target):
         msg = f"{target} exists, and jaxchain did not write it. Choose another path, or replace it with force=True."
@@ -148,7 +155,7 @@ def _is_ours(target: Path) -> bool:
     return target.is_file() and OURS.encode() in target.read_bytes()[:4096]
 
 
-def _write(target: Path, text: str) -> None:
+def write(target: Path, text: str) -> None:
     """Write beside the target, a link's own target, and rename: whatever happens there is never half a page."""
     target = target.resolve()
     _clear(target.parent)
@@ -156,7 +163,7 @@ def _write(target: Path, text: str) -> None:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".jaxchain-", suffix=".part")
         _write_and_rename(handle, Path(name), target, text)
     except OSError as error:
-        reason = f"{error.strerror}: the report was not written. Make room, or choose another path"
+        reason = f"{error.strerror}: the page was not written. Make room, or choose another path"
         raise type(error)(error.errno, reason, str(target)) from error
 
 
@@ -189,7 +196,7 @@ def _write_and_rename(handle: int, part: Path, target: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _telling(progress: bool) -> Generator[Callable[[str], None]]:
+def telling(progress: bool) -> Generator[Callable[[str], None]]:
     """What tells a person what is under way: a line on standard error, or nothing."""
     if not progress:
         yield lambda _: None

@@ -7,14 +7,25 @@ async function unpack() {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   data = await new Response(stream).json();
   byId("data").remove();
-  for (const state of data.states) {
-    for (const key of ["primal", "tangent", "cotangent"]) state[key] = read(state[key]);
+}
+
+/** Unpack, then draw; where that cannot be, say so and leave the tables. */
+async function begin(draw) {
+  try {
+    await unpack();
+  } catch (error) {
+    console.error(error);
+    const message = byId("message");
+    say(
+      message,
+      "This browser cannot unpack the page’s data (it needs DecompressionStream), so only the tables are shown.",
+    );
+    message.hidden = false;
+    return;
   }
-  for (const stage of data.stages) {
-    stage.gradient = read(stage.gradient);
-    stage.flops = read(stage.flops);
-    stage.sigma = stage.sigma && stage.sigma.map(read);
-  }
+  document.documentElement.classList.add("drawn");
+  draw();
+  document.documentElement.dataset.ready = "true";
 }
 
 function decode(text) {
@@ -40,8 +51,8 @@ function cells(picture) {
       .sort();
     const last = strengths.length - 1;
     const limit = last < 0 ? 1 : between(strengths, 0.995 * last);
-    const clipped = last >= 0 && strengths[last] > limit;
-    kept.set(picture, { values, limit, clipped, rows: picture.cells[0], columns: picture.cells[1] });
+    const largest = last < 0 ? 0 : strengths[last];
+    kept.set(picture, { values, limit, largest, clipped: largest > limit, rows: picture.cells[0], columns: picture.cells[1] });
   }
   return kept.get(picture);
 }

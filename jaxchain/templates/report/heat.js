@@ -4,9 +4,10 @@ const HAIRLINE = 24;
 
 /**
  * Makes the heat map of a `figure.heat`; the result shows a picture with words for its axes.
- * `output` is where the entry under the crosshair is written.
+ * `output` is where the entry under the crosshair is written. `aimed(cell)` is told where a person moves it to, and
+ * the result's `aim(cell)` moves it from elsewhere.
  */
-function heatMap(root, output, { widest, tallest }) {
+function heatMap(root, output, { widest, tallest, aimed = () => {} }) {
   const [frame, canvas] = [root.querySelector(".heat-frame"), root.querySelector("canvas")];
   let shown = null;
   let cell = null;
@@ -29,6 +30,11 @@ function heatMap(root, output, { widest, tallest }) {
     cell = next;
     render();
     describe(output, shown.picture, cell);
+  }
+
+  function aimHere(next) {
+    aim(next);
+    aimed(next);
   }
 
   function show(picture, { rows, columns, label, hint }) {
@@ -60,23 +66,24 @@ function heatMap(root, output, { widest, tallest }) {
   };
   canvas.addEventListener(
     "pointermove",
-    eachFrame((event) => shown?.picture && aim(at(event))),
+    eachFrame((event) => shown?.picture && aimHere(at(event))),
   );
-  canvas.addEventListener("pointerdown", (event) => shown?.picture && aim(at(event)));
+  canvas.addEventListener("pointerdown", (event) => shown?.picture && aimHere(at(event)));
   canvas.addEventListener("keydown", (event) => {
     const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     if (!moves[event.key] || !shown?.picture || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     const next = cell ? cell.map((place, k) => place + moves[event.key][k]) : [0, 0];
-    if (inside(next, shown.picture)) aim(next);
+    if (inside(next, shown.picture)) aimHere(next);
   });
-  canvas.addEventListener("focus", () => !cell && canvas.matches(":focus-visible") && aim([0, 0]));
+  canvas.addEventListener("focus", () => !cell && canvas.matches(":focus-visible") && aimHere([0, 0]));
   repaints.push(() => {
     if (!shown) return;
     if (shown.picture) shown.place = size(shown.picture);
     drawScale(root.querySelector(".scale"), shown.picture, shown.place);
     render();
   });
+  show.aim = aim;
   return show;
 }
 
@@ -87,7 +94,14 @@ const axisWords = (word, count, { complex }) =>
 const inside = ([row, column], { cells: [rows, columns] }) => row >= 0 && column >= 0 && row < rows && column < columns;
 
 /** Name the entry, or the block whose largest entry it is. */
-function describe(output, picture, [row, column]) {
+function describe(output, picture, cell) {
+  const { row, column, digits, place, block, text } = entryOf(picture, cell);
+  Object.assign(output.dataset, { row, column, value: digits });
+  say(output, `${place} ${block ? "largest" : "="} ${text}`);
+}
+
+/** The entry that a cell shows: where it is, in numbers and in words, and what it is. */
+function entryOf(picture, [row, column]) {
   const value = cells(picture).values[row * picture.cells[1] + column];
   const [rows, columns] = picture.shape;
   const stop = (starts, k, count) => (k + 1 < starts.length ? starts[k + 1] : count) - 1;
@@ -95,14 +109,15 @@ function describe(output, picture, [row, column]) {
   const last = picture.sampled ? picture.columns[column] : stop(picture.columns, column, columns);
   const name = (word, from, to) => (from === to ? `${word} ${from}` : `${word}s ${from}–${to}`);
   const [lastRow, firstRow, first] = [stop(picture.rows, row, rows), picture.rows[row], picture.columns[column]];
-  const block = lastRow > firstRow || last > first;
   const digits = exact(value, picture.double);
-  const text = Number.isFinite(value) ? digits.replace("-", MINUS) : odd(value);
-  Object.assign(output.dataset, { row: firstRow, column: first, value: digits });
-  say(
-    output,
-    `∂ ${name("output", firstRow, lastRow)} / ∂ ${name("input", first, last)} ${block ? "largest" : "="} ${text}`,
-  );
+  return {
+    row: firstRow,
+    column: first,
+    digits,
+    place: `∂ ${name("output", firstRow, lastRow)} / ∂ ${name("input", first, last)}`,
+    block: lastRow > firstRow || last > first,
+    text: Number.isFinite(value) ? digits.replace("-", MINUS) : odd(value),
+  };
 }
 
 function crosshair(canvas, picture, [row, column]) {

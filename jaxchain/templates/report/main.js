@@ -1,42 +1,25 @@
-// Begin: unpack, choose what to show first, draw every part, follow the address.
+// Begin: choose what to show first, draw every part, follow the address.
 
-async function begin() {
-  try {
-    await unpack();
-  } catch (error) {
-    console.error(error);
-    const message = byId("message");
-    say(
-      message,
-      "This browser cannot unpack the page’s data (it needs DecompressionStream), so only the tables are shown.",
-    );
-    message.hidden = false;
-    return;
-  }
-  document.documentElement.classList.add("drawn");
+function drawReport() {
+  readNumbers();
   selection.mode = data.plan.mode;
   selection.stage = firstToShow();
   if (location.hash.includes("=")) followAddress();
   for (const start of [startProduct, startSteps, startStage, startAlong, startPrograms, startTrace, watchGround])
     start();
-  markTable();
+  markTable(document.querySelectorAll(".stages tr[data-stage]"));
   window.addEventListener("hashchange", followAddress);
-  document.documentElement.dataset.ready = "true";
 }
 
-/** The selected stage's row in the table of all stages. */
-function markTable() {
-  const rows = document.querySelectorAll(".stages tr[data-stage]");
-  let marked = null;
-  const mark = () => {
-    marked?.classList.remove("selected");
-    marked?.removeAttribute("aria-current");
-    marked = rows[selection.stage];
-    marked.classList.add("selected");
-    marked.setAttribute("aria-current", "true");
-  };
-  mark();
-  follow(["stage"], mark);
+function readNumbers() {
+  for (const state of data.states) {
+    for (const key of ["primal", "tangent", "cotangent"]) state[key] = read(state[key]);
+  }
+  for (const stage of data.stages) {
+    stage.gradient = read(stage.gradient);
+    stage.flops = read(stage.flops);
+    stage.sigma = stage.sigma && stage.sigma.map(read);
+  }
 }
 
 /** The first stage with a picture that has more to see than a diagonal: the first with parameters, else the first. */
@@ -45,4 +28,4 @@ function firstToShow() {
   return Math.max(found, 0);
 }
 
-begin();
+begin(drawReport);

@@ -566,7 +566,7 @@ def test_help_names_the_commands_and_needs_no_jax(folder):
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    for name in COMMANDS:
+    for name in (*COMMANDS, "--version"):
         assert name in done.stdout
 
 
@@ -632,6 +632,31 @@ def test_an_interrupt_ends_quietly(folder):
         process.communicate()
 
 
+def terminal_read(main):
+    """All that was written to a terminal, which the other side has closed."""
+    seen = b""
+    try:
+        while piece := os.read(main, 4096):
+            seen += piece
+    except OSError:  # how Linux says that a terminal is closed
+        pass
+    os.close(main)
+    return seen
+
+
+@pytest.mark.parametrize(("env", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+@pytest.mark.parametrize("words", [("--help",), ("show", "--help"), ("shwo",)])
+def test_help_and_complaints_have_colours_unless_told_otherwise(folder, words, env, coloured):
+    main, terminal = pty.openpty()
+    environment = {"TERM": "xterm-256color", "NO_COLOR": "", **env}
+    process = start(*words, cwd=folder, env=environment, stdout=terminal, stderr=terminal, stdin=terminal)
+    os.close(terminal)
+    seen = terminal_read(main)
+    process.wait(timeout=60)
+    assert b"show" in seen
+    assert (b"\x1b[" in seen) == coloured
+
+
 @pytest.mark.parametrize(
     ("options", "env", "shown", "coloured"),
     [((), {}, True, True), ((), {"NO_COLOR": "1"}, True, False), (("--quiet",), {}, False, False)],
@@ -639,17 +664,12 @@ def test_an_interrupt_ends_quietly(folder):
 def test_a_terminal_sees_what_is_under_way_unless_told_otherwise(folder, options, env, shown, coloured):
     main, terminal = pty.openpty()
     call = ("modes", "model:scaled", "--shape", "3", "--json", *options)
-    environment, seen = {"TERM": "xterm-256color", **env}, b""
+    environment = {"TERM": "xterm-256color", "NO_COLOR": "", **env}
     with start(*call, cwd=folder, env=environment, stderr=terminal, stdin=terminal) as process:
         os.close(terminal)
         out = process.stdout.read()
     assert process.returncode == 0
-    try:
-        while piece := os.read(main, 4096):
-            seen += piece
-    except OSError:  # how Linux says that a terminal is closed
-        pass
-    os.close(main)
+    seen = terminal_read(main)
     assert json.loads(out)
     assert (b"Compiling and running every mode" in seen) == shown
     assert (b"\x1b[32m" in seen) == coloured

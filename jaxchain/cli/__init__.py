@@ -16,7 +16,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 import jaxchain as jc
-from jaxchain.cli.outcome import Answer, Common, finish, reader_gone, write
+from jaxchain.cli.outcome import Answer, Common, finish, in_colours_as_wished, reader_gone, write
 from jaxchain.cli.targets import Target, at_most_one, resolve
 
 if TYPE_CHECKING:
@@ -44,14 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv == ["--version"]:
         return write(f"jaxchain {jc.__version__}")
     commands = (demo, show, trace, transforms, plan, modes, report)
+    about = f"jaxchain {jc.__version__}: see the chain rule run through any JAX model. Begin with: jaxchain demo. --version prints the version alone."
     try:
-        common, command = tyro.extras.subcommand_cli_from_dict(
-            {command.__name__: _deferred(command) for command in commands},
-            prog="jaxchain",
-            description=f"jaxchain {jc.__version__}: see the chain rule run through any JAX model. Begin with: jaxchain demo",
-            args=argv,
-            config=(OmitArgPrefixes,),
-        )
+        with in_colours_as_wished():
+            common, command = tyro.extras.subcommand_cli_from_dict(
+                {command.__name__: _deferred(command) for command in commands},
+                prog="jaxchain",
+                description=about,
+                args=argv,
+                config=(OmitArgPrefixes,),
+            )
     except SystemExit as stop:  # after --help, or a sentence about what is wrong
         return stop.code if isinstance(stop.code, int) else 0
     except BrokenPipeError:

@@ -24,7 +24,7 @@ from jaxchain.errors import HERE
 from jaxchain.show.escape import escaped
 from jaxchain.show.plain import plain
 
-__all__ = ["Answer", "Common", "finish", "place", "reader_gone", "said", "write"]
+__all__ = ["Answer", "Common", "finish", "in_colours_as_wished", "place", "reader_gone", "said", "write"]
 
 Answer = tuple[object, object]
 """What a person reads, by its `str`; what a program reads, by `jaxchain.show.plain`."""
@@ -62,6 +62,23 @@ class Common:
 
         with Console(stderr=True).status(Text(f"{text} …")):
             yield
+
+
+@contextlib.contextmanager
+def in_colours_as_wished() -> Generator[None]:
+    """Without colours where ``NO_COLOR`` is set, as no-color.org asks: tyro only knows terminals that have none."""
+    if not os.environ.get("NO_COLOR"):
+        yield
+        return
+    before = os.environ.get("TERM")
+    os.environ["TERM"] = "dumb"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TERM"]
+        else:
+            os.environ["TERM"] = before
 
 
 def finish(common: Common, command: Callable[[], Answer]) -> int:

@@ -22,7 +22,16 @@ from jaxchain.errors import TangentMismatchError
 from jaxchain.show.shapes import describe
 from jaxchain.stage import State
 
-__all__ = ["Coordinates", "check_like", "is_float0", "is_inexact", "pieces", "require_inexact", "widest"]
+__all__ = [
+    "Coordinates",
+    "check_like",
+    "is_float0",
+    "is_inexact",
+    "pieces",
+    "random_direction",
+    "require_inexact",
+    "widest",
+]
 
 
 def is_inexact(leaf: Any) -> bool:
@@ -132,6 +141,23 @@ def _real_size(leaf: Any) -> int:
 
 def _conjugate(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf, tree)
+
+
+def random_direction(state: State, seed: int) -> Any:
+    """A tangent of ``state`` that is random, of length one, the same at every call; a number's only direction is 1.
+
+    Ones would vanish in whatever subtracts a mean or divides by a sum, such as LayerNorm and softmax.
+
+    >>> direction = random_direction(jnp.zeros((3, 4)), seed=0)
+    >>> direction.shape, round(float(jnp.sum(direction**2)), 5)
+    ((3, 4), 1.0)
+    >>> random_direction(2.0, seed=0)
+    Array(1., dtype=float32)
+    """
+    space = Coordinates.of(state)
+    vector = np.random.default_rng(seed).normal(size=space.size)
+    vector = np.ones(1) if space.size == 1 else vector / max(float(np.linalg.norm(vector)), 1e-30)
+    return space.unflatten(jnp.asarray(vector, space.dtype))
 
 
 def check_like(given: Any, like: Any, kind: str, place: str) -> Any:

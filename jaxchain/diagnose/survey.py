@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.chain import Chain
-from jaxchain.coordinates import Coordinates, check_like, require_inexact
+from jaxchain.coordinates import Coordinates, check_like, random_direction, require_inexact
 from jaxchain.cost.count import total_flops
 from jaxchain.derivative import Linear, Pass, jvp, vjp
 from jaxchain.errors import REFUSALS, refusal
@@ -107,7 +107,7 @@ def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, co
     """Go along ``chain`` at ``args``; arguments as for the sweeps, directions of length one by default."""
     state, sides = numbers_of(chain.split, *args)
     state = require_inexact(state, "chain input")
-    tangent = _direction(state, 0) if tangent is None else check_like(tangent, state, "tangent", "chain input")
+    tangent = random_direction(state, 0) if tangent is None else check_like(tangent, state, "tangent", "chain input")
     states, pulls, notes, tangents = [state], list[Any](), list[str](), [tangent]
     for stage, side in zip(chain, sides, strict=True):
         tangents.append(_pushed(stage, side, states[-1], tangents[-1], notes))
@@ -118,7 +118,7 @@ def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, co
         msg = f"The last stage, {chain.names[-1]!r}, returns no array, so there is nothing to differentiate."
         raise TypeError(msg)
     cotangent = (
-        _direction(states[-1], 1)
+        random_direction(states[-1], 1)
         if cotangent is None
         else check_like(cotangent, states[-1], "cotangent", "chain output")
     )
@@ -146,14 +146,6 @@ def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, co
 
 def _norms(states: Sequence[State | None]) -> tuple[float | None, ...]:
     return tuple(None if state is None else state_norm(state) for state in states)
-
-
-def _direction(state: State, seed: int) -> State:
-    """A random direction of length one; a number's only direction is 1."""
-    space = Coordinates.of(state)
-    vector = np.random.default_rng(seed).normal(size=space.size)
-    vector = np.ones(1) if space.size == 1 else vector / max(float(np.linalg.norm(vector)), 1e-30)
-    return space.unflatten(jnp.asarray(vector, space.dtype))
 
 
 def _pushed(stage: Stage, side: Side, state: State, tangent: State | None, notes: list[str]) -> State | None:

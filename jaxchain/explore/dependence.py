@@ -25,7 +25,7 @@ from jaxchain.errors import REFUSALS, refusal, unknown
 from jaxchain.explore.arithmetic import Floats, product_of, sum_of_products, written
 from jaxchain.explore.layered import Layout, layered
 from jaxchain.explore.nest import Names, TraceRow
-from jaxchain.explore.tracing import Trace, flattened, tangents_of, trace_of
+from jaxchain.explore.tracing import Trace, drawn, flattened, tangents_of, trace_of
 from jaxchain.program.flat import Program
 from jaxchain.program.flow import active
 from jaxchain.program.interpret import numbers_of
@@ -513,7 +513,8 @@ def graph(
     flat = flattened(fun, args, argnum, "A graph", unroll_limit)
     trace = trace_of(flat.program, flat.out, args, flat.names, tangents_of(args, flat.at, tangent), cotangent)
     own = len(flat.names) > FEW and tangent is None
-    return graph_of(flat.program, trace, flat.program.invars[flat.own] if own else flat.program.invars)
+    found = graph_of(flat.program, trace, flat.program.invars[flat.own] if own else flat.program.invars)
+    return found if tangent is not None else replace(found, notes=(*drawn(args, flat.at), *found.notes))
 
 
 def graph_of(program: Program, trace: Trace, inputs: Sequence[Var]) -> Graph:

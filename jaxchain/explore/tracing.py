@@ -22,7 +22,7 @@ from jaxchain.arguments import looked_along
 from jaxchain.chain import Chain
 from jaxchain.checks import check_function
 from jaxchain.collector import uncollected
-from jaxchain.coordinates import check_like, is_float0, is_inexact
+from jaxchain.coordinates import Coordinates, check_like, is_float0, is_inexact, random_direction
 from jaxchain.discovery.find import UNROLL_LIMIT, unrolling
 from jaxchain.errors import unknown
 from jaxchain.explore.evaluate import check_numbers, constant_direction, evaluate
@@ -37,7 +37,7 @@ from jaxchain.show.shapes import describe
 from jaxchain.show.table import Tabular
 from jaxchain.show.values import count, norm, summary
 
-__all__ = ["Flattened", "Trace", "TraceRow", "flattened", "tangents_of", "trace", "trace_of"]
+__all__ = ["Flattened", "Trace", "TraceRow", "drawn", "flattened", "tangents_of", "trace", "trace_of"]
 
 SHOWN = 60
 """How many rows a terminal is given; notebooks get ten times as many."""
@@ -228,7 +228,8 @@ def trace(
         Of a plain function, which argument is looked along; default: the last.
     tangent
         A tuple like ``args``, as in `jax.jvp`; for a function of one argument, its tangent alone will
-        do. Default: ones in the argument that is looked along, zeros in the others.
+        do. Default: in the argument that is looked along a random one of length one, the same at
+        every call (1, if the argument is a single number); zeros in the others.
     cotangent
         Like the output; default: ones.
     unroll_limit
@@ -277,7 +278,10 @@ def trace(
     check_function(fun, "trace", args)
     flat = flattened(fun, args, argnum, "A trace", unroll_limit)
     found = trace_of(flat.program, flat.out, args, flat.names, tangents_of(args, flat.at, tangent), cotangent)
-    return replace(found, title=f"Evaluation trace along argument {flat.at}") if tangent is None else found
+    if tangent is not None:
+        return found
+    notes = (*drawn(args, flat.at), *found.notes)
+    return replace(found, title=f"Evaluation trace along argument {flat.at}", notes=notes)
 
 
 @dataclass(frozen=True)
@@ -343,11 +347,17 @@ def trace_of(
     return Trace(rows_of(program, values, names, _results(out), cotangents), notes=tuple(notes))
 
 
+def drawn(args: tuple[Any, ...], at: int) -> tuple[str, ...]:
+    """What is said of a tangent that nobody gave: nothing of a number's, which is 1."""
+    return (f"The tangent of argument {at} is random, of length one.",) if Coordinates.of(args[at]).size > 1 else ()
+
+
 def tangents_of(args: tuple[Any, ...], at: int, tangent: Any) -> tuple[Any, ...]:
     """One tangent an argument, from what the caller gave."""
     alone = not isinstance(tangent, tuple) or jax.tree.structure(tangent) == jax.tree.structure(args[0])
     if tangent is None:
-        tangent = tuple(constant_direction(arg, int(number == at)) for number, arg in enumerate(args))
+        still = constant_direction(args, 0)
+        tangent = (*still[:at], random_direction(args[at], 0), *still[at + 1 :])
     elif len(args) == 1 and alone:
         tangent = (tangent,)
     return _direction(args, tangent, "tangent", "arguments")

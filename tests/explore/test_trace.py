@@ -17,6 +17,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 import jaxchain as jc
 from jaxchain import derivative
+from jaxchain.diagnose.survey import survey
 from jaxchain.errors import TangentMismatchError
 from jaxchain.explore import Trace, TraceRow, trace
 from jaxchain.program.segment import new_jaxpr
@@ -233,6 +234,27 @@ def test_both_derivatives_are_jaxs_in_other_precisions(dtype, x64):
     assert_close(column(inputs(found), "cotangent"), list(jax.vjp(net, *args)[1](cotangent)))
     ends = [*inputs(found), *outputs(found)]
     assert {str(value.dtype) for which in COLUMNS for value in column(ends, which)} == {dtype}
+
+
+NORMALISED = {"layer norm": lambda x: (x - x.mean()) / x.std(), "softmax": jax.nn.softmax}
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_unless_told_a_trace_follows_the_reports_direction_which_normalising_does_not_kill(name):
+    fun, x = NORMALISED[name], jnp.arange(5.0)
+    found = trace(fun, x)
+    (start,), (end,) = (column(rows, "tangent") for rows in (inputs(found), outputs(found)))
+    assert_close(start, survey(jc.discover(fun, x), (x,)).tangent)
+    assert np.linalg.norm(start) == pytest.approx(1)
+    assert_close(end, jax.jvp(fun, (x,), (start,))[1])
+    assert np.linalg.norm(end) > 0.01
+    assert "The tangent of argument 0 is random, of length one." in str(found)
+
+
+def test_a_number_moves_by_one_and_what_is_not_looked_along_stays():
+    found = trace(lambda w, x: w * x, jnp.ones(3), 2.0)
+    assert [np.asarray(value).tolist() for value in column(inputs(found), "tangent")] == [[0, 0, 0], 1]
+    assert "random" not in str(found)
 
 
 def test_one_jvp_and_a_vjp_a_kind_of_equation_give_all_of_it(monkeypatch):

@@ -216,7 +216,7 @@ def test_show_cuts_as_finely_as_it_is_told(run):
 
 
 def test_trace_ends_with_the_value_and_begins_with_the_gradient(run):
-    rows = json.loads(run("trace", "model:scaled", "--args", "model:vector", "--json").out)["rows"]
+    rows = json.loads(run("trace", "model:scaled", "--args", "model:vector", "--json", "--full").out)["rows"]
     np.testing.assert_allclose(rows[-1]["primal"], 2 * np.sin(np.ones(3)), rtol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(rows[0]["tangent"]), 1, rtol=1e-6)
     np.testing.assert_allclose(rows[-1]["tangent"], 2 * np.cos(np.ones(3)) * rows[0]["tangent"], rtol=1e-6)
@@ -225,7 +225,7 @@ def test_trace_ends_with_the_value_and_begins_with_the_gradient(run):
 
 
 def test_trace_follows_the_argument_that_argnum_names(run):
-    rows = json.loads(run("trace", "model:layer", "--argnum", 0, "--json").out)["rows"]
+    rows = json.loads(run("trace", "model:layer", "--argnum", 0, "--json", "--full").out)["rows"]
     w, x = jnp.ones((3, 4)), jnp.arange(4.0)
     assert rows[1]["tangent"] == [0] * 4
     _, tangent = jax.jvp(lambda w: jnp.tanh(w @ x), (w,), (jnp.array(rows[0]["tangent"]),))
@@ -239,10 +239,31 @@ def test_unfolding_a_trace_shows_more_rows(run):
 
 
 def test_a_trace_of_a_random_key_is_json(run):
-    rows = json.loads(run("trace", "model:noisy", "--json").out)["rows"]
+    rows = json.loads(run("trace", "model:noisy", "--json", "--full").out)["rows"]
     assert rows[0]["primal"] == jax.random.key_data(jax.random.key(7)).tolist()
     assert rows[0]["tangent"] is None
     np.testing.assert_allclose(rows[-1]["primal"], jax.random.normal(jax.random.key(7), (3,)), rtol=1e-6)
+
+
+def test_a_trace_for_programs_tells_arrays_by_their_facts_and_all_entries_on_demand(run):
+    call = ("trace", "model:layer", "--json")
+    rows = json.loads(run(*call).out)["rows"]
+    entries = json.loads(run(*call, "--full").out)["rows"]
+    assert [row["name"] for row in rows] == [row["name"] for row in entries]
+    for kind in ("primal", "tangent", "cotangent"):
+        for told, row in zip(rows, entries, strict=True):
+            whole = np.array(row[kind], np.float32)
+            assert (told[kind]["shape"], told[kind]["dtype"]) == (list(whole.shape), "float32")
+            wanted = [np.linalg.norm(whole), whole.min(), whole.max(), whole.mean()]
+            np.testing.assert_allclose([told[kind][k] for k in ("norm", "min", "max", "mean")], wanted, rtol=1e-5)
+    refused = run("trace", "model:layer", "--full")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--full would change nothing" in refused.err
+
+
+def test_a_number_is_told_as_a_number(run):
+    row = json.loads(run("trace", "model:many", "--shape", "", "--json").out)["rows"][0]
+    assert [type(row[kind]) for kind in ("primal", "tangent", "cotangent")] == [float] * 3
 
 
 def test_all_is_every_row_and_a_shell_is_told_its_own_options(run):
@@ -370,7 +391,7 @@ def test_targets_and_arguments_are_found(run, target, options):
 
 def test_random_arguments_follow_shape_dtype_and_seed(run):
     def primal(*options):
-        rows = json.loads(run("trace", "jax.numpy:negative", *options, "--json").out)["rows"]
+        rows = json.loads(run("trace", "jax.numpy:negative", *options, "--json", "--full").out)["rows"]
         return np.array(rows[0]["primal"])
 
     assert primal("--shape", "2,3").shape == (2, 3)

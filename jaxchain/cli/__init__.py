@@ -18,6 +18,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 import jaxchain as jc
 from jaxchain.cli.outcome import Answer, Common, finish, in_colours_as_wished, reader_gone, write
 from jaxchain.cli.targets import Target, at_most_one, resolve
+from jaxchain.show.values import facts
 
 if TYPE_CHECKING:
     from jaxchain.jacobians import Decision
@@ -36,6 +37,8 @@ HINTS = (
     "--all shows them all, --unfold NAME those of one name",
 )
 """How a shell comes to the rows of a trace that are left out, and to those in folds."""
+
+VALUES = ("primal", "tangent", "cotangent")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,6 +97,7 @@ def trace(
     common: Common,
     unfold: Text = None,
     all_: Annotated[Flag, arg(name="all")] = False,
+    full: Flag = False,
 ) -> Answer:
     """Print the evaluation trace: primal, tangent and cotangent of every equation.
 
@@ -107,15 +111,22 @@ def trace(
         Show the rows inside of this call or module.
     all_
         Show every row, those inside of calls and modules too.
+    full
+        With --json, write all entries of every array. Default: its shape, dtype, norm, least, largest and mean entry.
     """
     at_most_one(unfold=unfold, all=all_)
+    if full and not common.json:
+        msg = "--full would change nothing: it is of --json. Add that, or leave --full out."
+        raise ValueError(msg)
     with common.working("Evaluating the trace"):
         fun, args = resolve(target)
         found = jc.trace(fun, *args, argnum=target.argnum)
     shown = found.unfold() if all_ else found if unfold is None else found.unfold(unfold)
-    fields = ("name", "formula", "source", "primal", "tangent", "cotangent")
+    rows = [_picked(row, "name", "formula", "source", *VALUES) for row in found.rows]
+    if not full:
+        rows = [row | {kind: facts(row[kind]) for kind in VALUES} for row in rows]
     text = shown.text(most=None) if all_ else shown.text(hints=HINTS)
-    return text, {"rows": [_picked(row, *fields) for row in found.rows], "notes": found.notes}
+    return text, {"rows": rows, "notes": found.notes}
 
 
 def transforms(

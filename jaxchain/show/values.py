@@ -11,13 +11,18 @@ import numpy as np
 
 from jaxchain.show.extremes import extreme_of_blocks
 
-__all__ = ["count", "norm", "scalar", "sparkline", "summary"]
+__all__ = ["count", "facts", "norm", "scalar", "sparkline", "summary"]
 
 WIDTH = 12
 """The most characters of a sparkline."""
 
 TOLD = 3
 """How many of several arrays are told in one line."""
+
+FLOAT0 = np.dtype([("float0", np.void, 0)])
+"""The dtype of JAX's tangents of what has none."""
+
+EXTREMES = {"min": np.min, "max": np.max, "mean": np.mean}
 
 BARS = "▁▂▃▄▅▆▇█"
 SHORT = {"float": "f", "bfloat": "bf", "complex": "c", "int": "i", "uint": "u"}
@@ -51,7 +56,7 @@ def summary(value: Any, *, shape: bool = True, picture: bool = True) -> str:
     if isinstance(value, tuple):
         return _several(value, shape=shape)
     dtype = getattr(value, "dtype", None)
-    if value is None or dtype == np.dtype([("float0", np.void, 0)]):
+    if value is None or dtype == FLOAT0:
         return ""
     if str(dtype).startswith("key<"):
         return _shape_text(value)
@@ -61,6 +66,42 @@ def summary(value: Any, *, shape: bool = True, picture: bool = True) -> str:
     size = "" if array.dtype == bool else f"‖{norm(array):.4g}‖"
     parts = (_shape_text(array) if shape else "", size, sparkline(array) if picture else "")
     return " ".join(filter(None, parts))
+
+
+def facts(value: Any) -> Any:
+    """What a program is told of an array in place of all its entries; what is no array, or is one number, stays.
+
+    Parameters
+    ----------
+    value
+        As for `summary`.
+
+    Returns
+    -------
+    Any
+        ``shape``, ``dtype``, ``norm``, and of the finite entries ``min``, ``max`` and ``mean``, ``None`` where there
+        are none; how many are ``not_finite``. Of complex entries these are of the magnitudes, of booleans there is
+        no norm, of random keys there are shape and dtype alone. Of a tuple a list of such.
+
+    Examples
+    --------
+    >>> facts(np.array([3.0, -4.0, 5.0, np.inf]))["min"], facts(np.array([3.0, -4.0]))["norm"]
+    (-4.0, 5.0)
+    """
+    if isinstance(value, tuple):
+        return [facts(part) for part in value]
+    if not getattr(value, "shape", ()) or value.dtype == FLOAT0:
+        return value
+    told = {"shape": list(value.shape), "dtype": str(value.dtype)}
+    if str(value.dtype).startswith("key<"):
+        return told
+    array = np.asarray(value)
+    flat = _wide(array).ravel()
+    flat = np.abs(flat) if np.iscomplexobj(flat) else flat
+    finite = flat[np.isfinite(flat)]
+    extremes = {name: float(get(finite)) if finite.size else None for name, get in EXTREMES.items()}
+    size = {} if array.dtype == bool else {"norm": norm(array)}
+    return {**told, **size, **extremes, "not_finite": flat.size - finite.size}
 
 
 def _several(values: tuple[Any, ...], *, shape: bool) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as arrays
 
-from jaxchain.show.values import norm, scalar, sparkline, summary
+from jaxchain.show.values import facts, norm, scalar, sparkline, summary
 
 ANY = arrays.arrays(np.float64, arrays.array_shapes(max_dims=3, min_side=0, max_side=30))
 
@@ -87,3 +87,30 @@ def test_no_block_hides_what_is_large(position):
 @pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
 def test_a_norm_neither_overflows_nor_underflows(scale):
     assert norm(scale * np.array([3.0, 4.0])) == pytest.approx(5 * scale, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (jnp.array([[3.0, jnp.nan, -jnp.inf, 1.0]]), {"norm": np.inf, "min": 1, "max": 3, "mean": 2, "not_finite": 2}),
+        (jnp.array([3.0, 4j]), {"norm": 5, "min": 3, "max": 4, "mean": 3.5, "not_finite": 0}),
+        (jnp.array([jnp.nan]), {"norm": np.nan, "min": None, "max": None, "mean": None, "not_finite": 1}),
+        (jnp.zeros((0, 3)), {"norm": 0, "min": None, "max": None, "mean": None, "not_finite": 0}),
+        (jnp.array([True, False]), {"min": 0, "max": 1, "mean": 0.5, "not_finite": 0}),
+        (jax.random.split(jax.random.key(0), 3), {}),
+    ],
+    ids=str,
+)
+def test_the_facts_of_an_array_are_numpys_over_what_is_finite(value, told):
+    found = facts(value)
+    assert (found.pop("shape"), found.pop("dtype")) == (list(value.shape), str(value.dtype))
+    if "norm" in told and not np.isfinite(told["norm"]):
+        assert not np.isfinite(found.pop("norm"))
+        del told["norm"]
+    assert found == told
+
+
+@pytest.mark.parametrize("value", [None, 2.5, 3, np.zeros(3, jax.dtypes.float0), jax.random.key(0)], ids=str)
+def test_what_is_no_array_or_one_number_has_no_facts(value):
+    assert facts(value) is value
+    assert facts((value,)) == [value]

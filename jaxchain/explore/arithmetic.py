@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from jaxchain.show.values import norm
 
-__all__ = ["MOST", "Floats", "product_of", "sum_of_products", "written"]
+__all__ = ["MOST", "Floats", "number", "product_of", "sum_of_products", "written"]
 
 Floats = NDArray[np.float64]
 
@@ -29,9 +29,9 @@ def written(matrix: Floats | None, most: int = MOST) -> str:
     return f"‖{norm(matrix):.4g}‖" if min(rows, columns) == 1 else f"({rows} × {columns})"
 
 
-def number(value: float) -> str:
-    """Four significant digits, with a minus that is as wide as a plus."""
-    return f"{value:.4g}".replace("-", "−")
+def number(value: float, digits: int = 4) -> str:
+    """So many significant digits, with a minus that is as wide as a plus."""
+    return f"{value + 0.0:.{digits}g}".replace("-", "−")  # −0 is 0
 
 
 def product_of(factors: Sequence[Floats | None]) -> str:

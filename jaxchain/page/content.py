@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,13 +22,15 @@ from jaxchain.cost.count import flops
 from jaxchain.diagnose.survey import Link, Survey, survey
 from jaxchain.discovery.find import Found, find
 from jaxchain.errors import REFUSALS, refusal
+from jaxchain.explore.dependence import Node, graph_of
 from jaxchain.explore.evaluate import constant_direction
 from jaxchain.explore.mark import marked, stage_of
 from jaxchain.explore.nest import TraceRow
-from jaxchain.explore.tracing import names_of, trace_of
+from jaxchain.explore.tracing import Trace, names_of, trace_of
 from jaxchain.explore.transformed import transforms_of
 from jaxchain.jacobians.compare import compare_decided, predictions
 from jaxchain.jacobians.decision import Decision, decide
+from jaxchain.page.drawing import drawings, is_small
 from jaxchain.page.folding import fold
 from jaxchain.page.headline import directions, headline
 from jaxchain.page.picture import picture
@@ -48,6 +51,9 @@ SPECTRUM = 64
 
 TRACED, KINDS = 5_000, 1_000
 """The most equations whose values the page holds, and the most kinds: each is compiled by itself."""
+
+FEW_ROWS = 32
+"""Up to so many equations a graph is tried with nothing folded."""
 
 MEASURED_WORK, MEASURED_STAGES, MEASURED_EQUATIONS = 2e9, 150, 500
 """Up to this many operations, stages and equations all modes are compiled and timed; beyond, only predicted."""
@@ -78,7 +84,7 @@ def page(
     say("Comparing the modes")
     modes = _modes(chain, found, decision, args)
     say("Tracing every equation")
-    equations = _trace(fun, chain, args, surveyed, found)
+    traced = _traced(fun, chain, args, surveyed, found)
     say("Transforming the program")
     return plain(
         {
@@ -93,7 +99,8 @@ def page(
             "ways": orders,
             "modes": modes,
             "plan": _planned(decision),
-            "trace": equations,
+            "trace": _trace(traced, chain),
+            "graph": _graph(traced, chain, args, found),
             "programs": _programs(chain, args),
         }
     )
@@ -241,21 +248,26 @@ def _modes(chain: Chain, found: Found, decision: Decision, args: tuple[Any, ...]
     return {"rows": rows, "notes": [note], "measured": False}
 
 
-def _trace(
+def _traced(
     fun: Callable[..., Any], chain: Chain, args: tuple[Any, ...], surveyed: Survey, found: Found
-) -> dict[str, Any]:
-    """Every equation with its values, under the stage that it belongs to."""
+) -> Trace | str:
+    """Every equation with its values, in folds of stages; or why not."""
     program = found.program
     kinds = {
         (e.name, *(str(atom.aval) for atom in e.eqn.invars), str(plain_parameters(e.eqn))) for e in program.equations
     }
     if len(program.equations) > TRACED or len(kinds) > KINDS:
-        note = f"{count(len(program.equations), 'equation')} of {count(len(kinds), 'kind')} are too many to be traced here: jc.trace(fun, *args) shows them."
-        return {"rows": [], "notes": [note]}
+        return f"{count(len(program.equations), 'equation')} of {count(len(kinds), 'kind')} are too many to be traced here: jc.trace(fun, *args) shows them."
     tangent, at = list(constant_direction(args, 0)), chain.argnum % len(args)
     tangent[at] = surveyed.tangent
     names = names_of(fun, args, jax.make_jaxpr(fun)(*args))  # as the caller named them, not the marked chain
-    traced = trace_of(program, found.out, args, names, tuple(tangent), surveyed.cotangent)
+    return trace_of(program, found.out, args, names, tuple(tangent), surveyed.cotangent)
+
+
+def _trace(traced: Trace | str, chain: Chain) -> dict[str, Any]:
+    """Every equation with its values, under the stage that it belongs to."""
+    if isinstance(traced, str):
+        return {"rows": [], "notes": [traced]}
     rows = [
         {
             "name": row.name,
@@ -263,7 +275,7 @@ def _trace(
             "source": row.source,
             "depth": depth,
             "fold": bool(row.rows),
-            "stage": stage_of("/".join((*row.scope, row.call))),
+            "stage": _stage_of(row),
             "primal": summary(row.primal),
             "tangent": summary(row.tangent),
             "cotangent": summary(row.cotangent),
@@ -273,8 +285,24 @@ def _trace(
     return {"rows": rows, "notes": list(traced.notes)}
 
 
-def _unmarked(row: TraceRow, names: Sequence[str]) -> str:
-    """A row's formula, its stage called by its own name."""
+def _graph(traced: Trace | str, chain: Chain, args: tuple[Any, ...], found: Found) -> dict[str, Any]:
+    """The computational graph, one node a stage where those are folds; or why there is none."""
+    if isinstance(traced, str):
+        return {"graphs": [], "notes": [traced], "small": False}
+    start = len(jax.tree.leaves(args[: chain.argnum % len(args)]))
+    own = slice(start, start + len(jax.tree.leaves(args[chain.argnum])))
+    stages = {name: _stage_of(row) for row, _ in traced.walk(everything=True) for name in row.writes}
+    whole = graph_of(found.program, traced, own, folded=False) if len(traced.rows) <= FEW_ROWS else None
+    graph = whole if whole is not None and is_small(whole) else graph_of(found.program, traced, own)
+    return drawings(graph, stages, partial(_unmarked, names=chain.names))
+
+
+def _stage_of(row: TraceRow) -> int | None:
+    return stage_of("/".join((*row.scope, row.call)))
+
+
+def _unmarked(row: TraceRow | Node, names: Sequence[str]) -> str:
+    """A row's or a node's formula, its stage called by its own name."""
     stage = stage_of(row.call)
     return row.formula if stage is None else row.formula.replace(row.call, names[stage])
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxchain.diagnose.survey import Survey
 from jaxchain.discovery.name import operation
+from jaxchain.explore.arithmetic import MOST, product_of, written
 from jaxchain.explore.mark import stage_of
 from jaxchain.jacobians.bracketing import Step
 from jaxchain.jacobians.decision import Decision
@@ -46,13 +47,30 @@ def ways(surveyed: Survey, decision: Decision) -> dict[str, Any]:
     prefixes, suffixes = running(matrices), [m.T for m in running([m.T for m in reversed(matrices)])]
     q = len(surveyed.links)
     pushed, pulled = _each(plan, q, "tangent", plan.forward_cost), _each(plan, q, "adjoint", plan.reverse_cost)
+    names = ["input", *(link.stage.name for link in surveyed.links)]
     forward = [
-        _step(f"({m}×{sizes[0]}) ← ({m}×{n})({n}×{sizes[0]})", (0, k + 1), k, k, "push", (m, sizes[0]))
-        for k, (n, m) in enumerate(pairwise(sizes))
+        _step(
+            _joined(names, 0, k, k + 1),
+            (0, k + 1),
+            k,
+            k,
+            "push",
+            (m, sizes[0]),
+            prefixes and [matrices[k], *prefixes[k - 1 : k], prefixes[k]],
+        )
+        for k, m in enumerate(sizes[1:])
     ]
     reverse = [
-        _step(f"({sizes[q]}×{n}) ← ({sizes[q]}×{m})({m}×{n})", (k, q), k + 1, k, "pull", (sizes[q], n))
-        for k, (n, m) in reversed(list(enumerate(pairwise(sizes))))
+        _step(
+            _joined(names, k, k + 1, q),
+            (k, q),
+            k + 1,
+            k,
+            "pull",
+            (sizes[q], n),
+            suffixes and [*suffixes[q - k - 2 : q - k - 1], matrices[k], suffixes[q - k - 1]],
+        )
+        for k, n in reversed(list(enumerate(sizes[:-1])))
     ]
     return {
         "forward": _way(
@@ -88,10 +106,30 @@ def _way(
 
 
 def _step(
-    text: str, span: tuple[int, int], middle: int | None, stage: int, kind: str, shape: tuple[int, int]
-) -> dict[str, Any]:
+    text: str, span: tuple[int, int], middle: int | None, stage: int, kind: str, shape: tuple[int, int],
+    matrices: Sequence[Floats | None] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """One step; ``matrices`` are its factors, as far as they are known, and the matrix that it makes."""
     start, stop = span
-    return {"text": text, "from": start, "to": stop, "middle": middle, "stage": stage, "kind": kind, "shape": shape}
+    about = {"text": text, "from": start, "to": stop, "middle": middle, "stage": stage, "kind": kind, "shape": shape}
+    return {**about, "arithmetic": _arithmetic(matrices)}
+
+
+def _joined(names: Sequence[str], start: int, middle: int, stop: int) -> str:
+    """The chain rule at one state: ∂z/∂x = ∂z/∂y · ∂y/∂x; at an end of the span, nothing is multiplied."""
+    whole = f"∂{names[stop]}/∂{names[start]}"
+    if middle in (start, stop):
+        return whole
+    return f"{whole} = ∂{names[stop]}/∂{names[middle]} · ∂{names[middle]}/∂{names[start]}"
+
+
+def _arithmetic(matrices: Sequence[Floats | None]) -> str:
+    """``[2 0; 1 3] · [1; 4] = [2; 13]``, where all of it is small enough to be read."""
+    known = [matrix for matrix in matrices if matrix is not None]
+    if not known or len(known) < len(matrices) or max(max(matrix.shape) for matrix in known) > MOST:
+        return ""
+    *factors, result = known
+    return f"{product_of(factors)} = {written(result)}" if len(factors) > 1 else written(result)
 
 
 def _each(plan: Plan, q: int, way: Literal["tangent", "adjoint"], total: float) -> list[float]:
@@ -168,10 +206,16 @@ def _mixed(
             ready[step.start, step.stop] = known
         span = math.floor(places[step.start]), math.ceil(places[step.stop])
         middle = None if step.middle is None else math.floor(places[step.middle])
+        parts: list[Floats | None] = []
+        if step.middle is not None:
+            parts = [
+                _between(step.middle, step.stop, places, factors, ready),
+                _between(step.start, step.middle, places, factors, ready),
+            ]
         kind, shape = KINDS.get(step.kind, "accumulate"), (plan.sizes[step.stop], plan.sizes[step.start])
         steps.append(
             {
-                **_step(plan.describe(step), span, middle, _factor(step, places), kind, shape),
+                **_step(plan.describe(step), span, middle, _factor(step, places), kind, shape, [*parts, known]),
                 "cost": step.cost,
                 "total": total,
                 "picture": None if known is None else picture(known, side),
@@ -193,16 +237,20 @@ def _matrix(
     step: Step, places: Sequence[float], factors: Sequence[Floats], ready: dict[tuple[int, int], Floats]
 ) -> Floats | None:
     """The matrix that a step makes, multiplied out of the factors; ``None`` where it ends inside a stage."""
-
-    def between(start: int, stop: int) -> Floats | None:
-        if (start, stop) in ready:
-            return ready[start, stop]
-        first, last = places[start], places[stop]
-        if not factors or not (first.is_integer() and last.is_integer()) or first == last:
-            return None
-        return running(factors[int(first) : int(last)])[-1]
-
+    whole = _between(step.start, step.stop, places, factors, ready)
     if step.middle is None:
-        return between(step.start, step.stop)
+        return whole
     left, right = ready.get((step.middle, step.stop)), ready.get((step.start, step.middle))
-    return between(step.start, step.stop) if left is None or right is None else left @ right
+    return whole if left is None or right is None else left @ right
+
+
+def _between(
+    start: int, stop: int, places: Sequence[float], factors: Sequence[Floats], ready: dict[tuple[int, int], Floats]
+) -> Floats | None:
+    """The Jacobian between two of a plan's states, where it is known or both are the chain's own."""
+    if (start, stop) in ready:
+        return ready[start, stop]
+    first, last = places[start], places[stop]
+    if not factors or not (first.is_integer() and last.is_integer()) or first == last:
+        return None
+    return running(factors[int(first) : int(last)])[-1]

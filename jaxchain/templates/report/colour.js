@@ -58,8 +58,11 @@ function imageOf({ values, rows, columns }, limit) {
   return canvas;
 }
 
-/** Paint a picture on a canvas of so many CSS pixels. */
-function paint(canvas, picture, width, height) {
+/** Up to so many rows and columns a matrix's entries are written in its cells, where they have this much room. */
+const WRITTEN = { cells: 6, width: 38, height: 17 };
+
+/** Paint a picture on a canvas of so many CSS pixels; `limit` is the entry of the strongest colour, by default its own. */
+function paint(canvas, picture, width, height, limit = cells(picture).limit) {
   const ratio = window.devicePixelRatio || 1;
   canvas.width = Math.max(Math.round(width * ratio), 1);
   canvas.height = Math.max(Math.round(height * ratio), 1);
@@ -70,8 +73,25 @@ function paint(canvas, picture, width, height) {
   const shown = coarser(all, canvas.height, canvas.width);
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
-  context.drawImage(imageOf(shown, all.limit), 0, 0, canvas.width, canvas.height);
+  context.drawImage(imageOf(shown, limit), 0, 0, canvas.width, canvas.height);
   if (picture.not_finite) markNotFinite(context, shown, canvas);
+  const [rows, columns] = picture.shape;
+  const few = Math.max(rows, columns) <= WRITTEN.cells && rows * columns === shown.values.length;
+  if (few && width / columns >= WRITTEN.width && height / rows >= WRITTEN.height) writeEntries(context, shown, limit, ratio);
+}
+
+/** Every entry as a number in its cell, light on what is dark. */
+function writeEntries(context, { values, rows, columns }, limit, ratio) {
+  const [x, y] = [context.canvas.width / columns, context.canvas.height / rows];
+  context.font = `${Math.round(11.5 * ratio)}px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace`;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  values.forEach((value, k) => {
+    if (!Number.isFinite(value)) return;
+    const strong = Math.abs(value) > 0.55 * limit;
+    context.fillStyle = strong !== isDark() ? "#fff" : "#000";
+    context.fillText(short(value), ((k % columns) + 0.5) * x, (Math.floor(k / columns) + 0.5) * y, x - 4 * ratio);
+  });
 }
 
 /** A cross on NaN and a plus on ∞, where cells are large enough to hold one. */

@@ -20,7 +20,7 @@ function heatMap(root, output, { widest, tallest, aimed = () => {} }) {
 
   function size({ shape: [m, n] }) {
     const room = Math.min(widest, root.clientWidth - 2);
-    const scale = Math.min(room / n, tallest / m, 40);
+    const scale = Math.min(room / n, tallest / m, Math.max(m, n) <= WRITTEN.cells ? 52 : 40);
     const [width, height] = [n * scale, m * scale].map((side) => Math.round(Math.max(side, HAIRLINE)));
     return { width, height, stretched: Math.min(n, m) * scale < HAIRLINE - 1 };
   }

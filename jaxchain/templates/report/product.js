@@ -5,13 +5,15 @@ const MANY = 24;
 const CAPTION_LINE = 0.975;
 const painted = new WeakMap();
 let factors = [];
+let ownScales = false;
 let pixels = 1;
 
 /** One scale for all sides, so that the widest factor is pleasant and the product takes few lines. */
 function chooseScale(room) {
   const shown = visible(data.groups, "").filter(({ group }) => group);
   const longest = Math.max(...data.states.map(({ size }) => size), 1);
-  let scale = Math.min(165 / longest, 16);
+  let scale = longest <= WRITTEN.cells ? Math.max(165 / longest, 42) : Math.min(165 / longest, 16);
+  scale = Math.min(scale, 52);
   const width = () => shown.reduce((sum, { group }) => sum + Math.max(shapeOf(group)[1] * scale, 58) + 18, 0);
   const shrink = (lines, least) => {
     while (width() > lines * room && longest * scale > least) scale *= 0.92;
@@ -32,7 +34,29 @@ const whenSeen = new IntersectionObserver(
 function paintFactor(canvas) {
   const { picture, width, height } = painted.get(canvas);
   whenSeen.unobserve(canvas);
-  paint(canvas, picture, width, height);
+  paint(canvas, picture, width, height, ownScales ? undefined : rowLimit());
+}
+
+/** The strongest colour of the row: the largest of the factors' own limits. */
+function rowLimit() {
+  const limits = data.stages.filter(({ picture }) => picture?.values).map(({ picture }) => cells(picture).limit);
+  return Math.max(...limits);
+}
+
+/** One colour scale for the row, or each factor its own. */
+function startScales() {
+  const button = byId("own-scales");
+  const tell = () => {
+    const limit = data.stages.some(({ picture }) => picture?.values) ? rowLimit() : 1;
+    say(byId("row-scale"), ownScales ? "each factor has its own colours" : `strongest colour: ±${short(limit)} for all factors`);
+    button.setAttribute("aria-pressed", String(ownScales));
+  };
+  button.addEventListener("click", () => {
+    ownScales = !ownScales;
+    byId("factors").querySelectorAll("canvas").forEach((canvas) => canvas.style.width && paintFactor(canvas));
+    tell();
+  });
+  tell();
 }
 
 function buildFactors() {
@@ -197,6 +221,7 @@ function startProduct() {
   const list = byId("factors");
   chooseScale(list.clientWidth || 360);
   buildFactors();
+  startScales();
   follow(["stage", "mode", "step"], markFactors);
   follow(["mode", "step"], revealStep);
   follow(["stage"], () => revealFactor(selection.stage));

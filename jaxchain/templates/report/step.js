@@ -95,8 +95,9 @@ function showStep(show) {
   showKnown(show, way, now);
 }
 
-const sentence = ({ text, cost, total }, step, steps) => [
+const sentence = ({ text, arithmetic, cost, total }, step, steps) => [
   `${step} of ${steps}: ${text}  `,
+  arithmetic ? make("code", { class: "arithmetic" }, arithmetic) : "",
   make("span", { class: "work" }, `${si(read(cost))} multiply-adds, ${si(read(total))} so far`),
 ];
 

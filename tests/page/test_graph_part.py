@@ -1,0 +1,121 @@
+"""The graph on the page, in a real browser: what it says is what the graph's sums and paths are."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import some_params
+from pages import browser, driver, folder  # noqa: F401
+from selenium.webdriver.common.keys import Keys
+
+import jaxchain as jc
+
+
+def baydin(x1, x2):
+    return jnp.log(x1) + x1 * x2 - jnp.sin(x2)
+
+
+def scalars(x):
+    u = x**2
+    return 1 / (1 + u)
+
+
+@pytest.fixture(scope="module")
+def textbook(folder):
+    return jc.report(baydin, 2.0, 5.0, path=folder / "baydin.html"), jc.graph(baydin, 2.0, 5.0)
+
+
+@pytest.fixture(scope="module")
+def network(folder):
+    net = jc.nets.mlp([3, 13, 2], "tanh")
+    args = some_params(net), jnp.array([0.5, -1.0, 2.0])
+    return jc.report(net, *args, path=folder / "network.html"), jc.graph(net, *args)
+
+
+def node(graph, name):
+    return f"#graph [data-node='{[one.name for one in graph.rows].index(graph[name].name)}']"
+
+
+def test_the_graph_of_a_small_function_is_the_first_section_with_nothing_folded(browser, textbook):
+    path, graph = textbook
+    browser.open(path)
+    assert browser.script("return document.querySelector('main section').id") == "graph-part"
+    assert len(browser.all("#graph .node")) == len(graph.rows) == 7
+    assert len(browser.all("#graph .arrow")) == len(graph.arrows) == 8
+    assert browser.all("#graph .opener") == []
+    said, _ = browser.logs()
+    assert said == []
+
+
+@pytest.mark.parametrize("way", ["forward", "reverse"])
+def test_stepping_over_the_graph_writes_out_the_sums(browser, textbook, way):
+    path, graph = textbook
+    browser.open(path)
+    browser.click(f"#graph-{way}")
+    steps = graph.accumulate(way)
+    for k, step in enumerate(steps, start=1):
+        said = browser.text("#graph-says")
+        assert said.startswith(f"{k} of {len(steps)}: the ")
+        assert said.endswith(step.text)
+        colour = "reverse" if way == "reverse" else "forward"
+        assert len(browser.all(f"#graph .node text.{colour}")) == k
+        if k < len(steps):
+            browser.click("#graph-next")
+    assert browser.find("#graph-next").get_attribute("disabled")
+
+
+def test_two_nodes_show_the_paths_between_them_and_their_sum(browser, textbook):
+    path, graph = textbook
+    browser.open(path)
+    browser.press(Keys.ENTER, into=node(graph, "x1"))
+    browser.press(Keys.ENTER, into=node(graph, "y"))
+    assert browser.text("#graph-says") == "∂y/∂x1 is the sum over 2 paths: 5.5 = 0.5 + 5"
+    told = [line.get_attribute("textContent") for line in browser.all("#graph-paths li")]
+    assert told == ["v-1 → v1 → v3 → v5: 1 · 1 · 0.5 = 0.5", "v-1 → v2 → v3 → v5: 1 · 1 · 5 = 5"]
+    assert len(browser.all("#graph .arrow.marked")) == 5
+    browser.press(Keys.ENTER, into=node(graph, "v1"))
+    browser.press(Keys.ENTER, into=node(graph, "v4"))
+    assert browser.text("#graph-says") == "No path leads from v1 to v4: ∂v4/∂v1 = 0."
+
+
+def test_a_stage_opens_into_its_own_graph_and_back(browser, network):
+    path, graph = network
+    browser.open(path)
+    assert browser.script("return document.querySelector('main section').id") != "graph-part"
+    assert len(browser.all("#graph .opener")) == len(graph.inside) == 2
+    inner = graph.open(next(iter(graph.inside)))
+    browser.press(Keys.ENTER, into="#graph .opener")
+    assert len(browser.all("#graph .node")) == len(inner.rows)
+    assert len(browser.all("#graph .arrow")) == len(inner.arrows)
+    browser.press(Keys.ENTER, into="#graph-out")
+    assert len(browser.all("#graph .node")) == len(graph.rows)
+
+
+def test_choosing_a_node_chooses_its_stage(browser, network):
+    path, graph = network
+    browser.open(path)
+    browser.press(Keys.ENTER, into=node(graph, "y"))
+    assert browser.text("#stage-name") == "dense_1"
+
+
+def test_small_steps_are_written_as_arithmetic(browser, folder):
+    path = jc.report(scalars, 2.0, path=folder / "scalars.html")
+    browser.open(path, "#mode=forward&step=2")
+    assert "−0.04 · 4 = −0.16" in browser.text("#sentence") or "1 · 4 = 4" in browser.text("#sentence")
+    matrix = jnp.array([[2.0, 0.0], [1.0, 3.0]])
+    chain = jc.Chain([jc.Stage("line", lambda x: matrix @ x), jc.Stage("sum", lambda y: y[:1] * y[1:])])
+    x = jnp.array([1.0, 4.0])
+    path = jc.report(chain, x, path=folder / "matrices.html")
+    browser.open(path, "#mode=forward&step=2")
+    np.testing.assert_allclose(jnp.array([[13.0, 2.0]]) @ matrix, [[28, 6]])
+    assert "[13 2] · [2 0; 1 3] = [28 6]" in browser.text("#sentence")
+    browser.open(path, "#mode=reverse&step=2")
+    assert "[13 2] · [2 0; 1 3] = [28 6]" in browser.text("#sentence")
+
+
+@pytest.mark.parametrize("width", [1400, 900, 400])
+def test_the_graph_scrolls_in_its_own_frame(browser, textbook, width):
+    path, _ = textbook
+    browser.open(path, size=(width, 900))
+    assert browser.overflow() <= 0

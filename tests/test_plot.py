@@ -472,3 +472,29 @@ def test_a_very_long_name_is_shown_by_its_ends():
     assert len(label) == 60
     assert label.startswith("aa")
     assert label.endswith("az")
+
+
+# ---------------------------------------------------------------------------------------------------------------- films
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_a_film_of_a_sweep_has_a_frame_a_step_and_the_last_one_twice(tmp_path, direction):
+    from PIL import Image
+
+    graph = jc.graph(lambda x: jnp.sin(x) * x, 2.0)
+    with Image.open(jc.plot.animate(graph, tmp_path / "graph.gif", direction=direction)) as film:
+        assert film.n_frames in (len(graph.rows), len(graph.rows) + 1)  # equal frames may be one
+    net = jc.nets.mlp([3, 4, 2])
+    jacobians = jc.local_jacobians(net, (net.init(jax.random.key(0)), jnp.ones(3)))
+    with Image.open(jc.plot.animate(jacobians, tmp_path / "chain.gif", direction=direction)) as film:
+        assert film.n_frames in (len(jacobians), len(jacobians) + 1)
+
+
+def test_a_film_that_cannot_be_made_is_said_to_be_so(tmp_path):
+    graph = jc.graph(jnp.sin, 2.0)
+    with pytest.raises(ValueError, match="ends in .gif or .mp4, but film.avi"):
+        jc.plot.animate(graph, tmp_path / "film.avi")
+    with pytest.raises(ValueError, match="direction"):
+        jc.plot.animate(graph, tmp_path / "film.gif", direction="sideways")
+    with pytest.raises(TypeError, match="jacobians"):
+        jc.plot.animate("chain", tmp_path / "film.gif")

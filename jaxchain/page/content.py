@@ -15,10 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.chain import Chain
 from jaxchain.coordinates import is_inexact
 from jaxchain.cost.count import flops
+from jaxchain.derivative import vjp
 from jaxchain.diagnose.survey import Link, Survey, survey
 from jaxchain.discovery.find import Found, find
 from jaxchain.errors import REFUSALS, refusal
@@ -32,14 +34,14 @@ from jaxchain.jacobians.compare import compare_decided, predictions
 from jaxchain.jacobians.decision import Decision, decide
 from jaxchain.page.drawing import drawings, is_small
 from jaxchain.page.folding import fold
-from jaxchain.page.headline import directions, headline
+from jaxchain.page.headline import directions, headline, passes
 from jaxchain.page.picture import picture
 from jaxchain.page.ways import named, ways
 from jaxchain.program.primitives import plain_parameters
 from jaxchain.show.plain import plain
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import si
-from jaxchain.show.values import count, summary
+from jaxchain.show.values import count, norm, summary
 
 __all__ = ["facts", "page"]
 
@@ -51,6 +53,9 @@ SPECTRUM = 64
 
 TRACED, KINDS = 5_000, 1_000
 """The most equations whose values the page holds, and the most kinds: each is compiled by itself."""
+
+FORMED = 1 << 24
+"""The most entries of a whole Jacobian that leads the page; beyond, what happens along the chain comes first."""
 
 FEW_ROWS = 32
 """Up to so many equations a graph is tried with nothing folded."""
@@ -89,13 +94,15 @@ def page(
     return plain(
         {
             "title": title,
-            "headline": headline(decision, chain.names, surveyed),
+            "headline": headline(decision, chain.names, surveyed, large=_large(surveyed)),
+            "large": _large(surveyed),
             "facts": facts(chain, args, surveyed),
             "notes": list(surveyed.notes),
             "directions": directions(tangent is None, cotangent is None),
             "states": _states(chain, surveyed),
             "stages": _stages(surveyed, _sources(found, len(chain))),
             "groups": fold(chain.names),
+            "leaves": _leaves(chain, args, surveyed),
             "ways": orders,
             "modes": modes,
             "plan": _planned(decision),
@@ -104,6 +111,11 @@ def page(
             "programs": _programs(chain, args),
         }
     )
+
+
+def _large(surveyed: Survey) -> bool:
+    """Whether nobody would form the whole Jacobian."""
+    return surveyed.links[0].shape[1] * surveyed.links[-1].shape[0] > FORMED
 
 
 def facts(chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[str]:
@@ -134,6 +146,7 @@ def _states(chain: Chain, surveyed: Survey) -> list[dict[str, Any]]:
             "name": name,
             "shape": _short(state),
             "size": size,
+            "bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)),
             "complex": any(map(jnp.iscomplexobj, jax.tree.leaves(state))),
             "primal": primal,
             "tangent": tangent,
@@ -158,6 +171,7 @@ def _stages(surveyed: Survey, sources: Sequence[str]) -> list[dict[str, Any]]:
             "m": link.shape[0],
             "n": link.shape[1],
             "parameters": link.stage.row.parameters,
+            "times": passed,
             "flops": link.work,
             "words": "" if link.structure is None else str(link.structure),
             "source": source,
@@ -166,10 +180,43 @@ def _stages(surveyed: Survey, sources: Sequence[str]) -> list[dict[str, Any]]:
             "picture": _picture(link, side),
             "why_not": link.refusal,
         }
-        for link, before, after, source in zip(
-            surveyed.links, surveyed.states, surveyed.states[1:], sources, strict=False
+        for link, before, after, source, passed in zip(
+            surveyed.links, surveyed.states, surveyed.states[1:], sources, passes(surveyed), strict=False
         )
     ]
+
+
+def _leaves(chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[dict[str, Any]]:
+    """The gradient of every array of the other arguments, beside the array itself."""
+    at = chain.argnum % len(args)
+    others = [arg for k, arg in enumerate(args) if k != at]
+    if None in surveyed.cotangents or not any(map(is_inexact, jax.tree.leaves(others))):
+        return []
+
+    def gradients(cotangent: Any, *given: Any) -> Any:
+        pulled = vjp(chain, *given)[1](cotangent)
+        return [pulled[k] for k in range(len(given)) if k != at]
+
+    try:
+        pulled = jax.jit(gradients)(surveyed.cotangent, *args)
+    except REFUSALS as error:
+        refusal(error)
+        return []
+    words = words_of(len(args), at)
+    rows: list[dict[str, Any]] = []
+    for word, arg, gradient in zip(words, others, pulled, strict=True):
+        leaves = zip(tree_flatten_with_path(arg)[0], jax.tree.leaves(gradient), strict=True)
+        for (path, leaf), back in leaves:
+            if is_inexact(leaf):
+                size, steep = norm(leaf), norm(back)
+                about = {"name": word + keystr(path), "shape": "×".join(map(str, np.shape(leaf))) or "scalar"}
+                rows.append({**about, "weight": size, "gradient": steep, "ratio": steep / size if size else math.inf})
+    return rows
+
+
+def words_of(count: int, at: int) -> list[str]:
+    """What the arguments beside the chain input are called."""
+    return ["params"] if (count, at) == (2, 1) else [f"argument {k}" for k in range(count) if k != at]
 
 
 def _picture(link: Link, side: int) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -11,14 +12,37 @@ from jaxchain.diagnose.survey import Survey
 from jaxchain.jacobians.decision import Decision
 from jaxchain.show.values import count
 
-__all__ = ["directions", "growth", "headline", "large"]
+__all__ = ["directions", "growth", "headline", "large", "passes", "worst"]
+
+STANDS_OUT = math.log(2)
+"""A stage that changes a cotangent's length by less than a factor of two is not named."""
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def headline(decision: Decision, names: Sequence[str], surveyed: Survey) -> str:
-    """Which order is cheap, and where a cotangent grows or dies."""
-    return f"{_cheapest(decision)} {growth(('the input', *names), surveyed)}".strip()
+def headline(decision: Decision, names: Sequence[str], surveyed: Survey, *, large: bool = False) -> str:
+    """Which order is cheap, and where a cotangent grows or dies; the latter first where nobody would form the Jacobian."""
+    sentences = (_cheapest(decision), growth(("the input", *names), surveyed), worst(names, surveyed))
+    return " ".join(filter(None, (*sentences[1:], sentences[0]) if large else sentences))
+
+
+def passes(surveyed: Survey) -> list[float | None]:
+    """By how much each stage multiplies the cotangent's length on its way back; ``None`` where that is not known."""
+    pairs = pairwise(surveyed.cotangents)
+    return [None if before is None or not after else before / after for before, after in pairs]
+
+
+def worst(names: Sequence[str], surveyed: Survey) -> str:
+    """The stage that changes a cotangent most, where it stands out among several."""
+    known = [(times, name) for times, name in zip(passes(surveyed), names, strict=True) if times and times < math.inf]
+    if len(known) < 2:
+        return ""
+    strengths = [abs(math.log(times)) for times, _ in known]
+    most = int(np.argmax(strengths))
+    if strengths[most] < STANDS_OUT:
+        return ""
+    times, name = known[most]
+    return f"{name} alone multiplies it by {large(times)}."
 
 
 def _cheapest(decision: Decision) -> str:

@@ -13,8 +13,9 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, overload
 
 try:
     import fcntl
@@ -29,9 +30,44 @@ from jaxchain.explore.evaluate import check_numbers
 from jaxchain.page.content import page
 from jaxchain.show.html import render
 
-__all__ = ["check_target", "report", "telling", "to_html", "write"]
+__all__ = ["InlinePage", "check_target", "report", "telling", "to_html", "write"]
 
 OURS = '<meta name="generator" content="jaxchain'
+
+
+@dataclass(frozen=True)
+class InlinePage:
+    """A page that shows itself in a notebook.
+
+    Attributes
+    ----------
+    path
+        The file that it was written to.
+    html
+        The page.
+    """
+
+    path: Path
+    html: str = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        return render("frame.html", html=self.html, title=self.path.name)
+
+
+@overload
+def report(
+    fun: Callable[..., Any], *args: Any, path: str | os.PathLike[str] = ..., title: str | None = ...,
+    argnum: int | None = ..., tangent: Any = ..., cotangent: Any = ..., inline: Literal[False] = ..., force: bool = ...,
+    progress: bool = ...,
+) -> Path: ...  # fmt: skip
+
+
+@overload
+def report(
+    fun: Callable[..., Any], *args: Any, path: str | os.PathLike[str] = ..., title: str | None = ...,
+    argnum: int | None = ..., tangent: Any = ..., cotangent: Any = ..., inline: Literal[True], force: bool = ...,
+    progress: bool = ...,
+) -> InlinePage: ...  # fmt: skip
 
 
 def report(
@@ -42,9 +78,10 @@ def report(
     argnum: int | None = None,
     tangent: Any = None,
     cotangent: Any = None,
+    inline: bool = False,
     force: bool = False,
     progress: bool = False,
-) -> Path:
+) -> Path | InlinePage:
     """Write one self-contained HTML page about ``fun`` at ``args``: chain, Jacobians, sweeps, modes, programs.
 
     Parameters
@@ -62,6 +99,8 @@ def report(
     tangent, cotangent
         The directions that the sweeps follow, like the chain input and output; default: random
         directions of length one, and 1 for a single number.
+    inline
+        Return what shows the page in a notebook, in a frame.
     force
         Replace a file that is not ours, too.
     progress
@@ -69,8 +108,8 @@ def report(
 
     Returns
     -------
-    Path
-        The file.
+    Path or InlinePage
+        The file; with ``inline`` a page that shows itself, whose ``.path`` is the file.
 
     Raises
     ------
@@ -96,6 +135,7 @@ def report(
     """
     target = path_to_write("path", path)
     text("title", title, optional=True)
+    flag("inline", inline)
     flag("force", force)
     flag("progress", progress)
     check_target(target, force=force)
@@ -107,8 +147,9 @@ def report(
     with telling(progress) as say:
         data = page(chain, args, title, fun=fun, tangent=tangent, cotangent=cotangent, say=say)
         say("Writing the page")
-        write(target, to_html(data))
-    return target
+        html = to_html(data)
+        write(target, html)
+    return InlinePage(target, html) if inline else target
 
 
 def _title(fun: Callable[..., Any]) -> str:

@@ -2,11 +2,13 @@
 
 Every function draws on the axes it is given, or on fresh ones, and returns them; none shows a
 window or changes matplotlib's settings. Heat maps are in `heat` and `product`, strips of singular
-values in `spectra`, lines in `curves`, graphs in `nodes`; what all of them share is in `style`.
+values in `spectra`, lines in `curves`, graphs in `nodes`, films in
+`moving`; what all of them share is in `style`.
 """
 
 from jaxchain.plot.curves import cost_curves, gradient_norms, norms_by_depth
 from jaxchain.plot.heat import matrix
+from jaxchain.plot.moving import animate
 from jaxchain.plot.nodes import graph
 from jaxchain.plot.product import chain
 from jaxchain.plot.spectra import singular_values
@@ -17,6 +19,7 @@ __all__ = [
     "LINESTYLES",
     "MARKERS",
     "STYLE",
+    "animate",
     "chain",
     "cost_curves",
     "gradient_norms",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +18,7 @@ from jaxchain.plot.style import COLOURS, FAINT, INK, axes, note, styled
 from jaxchain.show.table import shorten
 from jaxchain.show.values import summary
 
-__all__ = ["graph"]
+__all__ = ["graph", "size_of"]
 
 ACROSS, UP = 1.45, 1.0
 """From one layer to the next, and from one node to the next in it, in units of the picture."""
@@ -36,7 +37,14 @@ a cotangent is the sum over the arrows that go out, of cotangent × partial deri
 
 
 @styled
-def graph(graph: Graph, *, paths: Paths | None = None, title: str | None = None, ax: Axes | None = None) -> Axes:
+def graph(
+    graph: Graph,
+    *,
+    paths: Paths | None = None,
+    bold: Collection[tuple[str, str]] = (),
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Draw a computational graph: nodes from left to right in the order of evaluation.
 
     Parameters
@@ -45,6 +53,8 @@ def graph(graph: Graph, *, paths: Paths | None = None, title: str | None = None,
         Of `jaxchain.graph`, or one that was opened.
     paths
         Of ``graph.paths(…)``: their arrows are drawn in bold, and the sum over them is told.
+    bold
+        Further arrows that are drawn in bold, as pairs of names.
     title
         What it shows.
     ax
@@ -65,11 +75,12 @@ def graph(graph: Graph, *, paths: Paths | None = None, title: str | None = None,
         msg = f"graph is what jaxchain.graph(fun, *args) returns, but {shown(graph)} was given."
         raise TypeError(msg)
     width, height = graph.layout.size
-    size = ((width * ACROSS + WIDTH + 0.3) * INCHES, (height * UP + HEIGHT + 0.5) * INCHES)
-    drawn = axes(ax, size)
-    bold = {pair for path in paths.rows for pair in pairwise(path.nodes)} if paths else set()
+    drawn = axes(ax, size_of(graph))
+    marked = {*bold, *(pair for path in (paths.rows if paths else ()) for pair in pairwise(path.nodes))}
     for arrow, route in zip(graph.arrows, graph.layout.routes, strict=True):
-        _arrow(drawn, [_place(point) for point in route], written(arrow.partial, 2), (arrow.start, arrow.stop) in bold)
+        _arrow(
+            drawn, [_place(point) for point in route], written(arrow.partial, 2), (arrow.start, arrow.stop) in marked
+        )
     for node, place in zip(graph.rows, graph.layout.places, strict=True):
         _box(drawn, _place(place), node)
     drawn.set(xlim=(-0.6, width * ACROSS + 0.6), ylim=(-0.5, height * UP + 0.5), aspect="equal")
@@ -80,6 +91,12 @@ def graph(graph: Graph, *, paths: Paths | None = None, title: str | None = None,
     drawn.set_title(title or graph.title, loc="left")
     note(drawn, SAID, below=6)
     return drawn
+
+
+def size_of(graph: Graph) -> tuple[float, float]:
+    """Inches that a graph takes."""
+    width, height = graph.layout.size
+    return (width * ACROSS + WIDTH + 0.3) * INCHES, (height * UP + HEIGHT + 0.5) * INCHES
 
 
 def _place(point: tuple[float, float]) -> tuple[float, float]:
@@ -97,10 +114,8 @@ def _box(ax: Axes, place: tuple[float, float], node: Any) -> None:
         )
     )  # fmt: skip
     told = [(shorten(node.title, MOST), INK), (f"= {_value(node.primal)}", INK)]
-    if node.tangent is not None:
-        told.append((f"tangent {_value(node.tangent)} →", COLOURS["forward"]))
-    if node.cotangent is not None:
-        told.append((f"← cotangent {_value(node.cotangent)}", COLOURS["reverse"]))
+    told.append(("" if node.tangent is None else f"tangent {_value(node.tangent)} →", COLOURS["forward"]))
+    told.append(("" if node.cotangent is None else f"← cotangent {_value(node.cotangent)}", COLOURS["reverse"]))
     for k, (text, colour) in enumerate(told):
         height = y + HEIGHT / 2 - (k + 0.5) * HEIGHT / len(told)
         ax.text(x, height, text, color=colour, ha="center", va="center", fontsize=8, zorder=3)

@@ -119,3 +119,46 @@ def test_the_graph_scrolls_in_its_own_frame(browser, textbook, width):
     path, _ = textbook
     browser.open(path, size=(width, 900))
     assert browser.overflow() <= 0
+
+
+def test_every_picture_can_be_saved_as_svg_and_png(browser, network):
+    """What the button hands to the browser to keep, read before it is kept."""
+    path, graph = network
+    browser.open(path)
+    browser.script("""
+        HTMLAnchorElement.prototype.click = function () { window.named = this.download; };
+        URL.createObjectURL = (blob) => { window.saved = blob; return "blob:none"; };
+    """)
+    parts = [button.get_attribute("aria-label") for button in browser.all(".save button")]
+    assert len(parts) == 14  # seven pictures
+    for place, ending, kind in (("#graph", "svg", "image/svg+xml"), ("#factors", "png", "image/png")):
+        browser.script("window.saved = null; document.querySelector(arguments[0]).focus()", f"{place} + .save button")
+        number = 1 if ending == "svg" else 2
+        browser.press(Keys.ENTER, into=f"{place} + .save button:nth-of-type({number})")
+        browser.wait(lambda: browser.script("return window.saved !== null"))
+        assert browser.script("return window.saved.type") == kind
+        assert browser.script("return window.named").endswith(ending)
+    browser.press(Keys.ENTER, into="#graph + .save button")
+    text = browser.driver.execute_async_script("window.saved.text().then(arguments[0])")
+    for one in graph.rows:
+        norm = f"‖{np.linalg.norm(one.cotangent):.4g}‖"
+        assert one.name in text
+        assert norm in text or one.cotangent.size <= 2  # a few numbers stand themselves
+    browser.press(Keys.ENTER, into="#factors + .save button")
+    text = browser.driver.execute_async_script("window.saved.text().then(arguments[0])")
+    assert text.count("<image") == 3
+    assert "2×13" in text
+    said, _ = browser.logs()
+    assert said == []
+
+
+def test_a_page_shows_itself_in_a_notebook(browser, folder):
+    page = jc.report(scalars, 2.0, path=folder / "inline.html", inline=True)
+    assert page.path.read_text(encoding="utf-8") == page.html
+    notebook = folder / "notebook.html"
+    notebook.write_text(f"<!doctype html><html lang=en data-ready><body>{page._repr_html_()}")
+    browser.driver.get(notebook.as_uri())
+    browser.driver.switch_to.frame(0)
+    browser.wait(lambda: browser.script("return document.documentElement.dataset.ready"))
+    assert browser.text("h1") == "scalars"
+    browser.driver.switch_to.default_content()

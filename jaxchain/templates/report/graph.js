@@ -76,7 +76,14 @@ function nodeOf(graph, node, k, marks, state, show) {
   const title = [node.label, node.name, node.formula].filter(Boolean).join(" = ");
   const known = (way) => !state.way || (way === state.way && (!marks.known || marks.known.has(k)));
   const values = ["forward", "reverse"].map((way) => ({ way, text: node[WAYS_OF[way][0]] }));
-  const words = values.filter(({ way, text }) => known(way) && text !== null).map(({ way, text }) => `${WAYS_OF[way][0]} ${text}`);
+  const lines = [
+    { text: brief(title, 27), kind: "formula" },
+    { text: `= ${node.primal}`, kind: "primal" },
+    ...values.map(({ way, text }) => ({
+      text: !known(way) || text === null ? "" : way === "forward" ? `tangent ${text} →` : `← cotangent ${text}`,
+      kind: way,
+    })),
+  ];
   const pick = () => {
     const ends = state.ends.length === 1 && state.ends[0] !== k ? [state.ends[0], k].sort((a, b) => a - b) : [k];
     if (node.stage !== null) takeStage(node.stage);
@@ -89,23 +96,17 @@ function nodeOf(graph, node, k, marks, state, show) {
     tabindex: "0",
     "data-node": k,
     "aria-pressed": String(state.ends.includes(k)),
-    "aria-label": `${title}, value ${node.primal}, ${words.join(", ")}`,
+    "aria-label": lines.map(({ text }) => text).join(" "), // what is seen, word for word
     onclick: pick,
   };
-  const line = (row, text, kind) =>
-    draw("text", { x: BOX.width / 2, y: 18 + 20 * row, class: kind }, brief(text, 27));
+  const line = ({ text, kind }, row) =>
+    text ? draw("text", { x: BOX.width / 2, y: 18 + 20 * row, class: kind }, text) : null;
   const group = draw(
     "g",
     attributes,
     draw("title", {}, `${title}\n${node.source}`),
     draw("rect", { width: BOX.width, height: BOX.height, rx: 5 }),
-    line(0, title, "formula"),
-    line(1, `= ${node.primal}`, "primal"),
-    values.map(({ way, text }, row) =>
-      known(way) && text !== null
-        ? line(2 + row, way === "forward" ? `tangent ${text} →` : `← cotangent ${text}`, way)
-        : null,
-    ),
+    lines.map(line),
   );
   group.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" && event.key !== " ") return;
@@ -163,7 +164,7 @@ function arrowOf(graph, arrow, marked) {
     draw("title", {}, `${names}: ${arrow.words}`),
     draw("path", { d: path }),
     draw("path", { class: "head", d: `M${endX + 4} ${endY} l-8 -4 v8 z` }),
-    arrow.cells && arrow.text.length > LABEL ? thumbOf(arrow.cells, x, y) : labelOf(arrow.text, x, y),
+    arrow.cells && !(arrow.text.startsWith("[") && arrow.text.length <= LABEL) ? thumbOf(arrow.cells, x, y) : labelOf(arrow.text, x, y),
   );
 }
 

@@ -5,7 +5,7 @@ function drawReport() {
   selection.mode = data.plan.mode;
   selection.stage = firstToShow();
   if (location.hash.includes("=")) followAddress();
-  for (const start of [startProduct, startSteps, startStage, startAlong, startPrograms, startTrace, startGraph, watchGround])
+  for (const start of [startProduct, startSteps, startStage, startAlong, startPrograms, startTrace, startGraph, startSavers, watchGround])
     start();
   markTable(document.querySelectorAll(".stages tr[data-stage]"));
   window.addEventListener("hashchange", followAddress);
@@ -18,6 +18,7 @@ function readNumbers() {
   for (const stage of data.stages) {
     stage.gradient = read(stage.gradient);
     stage.flops = read(stage.flops);
+    stage.times = read(stage.times);
     stage.sigma = stage.sigma && stage.sigma.map(read);
   }
 }

@@ -1,7 +1,7 @@
 // The selected stage: its Jacobian to read entry by entry, its numbers, its singular values.
 
 function startStage() {
-  const show = heatMap(byId("stage-figure"), byId("hover"), { widest: 520, tallest: 400 });
+  const show = heatMap(byId("stage-figure"), byId("hover"), { widest: 520, tallest: 300 });
   const update = () => showStage(show, selection.stage);
   follow(["stage"], update);
   update();
@@ -49,6 +49,7 @@ function showValues(stage, before, after) {
     ...pair("state ‖x‖", before.primal, after.primal, "→", ""),
     ...pair("tangent ‖ẋ‖", before.tangent, after.tangent, "→", "forward"),
     ...pair("cotangent ‖x̄‖", before.cotangent, after.cotangent, "←", "reverse"),
+    ...(stage.times !== null ? row("× cotangent", [figure(stage.times)]) : []),
     ...(stage.parameters ? row("parameters", [stage.parameters.toLocaleString("en")]) : []),
     ...(stage.gradient !== null ? row("their gradient", [figure(stage.gradient)]) : []),
     ...(stage.flops !== null ? row("work", [si(stage.flops, "FLOP")]) : []),

@@ -37,6 +37,10 @@ from .jacobians import jacobian_rows as jacobian_rows
 from .jacobians import logdet as logdet
 from .jacobians import partial_jacobian as partial_jacobian
 from .jacobians import plan as plan
+from .page import PairRow as PairRow
+from .page import SideBySide as SideBySide
+from .page import StageNorms as StageNorms
+from .page import compare as compare
 from .page import report as report
 from .stage import Stage as Stage
 from .structure import Structure as Structure

@@ -22,7 +22,7 @@ import jaxchain.cli as cli
 from jaxchain.discovery.group import Granularity
 
 SCRIPT = Path(sysconfig.get_path("scripts")) / "jaxchain"
-COMMANDS = ("demo", "show", "trace", "transforms", "plan", "modes", "report")
+COMMANDS = ("demo", "show", "trace", "transforms", "plan", "modes", "report", "compare")
 
 MODEL = """
 import jax
@@ -88,6 +88,7 @@ net = jc.nets.mlp([5, 4, 3])
 hostile = jc.Chain([jc.Stage("[red]<b>&%s{0}", jnp.sin), jc.Stage("[/red] 'x\\"; \\\\n", jnp.cos)])
 three = 3
 vector = (jnp.ones(3),)
+zeros = (jnp.zeros(3),)
 listed = [jnp.ones(3)]
 
 def make_vector():
@@ -332,6 +333,34 @@ def test_report_writes_a_page_opens_it_and_replaces_only_its_own(run, tmp_path, 
     assert page.read_text() == "precious"
     assert run(*call, "--force").code == 0
     assert len(opened) == 1
+
+
+def test_compare_puts_two_targets_or_two_arguments_on_one_page(run, tmp_path):
+    page = tmp_path / "page.html"
+    done = run("compare", "model:scaled", "model:jitted", "--shape", 3, "-o", page)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("scaled → jitted")
+    assert f"Wrote {page}" in done.out
+    assert "scaled and jitted" in page.read_text(encoding="utf-8")
+    call = (
+        "compare",
+        "model:scaled",
+        "--args",
+        "model:vector",
+        "--args-b",
+        "model:zeros",
+        "--names",
+        "at one",
+        "at zero",
+    )
+    found = json.loads(run(*call, "-o", page, "--json").out)
+    assert (found["names"], found["comparison"]) == (["at one", "at zero"], str(page))
+    np.testing.assert_allclose(
+        [found["rows"][1][side]["jacobian"] for side in "ab"], np.sqrt(12) * np.cos([1, 0]), rtol=1e-6
+    )
+    alone = run("compare", "model:scaled", "--args", "model:vector", "-o", page)
+    assert alone.code == 2
+    assert "There is nothing to compare" in alone.err
 
 
 def test_a_missing_folder_for_the_page_is_named(run, tmp_path):

@@ -123,6 +123,11 @@ CALLS = {
         {"fun_": jnp.sin, "x": X, "path": "report.html", "title": None, "argnum": 0, "tangent": X, "cotangent": X}
         | {"force": False, "progress": False},
     ),
+    "compare": (
+        jc.compare,
+        {"a": (jnp.sin, (X,)), "b": (CHAIN, (X,)), "path": "compare.html", "names": ("a", "b"), "title": None}
+        | {"argnum": 0, "tangent": X, "cotangent": X, "force": False, "progress": False},
+    ),
     "nets.mlp": (jc.nets.mlp, {"sizes": [3, 2], **NET_OPTIONS}),
     "nets.autoencoder": (jc.nets.autoencoder, {"sizes": [3, 2], **NET_OPTIONS}),
     "nets.residual_net": (jc.nets.residual_net, {"sizes": [3, 4, 2], "depth": 1, **NET_OPTIONS, "hidden": 4}),

@@ -7,6 +7,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
+import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
+import jaxchain as jc
 from jaxchain import plot
 from jaxchain.plot import style
 from jaxchain.show.extremes import extreme_of_blocks
@@ -492,7 +494,7 @@ def test_a_film_of_a_sweep_has_a_frame_a_step_and_the_last_one_twice(tmp_path, d
 
 def test_a_film_that_cannot_be_made_is_said_to_be_so(tmp_path):
     graph = jc.graph(jnp.sin, 2.0)
-    with pytest.raises(ValueError, match="ends in .gif or .mp4, but film.avi"):
+    with pytest.raises(ValueError, match=r"ends in \.gif or \.mp4, but film\.avi"):
         jc.plot.animate(graph, tmp_path / "film.avi")
     with pytest.raises(ValueError, match="direction"):
         jc.plot.animate(graph, tmp_path / "film.gif", direction="sideways")

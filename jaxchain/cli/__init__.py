@@ -17,7 +17,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 import jaxchain as jc
 from jaxchain.cli.outcome import Answer, Common, finish, in_colours_as_wished, reader_gone, write
-from jaxchain.cli.targets import Target, at_most_one, resolve
+from jaxchain.cli.targets import Target, Targets, at_most_one, distinct_names, resolve
 from jaxchain.show.values import facts
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv == ["--version"]:
         return write(f"jaxchain {jc.__version__}")
-    commands = (demo, show, trace, transforms, plan, modes, report)
+    commands = (demo, show, trace, transforms, plan, modes, report, compare)
     about = f"jaxchain {jc.__version__}: see the chain rule run through any JAX model. Begin with: jaxchain demo. --version prints the version alone."
     try:
         with in_colours_as_wished():
@@ -222,6 +222,46 @@ def report(
         fun, args = resolve(target)
     path = jc.report(fun, *args, path=output, title=title, argnum=target.argnum, force=force, progress=common.progress)
     return _written(path, open_page), {"report": path}
+
+
+def compare(
+    target: Targets,
+    common: Common,
+    names: Annotated[tuple[str, str] | None, arg(metavar="NAME_A NAME_B")] = None,
+    output: Output = Path("compare.html"),
+    title: Text = None,
+    open_page: OpenPage = False,
+    force: Flag = False,
+) -> Answer:
+    """Put two functions, or one function at two arguments, beside each other on one self-contained page.
+
+    Parameters
+    ----------
+    target
+        Both functions and their arguments.
+    common
+        What every command can be told.
+    names
+        What the two are called on the page.
+    output
+        The file to write.
+    title
+        Of the page; default: the two names.
+    open_page
+        Open the page in the browser.
+    force
+        Replace a file that is not a page of jaxchain, too.
+    """
+    second = target.second()
+    with common.working("Importing the functions"):
+        a, b = resolve(target), resolve(second)
+    found = jc.compare(
+        a, b, output, names=names or distinct_names(target, second), title=title,
+        argnum=target.argnum, force=force, progress=common.progress,
+    )  # fmt: skip
+    text = f"{found}\n\n{_written(found.path, open_page)}"
+    fields = ("rows", "whole", "names", "headline", "sentences")
+    return text, {**_picked(found, *fields), "comparison": found.path}
 
 
 def demo(

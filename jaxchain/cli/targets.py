@@ -14,7 +14,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from jaxchain.chain import Chain
 
-__all__ = ["Target", "at_most_one", "resolve"]
+__all__ = ["Target", "Targets", "at_most_one", "distinct_names", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,31 @@ class Target:
         int | None, arg(metavar="INT", help_behavior_hint="(default: a chain's own input, else the last)")
     ] = None
     """Position of the argument to differentiate with respect to."""
+
+
+@dataclass(frozen=True)
+class Targets(Target):
+    """Two functions and their arguments, or one function at two arguments."""
+
+    other: Annotated[Positional[str | None], arg(metavar="TARGET_B", help_behavior_hint="")] = None
+    """The second function. Default: the first, at the arguments of --args-b."""
+
+    args_b: Annotated[str | None, arg(metavar="NAME")] = None
+    """Arguments of the second, named as for --args. Default: found as those of the first."""
+
+    def second(self) -> Target:
+        """The second of the two: another function, other arguments, or both.
+
+        Raises
+        ------
+        ValueError
+            If it is the first again.
+        """
+        if self.other is None and self.args_b is None:
+            msg = "There is nothing to compare: give a second function (TARGET TARGET_B), or other arguments (--args-b module:name)."
+            raise ValueError(msg)
+        first = replace(self, target=self.other or self.target)
+        return first if self.args_b is None else replace(first, args=self.args_b, shape=(), dtype=None, seed=None)
 
 
 def resolve(what: Target) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -86,6 +111,16 @@ def at_most_one(**options: object) -> None:
     if len(given) > 1:
         msg = f"{_listed(given)} exclude each other: leave out all but one."
         raise ValueError(msg)
+
+
+def distinct_names(first: Target, second: Target) -> tuple[str, str]:
+    """What two targets are called: the ends of their names, or of their arguments', where these differ."""
+    for pair in ((first.target, second.target), (first.args or "example_args", second.args or "example_args")):
+        short = [name.rpartition(":")[2] for name in pair]
+        for a, b in (short, pair):
+            if a != b:
+                return a, b
+    return "a", "b"
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -1,5 +1,7 @@
-"""The report: one self-contained page about a chain, its derivatives and their cost; HTML is in ``templates/``."""
+"""The report and the comparison: self-contained pages about one chain or two; HTML is in ``templates/``."""
 
+from jaxchain.page.beside import PairRow, SideBySide, StageNorms
+from jaxchain.page.comparing import compare
 from jaxchain.page.writing import report
 
-__all__ = ["report"]
+__all__ = ["PairRow", "SideBySide", "StageNorms", "compare", "report"]

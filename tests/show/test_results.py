@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import tempfile
 from collections.abc import Mapping
 from functools import cache
 
@@ -27,11 +28,17 @@ def fitted(learning_rate=0.1):
     return jc.train.fit(lambda w, x: (w * x).sum() ** 2, jnp.ones(2), jnp.ones(2), descent, steps=3, progress=False)
 
 
+def compared():
+    with tempfile.TemporaryDirectory() as folder:
+        return jc.compare((NET, args()), (NET[:1], args()), f"{folder}/page.html")
+
+
 BUILD = {
     "Chain": lambda: NET,
     "Decision": lambda: jc.plan(NET, args()),
     "Bracketing": lambda: jc.bracket([2, 3, 1], [6, 3]),
     "Comparison": lambda: jc.compare_modes(jnp.sin, jnp.ones(2), repeats=1),
+    "SideBySide": lambda: compared(),
     "Trace": lambda: jc.trace(NET, *args()),
     "Transforms": lambda: jc.transforms(NET, *args()),
     "ForwardSweep": lambda: jc.forward_sweep(NET, args(), jnp.ones(3)),
@@ -48,6 +55,7 @@ BUILD = {
 REPR = {
     "Chain": "Chain(dense_0 → tanh_0 → dense_1)",
     "Bracketing": "Bracketing(2 steps, 9 multiply-adds)",
+    "SideBySide": "SideBySide(a beside b, 1 stage aligned)",
     "Comparison": "Comparison(forward, reverse, mixed, auto)",
     "Transforms": "Transforms(fun, jvp, linearize, transpose, vjp, grad, vmap, jit)",
     "ForwardSweep": "ForwardSweep(4 states)",
@@ -59,7 +67,9 @@ REPR = {
     "StepInfo": "StepInfo(step 3, loss 0.5)",
 }
 EACH = pytest.mark.parametrize("name", BUILD)
-WITH_ROWS = pytest.mark.parametrize("name", ["Chain", "Decision", "Bracketing", "Comparison", "Trace", "Transforms"])
+WITH_ROWS = pytest.mark.parametrize(
+    "name", ["Chain", "Decision", "Bracketing", "Comparison", "SideBySide", "Trace", "Transforms"]
+)
 OF_THE_USER = {"params", "opt_state", "batch", "loss", "grads", "updates", "observed", "primals", "tangents"} | {
     "cotangents",
     "arg_cotangents",

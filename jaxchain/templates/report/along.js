@@ -14,15 +14,7 @@ function startAlong() {
   };
   render();
   follow(["stage"], () => marks.forEach((mark) => mark()));
-  let width = document.body.clientWidth;
-  window.addEventListener(
-    "resize",
-    eachFrame(() => {
-      if (document.body.clientWidth === width) return;
-      width = document.body.clientWidth;
-      render();
-    }),
-  );
+  onWidth(render);
 }
 
 /** A state without numbers has no norm. */

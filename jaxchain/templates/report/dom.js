@@ -40,3 +40,16 @@ function eachFrame(action) {
     });
   };
 }
+
+/** Run whenever the page has become wider or narrower. */
+function onWidth(action) {
+  let width = document.body.clientWidth;
+  window.addEventListener(
+    "resize",
+    eachFrame(() => {
+      if (document.body.clientWidth === width) return;
+      width = document.body.clientWidth;
+      action();
+    }),
+  );
+}

@@ -104,8 +104,11 @@ function grid({ ticks }, frame, y) {
 const shownOnLog = (value) => value !== null && value > 0 && Number.isFinite(value);
 const hasNoPlace = (value) => value !== null && !shownOnLog(value);
 
-/** One line with gaps where the axis has no place; what falls in a gap is marked at an edge. The height of its end. */
-function curve(picture, { values, kind, dots }, x, y, frame, lanes) {
+/**
+ * One line with gaps where the axis has no place; what falls in a gap is marked at an edge. The height of its end.
+ * A bridged line passes straight over places where it has no value at all.
+ */
+function curve(picture, { values, kind, dots, bridged }, x, y, frame, lanes) {
   let path = "";
   let pen = "M";
   let tip = (frame.top + frame.bottom) / 2;
@@ -115,7 +118,7 @@ function curve(picture, { values, kind, dots }, x, y, frame, lanes) {
       tip = y(value);
       path += `${pen}${x(k).toFixed(1)} ${tip.toFixed(1)}`;
       pen = "L";
-    } else {
+    } else if (!bridged || value !== null) {
       pen = "M";
       if (hasNoPlace(value)) odds.push([value, k]);
     }

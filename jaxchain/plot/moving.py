@@ -32,6 +32,9 @@ WRITERS = {".gif": "pillow", ".mp4": "ffmpeg"}
 DOTS = 120
 """Pixels an inch."""
 
+ROOM = 1.2
+"""Inches for title and note."""
+
 SHORTEST = 0.02
 """Seconds: what viewers of GIF can do."""
 
@@ -91,7 +94,9 @@ def animate(
         msg = f"{target.name} needs {writer}, which is not installed. Install it, or choose a .gif."
         raise RuntimeError(msg)
     size, frames = _of_graph(what, direction) if isinstance(what, Graph) else _of_chain(what, direction)
-    figure, ax = plt.subplots(figsize=size, layout="constrained")
+    width, height = max(size[0], PAGE), size[1] + ROOM
+    figure, ax = plt.subplots(figsize=(width, height))  # laid out once: in every frame, all has its place
+    figure.subplots_adjust(left=0.02, right=0.98, top=1 - ROOM / height / 2, bottom=ROOM / height / 2)
     frames = [*frames, frames[-1]]
 
     def draw(frame: Frame) -> list[Any]:

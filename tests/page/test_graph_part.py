@@ -141,9 +141,9 @@ def test_every_picture_can_be_saved_as_svg_and_png(browser, network):
     browser.press(Keys.ENTER, into="#graph + .save button")
     text = browser.driver.execute_async_script("window.saved.text().then(arguments[0])")
     for one in graph.rows:
-        norm = f"‖{np.linalg.norm(one.cotangent):.4g}‖"
+        norm = f"‖{np.linalg.norm(one.primal):.4g}‖"
         assert one.name in text
-        assert norm in text or one.cotangent.size <= 2  # a few numbers stand themselves
+        assert norm in text or one.primal.size <= 2  # a few numbers stand themselves
     browser.press(Keys.ENTER, into="#factors + .save button")
     text = browser.driver.execute_async_script("window.saved.text().then(arguments[0])")
     assert text.count("<image") == 3

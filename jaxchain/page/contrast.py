@@ -186,7 +186,7 @@ def alignment(rows: Sequence[PairRow], names: Names) -> list[str]:
     if len(aligned) == len(stages) and not renamed:
         sentences.append("All stages agree in name and shape.")
     elif aligned:
-        sentences.append(f"{count(len(aligned), 'stage')} of each stand beside each other.")
+        sentences.append(f"{count(len(aligned), 'stage')} of each stand{'s' * (len(aligned) == 1)} beside each other.")
     if renamed:
         sentences.append(f"By shape, not by name: {_listed(renamed)}.")
     for name, side in zip(names, ("a", "b"), strict=True):

@@ -150,4 +150,4 @@ def _of_chain(jacobians: Sequence[LocalJacobian], direction: Direction) -> tuple
         title = f"{direction} mode, {k} of {len(products) - 1} products"
         return lambda ax: chain(products[k], product=False, title=title, ax=ax)
 
-    return (PAGE, PAGE / 2), [frame(k) for k in range(len(products))]
+    return (PAGE, 2.6), [frame(k) for k in range(len(products))]

@@ -103,7 +103,8 @@ CALLS = {
     "bracket": (jc.bracket, {"sizes": [3, 1, 3], "edges": [3, 3], "memory_limit": None, "matrix_free": True}),
     "compare_modes": (
         at(jc.compare_modes),
-        {"fun_": jnp.sin, "x": X, "argnum": 0, "chunk_size": None, "repeats": 1, "memory_limit": None},
+        {"fun_": jnp.sin, "x": X, "argnum": 0, "chunk_size": None, "repeats": 1, "memory_limit": None}
+        | {"time_limit": 30.0, "progress": False},
     ),
     "jacobian_diagonal": (called(jc.jacobian_diagonal), {"fun": jnp.sin, "x": X, "argnums": 0}),
     "gram_diagonal": (called(jc.gram_diagonal), {"fun": jnp.sin, "x": X, "argnums": 0}),
@@ -217,6 +218,7 @@ MEANT = {
     "sigma_w": ["none", *SCALES],
     "sigma_b": SCALES,
     "crossing": ["none", *SCALES],
+    "time_limit": ["none", *SCALES],
     "clip": ["fraction", "int64"],
     "ax": ["none"],
     "theory": ["none"],

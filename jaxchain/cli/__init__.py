@@ -30,6 +30,7 @@ Program = Literal["fun", "jvp", "linearize", "transpose", "vjp", "grad", "vmap",
 Flag = Annotated[bool, FlagCreatePairsOff]
 Output = Annotated[Path, arg(aliases=["-o"])]
 OpenPage = Annotated[bool, FlagCreatePairsOff, arg(name="open")]
+Seconds = Annotated[float, arg(metavar="SECONDS")]
 Text = Annotated[str | None, arg(metavar="TEXT")]
 
 HINTS = (
@@ -175,7 +176,7 @@ def plan(target: Target, common: Common, memory_limit: Annotated[int | None, arg
     return found, _plan(found)
 
 
-def modes(target: Target, common: Common, repeats: int = 5) -> Answer:
+def modes(target: Target, common: Common, repeats: int = 5, time_limit: Seconds = 30.0) -> Answer:
     """Compute the Jacobian in every mode; print work, memory, time and error side by side.
 
     Parameters
@@ -186,10 +187,13 @@ def modes(target: Target, common: Common, repeats: int = 5) -> Answer:
         What every command can be told.
     repeats
         Timed calls a mode; the median counts.
+    time_limit
+        What is predicted to run longer is not run.
     """
-    with common.working("Compiling and running every mode"):
+    with common.working("Importing the function"):
         fun, args = resolve(target)
-        found = jc.compare_modes(fun, *args, argnum=target.argnum, repeats=repeats)
+    compared = functools.partial(jc.compare_modes, repeats=repeats, time_limit=time_limit, progress=common.progress)
+    found = compared(fun, *args, argnum=target.argnum)
     return found, found
 
 
@@ -301,7 +305,7 @@ def demo(
     with common.working("Discovering, planning, and running every mode"):
         read = accuracy(net, params, digits.test)
         chain = jc.discover(net, params, image)
-        planned, compared = jc.plan(net, (params, image)), jc.compare_modes(net, params, image)
+        planned, compared = jc.plan(net, (params, image)), jc.compare_modes(net, params, image, progress=False)
     title = f"A digits network, at a picture of a {labels[0]}"
     path = jc.report(net, params, image, path=output, title=title, force=force, progress=common.progress)
     trained = f"After {steps} steps the network reads {read:.1%} of {len(labels)} unseen digits correctly."

@@ -14,6 +14,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,7 @@ from tyro.conf import FlagCreatePairsOff
 from jaxchain.errors import HERE
 from jaxchain.show.escape import escaped
 from jaxchain.show.plain import plain
+from jaxchain.show.progress import telling
 
 __all__ = ["Answer", "Common", "finish", "in_colours_as_wished", "place", "reader_gone", "said", "write"]
 
@@ -51,17 +53,9 @@ class Common:
         """Whether a person watches standard error."""
         return not self.quiet and sys.stderr.isatty()
 
-    @contextlib.contextmanager
-    def working(self, text: str) -> Generator[None]:
+    def working(self, text: str) -> AbstractContextManager[object]:
         """Show what is under way while the block runs."""
-        if not self.progress:
-            yield
-            return
-        from rich.console import Console
-        from rich.text import Text
-
-        with Console(stderr=True).status(Text(f"{text} …")):
-            yield
+        return telling(self.progress, text)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ as it runs, from the length in the program.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -30,43 +31,69 @@ class Measured:
     peak_bytes
         Temporary memory of one call, in bytes, beside arguments and results.
     compile_seconds, run_seconds
-        Time to trace, lower and compile; median time of a call.
+        Time to trace, lower and compile; median time of a call, ``None`` where it was not run.
     result
         What the call returned.
     open_loops
         Whether it holds a ``while`` loop, whose trip count the program does not tell: its body is
         counted once, so ``flops`` is then a lower bound.
+    calls
+        How many were timed.
     """
 
     flops: float
     peak_bytes: int
     compile_seconds: float
-    run_seconds: float
+    run_seconds: float | None
     result: Any
     open_loops: bool
+    calls: int
 
 
-def measure(fun: Callable[..., Any], *args: Any, repeats: int = 5) -> Measured:
-    """Compile ``fun`` for ``args``, ask XLA what it costs, and time ``repeats`` calls."""
+def measure(
+    fun: Callable[..., Any], *args: Any, repeats: int = 5, seconds: float = math.inf, most_bytes: float = math.inf
+) -> Measured:
+    """Compile ``fun`` for ``args``, ask XLA what it costs, and time calls of it.
+
+    Parameters
+    ----------
+    fun, args
+        What is compiled, and called.
+    repeats
+        How many calls are timed.
+    seconds
+        How long they may take together; the first call is made whatever it takes.
+    most_bytes
+        What needs more temporary memory is not run.
+    """
     start = time.perf_counter()
     traced, compiled = compiled_of(fun, *args)
     compile_seconds = time.perf_counter() - start
-    seconds: list[float] = []
-    with jax.disable_jit(False):  # as `compiled_of`
-        result = jax.block_until_ready(compiled(*args))
-        for _ in range(repeats):
-            start = time.perf_counter()
-            jax.block_until_ready(compiled(*args))
-            seconds.append(time.perf_counter() - start)
     memory = compiled.memory_analysis()
+    peak = 0 if memory is None else int(memory.temp_size_in_bytes)
+    result, took = _timed(compiled, args, repeats, seconds) if peak <= most_bytes else (None, [])
     return Measured(
         flops=_once(compiled) + _again(traced.jaxpr),
-        peak_bytes=0 if memory is None else int(memory.temp_size_in_bytes),
+        peak_bytes=peak,
         compile_seconds=compile_seconds,
-        run_seconds=statistics.median(seconds),
+        run_seconds=statistics.median(took) if took else None,
         result=result,
         open_loops=any_equation(traced.jaxpr.jaxpr, lambda eqn: eqn.primitive.name == "while"),
+        calls=len(took),
     )
+
+
+def _timed(compiled: Any, args: tuple[Any, ...], repeats: int, seconds: float) -> tuple[Any, list[float]]:
+    """The result, and the seconds of each call; the first, which is slower, counts only where there is no time for more."""
+
+    def timed() -> tuple[Any, float]:
+        start = time.perf_counter()
+        return jax.block_until_ready(compiled(*args)), time.perf_counter() - start
+
+    with jax.disable_jit(False):  # as `compiled_of`
+        result, first = timed()
+        room = max(seconds / first - 1, 0)
+        return result, [timed()[1] for _ in range(int(min(repeats, room)))] or [first]
 
 
 def flops(fun: Callable[..., Any], *args: Any) -> float:

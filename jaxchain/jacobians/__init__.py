@@ -2,7 +2,8 @@
 
 from jaxchain.jacobians.batch import batch_jacobian
 from jaxchain.jacobians.bracketing import Bracketing, Step, bracket
-from jaxchain.jacobians.compare import Comparison, ModeRow, compare_modes
+from jaxchain.jacobians.compare import compare_modes
+from jaxchain.jacobians.comparison import Comparison, ModeRow
 from jaxchain.jacobians.decision import Decision
 from jaxchain.jacobians.determinant import logdet
 from jaxchain.jacobians.modes import jacobian, plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,110 +12,39 @@ import jax
 import numpy as np
 
 from jaxchain.arguments import differentiated
-from jaxchain.checks import integer, refuse_huge
+from jaxchain.checks import UNASKED, flag, integer, number, refuse_huge
 from jaxchain.coordinates import Coordinates
 from jaxchain.cost.measure import Measured, measure
 from jaxchain.derivative import ALL_AT_ONCE, Pass
 from jaxchain.discovery.find import Found, find
-from jaxchain.errors import REFUSALS, ModeError, first_line, refusal, unknown
+from jaxchain.errors import REFUSALS, ModeError, refusal
 from jaxchain.jacobians.blocks import require_real
+from jaxchain.jacobians.comparison import Comparison, ModeRow
 from jaxchain.jacobians.decision import Decision, Way, decide
 from jaxchain.jacobians.modes import compute, jacobian
-from jaxchain.show.table import Table, Tabular, si
+from jaxchain.show.progress import telling
+from jaxchain.show.table import si
 
-__all__ = ["Comparison", "ModeRow", "compare_modes"]
+__all__ = ["Limits", "compare_decided", "compare_modes", "predictions"]
 
 
-@dataclass(frozen=True)
-class ModeRow:
-    """One mode's cost.
+TIME_LIMIT = 30.0
+"""Seconds that one mode may run unasked."""
 
-    Attributes
-    ----------
-    mode
-        Its name.
-    flops
-        Floating-point operations, from XLA; scans counted as often as they run.
-    peak_bytes
-        Temporary memory in bytes, from XLA.
-    compile_seconds, run_seconds
-        Time to compile; median time of a call.
-    max_error
-        Largest absolute difference of an entry from reverse mode's.
-    predicted_flops
-        What the plan predicted, before anything was compiled; ``None`` where the function is complex.
+SPEED = 1e10
+"""Floating-point operations a second that are counted on before anything has run: a few cores manage them."""
 
-    Examples
-    --------
-    >>> row = jc.compare_modes(jnp.sin, jnp.ones(4), repeats=1)["forward"]
-    >>> row.mode, row.max_error < 1e-6
-    ('forward', True)
-    """
-
-    mode: str
-    flops: float
-    peak_bytes: int
-    compile_seconds: float
-    run_seconds: float
-    max_error: float
-    predicted_flops: float | None = None
+TELLING = 0.01
+"""Seconds; the speed of a shorter run is that of its start."""
 
 
 @dataclass(frozen=True)
-class Comparison(Tabular):
-    """What `compare_modes` found: ``.rows``, and a table for terminals and notebooks.
+class Limits:
+    """Of each mode: how often it is timed, how many seconds it may run, and with how much temporary memory."""
 
-    Attributes
-    ----------
-    rows
-        One a mode that exists.
-    argument
-        Which argument is differentiated with respect to, in words.
-    notes
-        Which mode ``auto`` runs, and which do not exist and why.
-
-    Examples
-    --------
-    >>> modes = jc.compare_modes(jnp.sin, jnp.ones(4), repeats=1)
-    >>> modes["auto"].max_error < 1e-6
-    True
-    """
-
-    rows: tuple[ModeRow, ...]
-    argument: str = "argument 0"
-    notes: tuple[str, ...] = ()
-
-    def __getitem__(self, mode: str) -> ModeRow:
-        """The row of one mode.
-
-        Raises
-        ------
-        KeyError
-            If there is none; suggests the nearest names.
-        """
-        for row in self.rows:
-            if row.mode == mode:
-                return row
-        raise KeyError(unknown("mode", mode, [row.mode for row in self.rows]))
-
-    def _brief(self) -> str:
-        return ", ".join(row.mode for row in self.rows)
-
-    def _table(self) -> Table:
-        header = ("mode", "work", "predicted", "temporaries", "compile", "run", "max error")
-        rows = [
-            (
-                r.mode,
-                si(r.flops, "FLOP"),
-                "" if r.predicted_flops is None else si(r.predicted_flops, "FLOP"),
-                si(r.peak_bytes, "B"),
-                si(r.compile_seconds, "s"),
-                si(r.run_seconds, "s"),
-                f"{r.max_error:.1e}",
-            )
-            for r in self.rows
-        ]
-        return Table(f"Jacobian by {self.argument}, in every mode", header, rows, self.notes)
+    repeats: int = 5
+    seconds: float = math.inf
+    most_bytes: float = math.inf
 
 
 def compare_modes(
@@ -124,6 +54,8 @@ def compare_modes(
     chunk_size: int | None = None,
     repeats: int = 5,
     memory_limit: int | None = None,
+    time_limit: float | None = TIME_LIMIT,
+    progress: bool = True,
 ) -> Comparison:
     """Compute the Jacobian of ``fun`` at ``args`` in every mode; compare work, memory, time, result.
 
@@ -140,7 +72,13 @@ def compare_modes(
     repeats
         Timed calls a mode; the median is reported.
     memory_limit
-        Most bytes of one of the results, where 4 GiB are not enough.
+        Most bytes of one of the results, and of the temporary memory of a mode that is run, where 4 GiB are not
+        enough.
+    time_limit
+        Seconds that one mode may run. What is predicted to take longer is not run: its row holds the prediction,
+        and a note says so. What turns out to be slow is timed less often. ``None``: no limit.
+    progress
+        On a terminal, show which mode is under way.
 
     Returns
     -------
@@ -151,7 +89,7 @@ def compare_modes(
     Raises
     ------
     ValueError
-        If ``argnum``, ``chunk_size`` or ``repeats`` is out of range, or the Jacobian is huge.
+        If ``argnum``, ``chunk_size``, ``repeats`` or ``time_limit`` is out of range, or the Jacobian is huge.
     TypeError
         If no mode exists, as for an input that is not floating point.
 
@@ -173,6 +111,9 @@ def compare_modes(
     repeats = integer("repeats", repeats, "the number of timed calls a mode", least=1)
     at, how = differentiated(fun, argnum, args), Pass(chunk_size)
     integer("memory_limit", memory_limit, "a number of bytes, such as 2**33", least=1, optional=True)
+    number("time_limit", time_limit, "a number of seconds", optional=True)
+    limits = Limits(repeats, math.inf if time_limit is None else time_limit, max(UNASKED, memory_limit or 0))
+    shown = flag("progress", progress) and sys.stderr.isatty()
     found = find(fun, args, at)
     here, there = Coordinates.of(found.input), Coordinates.of(found.out)
     refuse_huge((there.size, here.size), here.dtype, asked=memory_limit, limited=True)
@@ -181,8 +122,8 @@ def compare_modes(
         require_real(found)
     except ModeError as error:  # JAX may still have its own
         refused: dict[str, ModeError] = {"mixed": error, "auto": error}
-        return compare(simple_modes(fun, at, how), args, None, words, refused, repeats)
-    return compare_decided(fun, found, decide(found, "auto", words), args, how, repeats)
+        return compare(simple_modes(fun, at, how), args, None, words, refused, limits, shown)
+    return compare_decided(fun, found, decide(found, "auto", words), args, how, limits, shown)
 
 
 def compare_decided(
@@ -191,7 +132,8 @@ def compare_decided(
     decision: Decision,
     args: tuple[Any, ...],
     how: Pass = ALL_AT_ONCE,
-    repeats: int = 5,
+    limits: Limits = Limits(),
+    shown: bool = False,
 ) -> Comparison:
     """The same, of a real function that was traced already, and of the decision about it."""
     require_real(found)
@@ -204,7 +146,7 @@ def compare_decided(
         return lambda *given: compute(found, way, given, how)
 
     runs = {**simple_modes(fun, found.argnum, how), **{name: computing(way) for name, way in ways.items()}}
-    return compare(runs, args, decision, decision.argument, {}, repeats)
+    return compare(runs, args, decision, decision.argument, {}, limits, shown)
 
 
 def simple_modes(fun: Callable[..., Any], argnum: int, how: Pass) -> dict[str, Callable[..., Any]]:
@@ -218,40 +160,92 @@ def compare(
     args: tuple[Any, ...],
     decision: Decision | None,
     argument: str,
-    refused: Mapping[str, ModeError],
-    repeats: int,
+    refused: Mapping[str, Exception],
+    limits: Limits = Limits(),
+    shown: bool = False,
 ) -> Comparison:
     """Measure every run; ``refused`` are those that do not exist, and why."""
-    notes = [f"{mode} mode does not exist here: {first_line(error)}." for mode, error in refused.items()]
-    found: dict[str, Measured] = {}
-    last: Exception | None = None
-    for mode, run in runs.items():
-        try:
-            found[mode] = measure(run, *args, repeats=repeats)
-        except REFUSALS as error:
-            notes.append(f"{mode} mode does not exist here: {refusal(error)}.")
-            last = error
-    if not found and last is not None:
-        raise last
-    reference = found.get("reverse", next(iter(found.values()))).result
     predicted = predictions(decision)
-    rows = tuple(
-        ModeRow(
-            mode,
-            m.flops,
-            m.peak_bytes,
-            m.compile_seconds,
-            m.run_seconds,
-            _difference(m.result, reference),
-            predicted.get(mode),
-        )
-        for mode, m in found.items()
-    )
+    found, remarks, more = _measured(runs, args, predicted, limits, shown)
+    if not found and not remarks and more:
+        raise next(reversed(more.values()))
+    notes = [f"{mode} mode does not exist here: {refusal(error)}." for mode, error in {**refused, **more}.items()]
+    notes += [remarks[mode] for mode in runs if mode in remarks]
+    ran = {mode: one.result for mode, one in found.items() if one.run_seconds is not None}
+    reference = next((mode for mode in ("reverse", *ran) if mode in ran), "reverse")
+    if reference != "reverse" and "reverse" in remarks:
+        notes.append(f"Errors are differences from {reference} mode.")
     if decision is not None:
         notes.append(f"auto runs {decision.mode} mode; jc.plan says why.")
     if any(m.open_loops for m in found.values()):
         notes.append("The body of a while loop is counted once: work is a lower bound.")
+
+    def row(mode: str) -> ModeRow:
+        told = ModeRow(mode, predicted_flops=predicted.get(mode), note=remarks.get(mode, ""))
+        if (one := found.get(mode)) is None:
+            return told
+        error = _difference(ran[mode], ran[reference]) if mode in ran else None
+        costs = one.flops, one.peak_bytes, one.compile_seconds, one.run_seconds, error
+        return ModeRow(mode, *costs, told.predicted_flops, told.note)
+
+    rows = tuple(row(mode) for mode in runs if mode in found or mode in remarks)
     return Comparison(rows, argument, tuple(notes))
+
+
+def _measured(
+    runs: Mapping[str, Callable[..., Any]],
+    args: tuple[Any, ...],
+    predicted: Mapping[str, float],
+    limits: Limits,
+    shown: bool,
+) -> tuple[dict[str, Measured], dict[str, str], dict[str, Exception]]:
+    """By mode, the cheapest first: what was measured, remarks on what was cut short, and why it does not exist."""
+    found, remarks, refused = dict[str, Measured](), dict[str, str](), dict[str, Exception]()
+    speed = SPEED
+    with telling(shown) as say:
+        for mode in sorted(runs, key=lambda mode: predicted.get(mode, 0.0)):
+            work = predicted.get(mode, 0.0)
+            if work > speed * limits.seconds:
+                remarks[mode] = _too_long(mode, work, speed, limits)
+                continue
+            say(f"Compiling and running every mode: {mode}" + (f", {si(work, 'FLOP')} predicted" if work else ""))
+            try:
+                found[mode] = one = measure(runs[mode], *args, **vars(limits))
+            except REFUSALS as error:
+                refusal(error)  # raises what is no refusal but a failure
+                refused[mode] = error
+                continue
+            if work and one.run_seconds is not None and one.run_seconds > TELLING:
+                speed = work / one.run_seconds
+            if remark := _remark(mode, one, limits):
+                remarks[mode] = remark
+    return found, remarks, refused
+
+
+def _too_long(mode: str, work: float, speed: float, limits: Limits) -> str:
+    """Why a mode was not compiled."""
+    return (
+        f"{mode} mode was not run: its {si(work, 'FLOP')} would take about {_duration(work / speed)}, "
+        f"and {limits.seconds:g} seconds are the limit; time_limit=None runs it."
+    )
+
+
+def _remark(mode: str, one: Measured, limits: Limits) -> str:
+    """Why a mode that was compiled was not run, or was timed less often than was asked for."""
+    if one.run_seconds is None:
+        return f"{mode} mode was not run: it needs {si(one.peak_bytes, 'B')} of temporary memory; memory_limit={one.peak_bytes} runs it."
+    if one.calls < limits.repeats:
+        times = "once" if one.calls == 1 else f"{one.calls} times"
+        return f"{mode} mode was timed {times}, since a call takes {_duration(one.run_seconds)}."
+    return ""
+
+
+def _duration(seconds: float) -> str:
+    """``43.0 s``, ``21 minutes``."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return si(seconds, "s")
 
 
 def predictions(decision: Decision | None) -> dict[str, float]:

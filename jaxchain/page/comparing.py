@@ -21,7 +21,8 @@ from jaxchain.page.beside import Pair, Side, SideBySide, pairs, rows, whole, who
 from jaxchain.page.compared import page
 from jaxchain.page.contrast import alignment, headline
 from jaxchain.page.headline import directions
-from jaxchain.page.writing import check_target, telling, to_html, write
+from jaxchain.page.writing import check_target, to_html, write
+from jaxchain.show.progress import telling
 
 __all__ = ["compare"]
 

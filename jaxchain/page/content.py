@@ -30,7 +30,7 @@ from jaxchain.explore.mark import marked, stage_of
 from jaxchain.explore.nest import TraceRow
 from jaxchain.explore.tracing import Trace, names_of, trace_of
 from jaxchain.explore.transformed import transforms_of
-from jaxchain.jacobians.compare import compare_decided, predictions
+from jaxchain.jacobians.compare import Limits, compare_decided, predictions
 from jaxchain.jacobians.decision import Decision, decide
 from jaxchain.page.drawing import drawings, is_small
 from jaxchain.page.folding import fold
@@ -281,7 +281,7 @@ def _modes(chain: Chain, found: Found, decision: Decision, args: tuple[Any, ...]
     small = len(chain) <= MEASURED_STAGES and len(found.program.equations) <= MEASURED_EQUATIONS
     if small and max(predicted.values(), default=0.0) <= MEASURED_WORK:
         try:
-            compared = compare_decided(chain, found, decision, args, repeats=3)
+            compared = compare_decided(chain, found, decision, args, limits=Limits(repeats=3))
         except REFUSALS as error:  # no mode at all, as for callbacks
             note = f"jc.jacobian has no mode for this function: {refusal(error)}."
         else:

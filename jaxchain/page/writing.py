@@ -12,7 +12,7 @@ import gzip
 import json
 import os
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, overload
@@ -29,8 +29,9 @@ from jaxchain.discovery import discover
 from jaxchain.explore.evaluate import check_numbers
 from jaxchain.page.content import page
 from jaxchain.show.html import render
+from jaxchain.show.progress import telling
 
-__all__ = ["InlinePage", "check_target", "report", "telling", "to_html", "write"]
+__all__ = ["InlinePage", "check_target", "report", "to_html", "write"]
 
 OURS = '<meta name="generator" content="jaxchain'
 
@@ -234,15 +235,3 @@ def _write_and_rename(handle: int, part: Path, target: Path, text: str) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-@contextlib.contextmanager
-def telling(progress: bool) -> Generator[Callable[[str], None]]:
-    """What tells a person what is under way: a line on standard error, or nothing."""
-    if not progress:
-        yield lambda _: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as status:
-        yield lambda text: status.update(f"{text} …")

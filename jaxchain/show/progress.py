@@ -1,6 +1,6 @@
-"""A progress bar for steps whose loss falls: silent about the loss until there is one.
+"""What is under way, for a person who waits: a line of words, or a bar for steps whose loss falls.
 
-Knows nothing of training; builds on rich, loaded only where a bar is shown.
+Knows nothing of training; builds on rich, loaded only where something is shown.
 """
 
 from __future__ import annotations
@@ -8,7 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-__all__ = ["progress_bar"]
+__all__ = ["progress_bar", "telling"]
+
+
+@contextmanager
+def telling(shown: bool, words: str = "") -> Generator[Callable[[str], None]]:
+    """A line on standard error that says what is under way; yields ``say(words)``, which does nothing where not ``shown``."""
+    if not shown:
+        yield lambda _words: None
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    def line(words: str) -> Text:
+        return Text(f"{words} …" if words else "")
+
+    with Console(stderr=True).status(line(words)) as status:
+        yield lambda words: status.update(line(words))
 
 
 @contextmanager

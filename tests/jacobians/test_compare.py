@@ -10,6 +10,7 @@ from conftest import draw, some_params
 
 import jaxchain as jc
 from jaxchain.cost.measure import flops, measure
+from jaxchain.jacobians.compare import SPEED
 
 SQUARE = draw(jnp.zeros((24, 24)))
 
@@ -103,7 +104,7 @@ def tall():
 def test_a_row_a_mode_with_the_promised_fields(wide):
     assert isinstance(wide, jc.Comparison)
     assert [row.mode for row in wide.rows] == ["forward", "reverse", "mixed", "auto"]
-    names = ["mode", "flops", "peak_bytes", "compile_seconds", "run_seconds", "max_error", "predicted_flops"]
+    names = ["mode", "flops", "peak_bytes", "compile_seconds", "run_seconds", "max_error", "predicted_flops", "note"]
     assert [field.name for field in fields(jc.ModeRow)] == names
     for row in wide.rows:
         assert isinstance(row, jc.ModeRow)
@@ -194,3 +195,85 @@ def test_an_argument_that_is_not_there_is_refused(argnum):
 def test_an_integer_input_is_refused():
     with pytest.raises(TypeError, match="int32"):
         jc.compare_modes(jnp.sin, jnp.arange(3))
+
+
+# ------------------------------------------------------------------------------------------------------------- limits
+
+
+@pytest.fixture
+def steady(monkeypatch):
+    """However busy the machine is, what has run changes no guess."""
+    monkeypatch.setattr("jaxchain.jacobians.compare.TELLING", float("inf"))
+
+
+def limited(**limits):
+    net = jc.nets.mlp([40, 16, 3], "tanh")
+    return jc.compare_modes(net, some_params(net), jnp.ones(40), repeats=2, **limits)
+
+
+@pytest.mark.usefixtures("steady")
+def test_what_is_predicted_to_run_too_long_is_not_run_and_its_row_says_so(wide):
+    between = (wide["forward"].predicted_flops + wide["reverse"].predicted_flops) / 2 / SPEED
+    found = limited(time_limit=between)
+    assert [row.mode for row in found.rows] == ["forward", "reverse", "mixed", "auto"]
+    forward, reverse = found["forward"], found["reverse"]
+    assert forward.predicted_flops == wide["forward"].predicted_flops
+    assert [forward.flops, forward.peak_bytes, forward.compile_seconds, forward.run_seconds, forward.max_error] == [
+        None
+    ] * 5
+    assert forward.note.startswith("forward mode was not run: its ")
+    assert forward.note.endswith("time_limit=None runs it.")
+    assert forward.note in found.notes
+    assert "not run" in str(found)
+    assert reverse.flops == wide["reverse"].flops
+    assert found["auto"].max_error < 1e-5
+
+
+def test_nothing_is_compiled_where_every_mode_would_run_too_long(monkeypatch):
+    monkeypatch.setattr("jaxchain.jacobians.compare.measure", None)
+    found = limited(time_limit=0)
+    assert [row.run_seconds for row in found.rows] == [None] * 4
+    assert all(row.predicted_flops > 0 for row in found.rows)
+
+
+@pytest.mark.usefixtures("steady")
+def test_without_reverse_mode_errors_are_differences_from_the_cheapest_that_ran(tall):
+    net = jc.nets.mlp([3, 16, 40], "tanh")
+    between = (tall["forward"].predicted_flops + tall["reverse"].predicted_flops) / 2 / SPEED
+    found = jc.compare_modes(net, some_params(net), jnp.ones(3), repeats=1, time_limit=between)
+    (said,) = [note for note in found.notes if note.startswith("Errors are differences from ")]
+    assert found[said.split()[-2]].max_error == 0
+    assert found["reverse"].max_error is None
+
+
+def test_what_needs_too_much_memory_is_compiled_and_not_run(monkeypatch, wide):
+    monkeypatch.setattr("jaxchain.jacobians.compare.UNASKED", 0)
+    found, asked = limited(), limited(memory_limit=10**9)
+    assert found["forward"].peak_bytes == wide["forward"].peak_bytes > 0
+    assert found["forward"].flops == wide["forward"].flops
+    assert found["forward"].run_seconds is None
+    assert f"memory_limit={found['forward'].peak_bytes} runs it." in found["forward"].note
+    assert asked["forward"].note == ""
+    assert asked["forward"].run_seconds > 0
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(0.0, 1), (1e9, 3)])
+def test_a_function_is_timed_as_often_as_there_is_time_and_once_at_least(seconds, calls):
+    found = measure(lambda x: x @ x, SQUARE, repeats=3, seconds=seconds)
+    assert found.calls == calls
+    assert found.run_seconds > 0
+
+
+def test_no_limit_is_no_limit(wide):
+    assert all(row.run_seconds is not None and not row.note for row in limited(time_limit=None).rows)
+
+
+@pytest.mark.parametrize("argnum", [0, 1])
+def test_the_prediction_of_a_losss_gradient_counts_the_evaluation(argnum, optimised):
+    net = jc.nets.mlp([32, 64, 4], "tanh")
+
+    def loss(params, xs):
+        return jnp.mean(jax.vmap(lambda x: net(params, x))(xs) ** 2)
+
+    found = jc.compare_modes(loss, some_params(net), draw(jnp.zeros((16, 32))), argnum=argnum, repeats=1)["auto"]
+    assert found.predicted_flops == pytest.approx(found.flops, rel=0.1)

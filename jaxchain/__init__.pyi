@@ -50,6 +50,7 @@ from .sweep import prefix_jacobians as prefix_jacobians
 from .sweep import reverse_sweep as reverse_sweep
 from .sweep import suffix_jacobians as suffix_jacobians
 from .swept import ForwardSweep as ForwardSweep
+from .swept import Jacobians as Jacobians
 from .swept import LocalJacobian as LocalJacobian
 from .swept import ReverseSweep as ReverseSweep
 

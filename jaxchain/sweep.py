@@ -26,10 +26,11 @@ from jaxchain.derivative import Linear, Pass, jvp, vjp
 from jaxchain.discovery import discover
 from jaxchain.errors import in_words
 from jaxchain.stage import Side, Stage, State
-from jaxchain.swept import ForwardSweep, LocalJacobian, ReverseSweep
+from jaxchain.swept import ForwardSweep, Jacobians, LocalJacobian, ReverseSweep
 
 __all__ = [
     "ForwardSweep",
+    "Jacobians",
     "LocalJacobian",
     "ReverseSweep",
     "forward_sweep",
@@ -199,7 +200,7 @@ def reverse_sweep(
 
 def local_jacobians(
     chain: Chain | Callable[..., Any], args: Args, *, argnum: int | None = None, chunk_size: int | None = None
-) -> tuple[LocalJacobian, ...]:
+) -> Jacobians[LocalJacobian]:
     """Every stage's own Jacobian J_k = ∂x_k/∂x_{k-1}; their product J_q ⋯ J_1 is the whole one.
 
     Parameters
@@ -211,8 +212,8 @@ def local_jacobians(
 
     Returns
     -------
-    tuple of LocalJacobian
-        q of them, in order of evaluation; ``.matrix`` is (m_k, n_k).
+    Jacobians
+        A tuple of q `LocalJacobian`, in order of evaluation; ``.matrix`` is (m_k, n_k).
 
     Raises
     ------
@@ -242,12 +243,14 @@ def local_jacobians(
         refuse_huge((made,), link.here.dtype)
         jacobians.append(LocalJacobian(stage.name, link.matrix(how), link.here.shape, link.there.shape))
         state = link.out
-    return tuple(jacobians)
+    names = chain.names_with_input
+    words = tuple(f"∂{after}/∂{before}" for before, after in itertools.pairwise(names))
+    return Jacobians(tuple(jacobians), words, f"Local Jacobians along argument {chain.argnum % len(args)}")
 
 
 def prefix_jacobians(
     chain: Chain | Callable[..., Any], args: Args, *, argnum: int | None = None, chunk_size: int | None = None
-) -> tuple[jax.Array, ...]:
+) -> Jacobians[jax.Array]:
     """∂x_k/∂x_0 for k = 0 … q, by one forward sweep of a basis.
 
     Parameters
@@ -259,8 +262,8 @@ def prefix_jacobians(
 
     Returns
     -------
-    tuple of jax.Array
-        q + 1 matrices (n_k, n_0); the first is the identity, the last the whole Jacobian.
+    Jacobians
+        A tuple of q + 1 matrices (n_k, n_0); the first is the identity, the last the whole Jacobian.
 
     Raises
     ------
@@ -279,7 +282,7 @@ def prefix_jacobians(
     [(3, 3), (2, 3), (2, 3), (1, 3)]
     """
     how = Pass(chunk_size)
-    links = _linearised(chain, args, argnum, "forward")
+    chain, links = _linearised(chain, args, argnum, "forward")
 
     refuse_huge((_sizes(links), links[0][1].here.size), links[0][1].here.dtype)
 
@@ -290,12 +293,14 @@ def prefix_jacobians(
     def columns(e: jax.Array) -> list[jax.Array]:
         return list(itertools.accumulate(links, push, initial=e))
 
-    return tuple(matrix.T for matrix in how.map(columns, links[0][1].here.identity()))
+    matrices = tuple(matrix.T for matrix in how.map(columns, links[0][1].here.identity()))
+    names = tuple(f"∂{name}/∂input" for name in chain.names_with_input)
+    return Jacobians(matrices, names, f"Prefix Jacobians along argument {chain.argnum % len(args)}")
 
 
 def suffix_jacobians(
     chain: Chain | Callable[..., Any], args: Args, *, argnum: int | None = None, chunk_size: int | None = None
-) -> tuple[jax.Array, ...]:
+) -> Jacobians[jax.Array]:
     """∂x_q/∂x_k for k = 0 … q, by one reverse sweep of a basis.
 
     Parameters
@@ -307,8 +312,8 @@ def suffix_jacobians(
 
     Returns
     -------
-    tuple of jax.Array
-        q + 1 matrices (n_q, n_k); the first is the whole Jacobian, the last the identity.
+    Jacobians
+        A tuple of q + 1 matrices (n_q, n_k); the first is the whole Jacobian, the last the identity.
 
     Raises
     ------
@@ -327,7 +332,7 @@ def suffix_jacobians(
     [(1, 3), (1, 2), (1, 2), (1, 1)]
     """
     how = Pass(chunk_size)
-    links = _linearised(chain, args, argnum, "reverse")
+    chain, links = _linearised(chain, args, argnum, "reverse")
 
     refuse_huge((links[-1][1].there.size, _sizes(links)), links[0][1].here.dtype)
 
@@ -338,7 +343,9 @@ def suffix_jacobians(
     def rows(e: jax.Array) -> list[jax.Array]:
         return list(itertools.accumulate(reversed(links), pull, initial=e))[::-1]
 
-    return tuple(how.map(rows, links[-1][1].there.identity()))
+    matrices = tuple(how.map(rows, links[-1][1].there.identity()))
+    names = tuple(f"∂{chain.names[-1]}/∂{name}" for name in chain.names_with_input)
+    return Jacobians(matrices, names, f"Suffix Jacobians along argument {chain.argnum % len(args)}")
 
 
 def _sizes(links: list[tuple[Stage, Linear]]) -> int:
@@ -348,8 +355,8 @@ def _sizes(links: list[tuple[Stage, Linear]]) -> int:
 
 def _linearised(
     chain: Chain | Callable[..., Any], args: Args, argnum: int | None, mode: Literal["forward", "reverse"]
-) -> list[tuple[Stage, Linear]]:
-    """Every stage at its state, evaluated once on the way of one mode."""
+) -> tuple[Chain, list[tuple[Stage, Linear]]]:
+    """The chain, and every stage at its state, evaluated once on the way of one mode."""
     chain, state, sides = start(chain, args, argnum)
     links: list[tuple[Stage, Linear]] = []
     for stage, side in zip(chain, sides, strict=True):
@@ -357,4 +364,4 @@ def _linearised(
         with _mode(mode, stage):
             state = link.value(mode)
         links.append((stage, link))
-    return links
+    return chain, links

@@ -1,11 +1,12 @@
-"""What sweeps find, as data: states with their tangents or cotangents, and local Jacobians. All are pytrees."""
+"""What sweeps find, as data: states with their tangents or cotangents, and Jacobians. All are pytrees."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,9 @@ from jaxchain.show.values import count, norm
 from jaxchain.stage import State
 from jaxchain.structure import Structure
 
-__all__ = ["ForwardSweep", "LocalJacobian", "ReverseSweep", "state_norm"]
+T = TypeVar("T")
+
+__all__ = ["ForwardSweep", "Jacobians", "LocalJacobian", "ReverseSweep", "state_norm"]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["primals", "tangents"], meta_fields=["names", "argument"])
@@ -164,3 +167,59 @@ class LocalJacobian(Shown):
 
     def _repr_html_(self) -> str:
         return array_html(self.matrix, str(self))
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclass(frozen=True, eq=False)
+class Jacobians(Shown, tuple[T, ...]):
+    """Several Jacobians of a chain: a tuple that shows itself as a table. A pytree.
+
+    Attributes
+    ----------
+    members
+        Matrices, or each a `LocalJacobian`: what the tuple holds.
+    names
+        What each of them is: ``"∂dense_1/∂relu_0"``.
+    title
+        What all of them are.
+
+    Examples
+    --------
+    >>> net = jc.nets.mlp([3, 2, 1])
+    >>> jacobians = jc.suffix_jacobians(net, (net.init(jax.random.key(0)), jnp.ones(3)))
+    >>> jacobians
+    Jacobians(4, ∂dense_1/∂input … ∂dense_1/∂dense_1)
+    >>> whole, *_, identity = jacobians
+    >>> whole.shape, identity.tolist()
+    ((1, 3), [[1.0]])
+    """
+
+    members: tuple[T, ...]
+    names: tuple[str, ...]
+    title: str
+
+    def __new__(cls, members: Iterable[T] = (), *_: Any, **__: Any) -> Jacobians[T]:
+        """The tuple itself; what it is called is the dataclass's."""
+        return super().__new__(cls, members)
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, T]], tuple[tuple[str, ...], str]]:
+        """Under the keys of a tuple."""
+        keys = map(jax.tree_util.SequenceKey, range(len(self)))
+        return list(zip(keys, self, strict=True)), (self.names, self.title)
+
+    @classmethod
+    def tree_unflatten(cls, told: tuple[tuple[str, ...], str], members: Iterable[T]) -> Jacobians[T]:
+        """The inverse."""
+        return cls(tuple(members), *told)
+
+    def _brief(self) -> str:
+        ends = dict.fromkeys((*self.names[:1], *self.names[-1:]))
+        return f"{len(self)}, {' … '.join(map(escaped, ends))}"
+
+    def _table(self) -> Table:
+        matrices = [getattr(member, "matrix", member) for member in self]
+        rows = [
+            (name, describe(matrix, short=True), _norm_text(matrix))
+            for name, matrix in zip(self.names, matrices, strict=True)
+        ]
+        return Table(self.title, ("Jacobian", "shape", "‖J‖"), rows)

@@ -1,5 +1,6 @@
 """Sweeps against jax.jvp, jax.vjp, JAX's Jacobians of slices, and central differences."""
 
+import pickle
 import sys
 from functools import cache, partial, reduce
 
@@ -198,6 +199,34 @@ def test_suffix_jacobians_are_the_jacobians_of_the_chain_from_each_state(reverse
 @pytest.mark.parametrize("case", BOTH_MODES, ids=str)
 def test_the_first_suffix_is_the_last_prefix(case):
     assert_same_matrices(suffix(case)[0][:1], prefix(case)[0][-1:], case)
+
+
+@pytest.mark.parametrize("sweep", [jc.prefix_jacobians, jc.suffix_jacobians, jc.local_jacobians])
+def test_several_jacobians_are_a_tuple_and_a_pytree_that_shows_itself(mlp, sweep):
+    found = sweep(mlp.chain, mlp.args)
+    assert isinstance(found, tuple)
+    first, *_, last = found
+    assert (found[0], found[-1], found[1:-1]) == (first, last, tuple(found)[1:-1])
+    traced = jax.jit(lambda args: sweep(mlp.chain, args))(mlp.args)
+    assert (type(traced), traced.names, len(traced)) == (jc.Jacobians, found.names, len(found))
+    assert_close(traced, found)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(found)[0]]
+    assert paths == [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(tuple(found))[0]]
+    text = str(found)
+    assert [name for name in found.names if name not in text] == []
+    assert f"{np.linalg.norm(jax.tree.leaves(found)[0]):.4g}" in text
+    again = pickle.loads(pickle.dumps(found))
+    assert (type(again), again.names) == (jc.Jacobians, found.names)
+    assert_close(again, found)
+
+
+def test_several_jacobians_pass_through_vmap_and_grad(mlp):
+    params, x = mlp.args
+    batched = jax.vmap(lambda x: jc.suffix_jacobians(mlp.chain, (params, x)))(jnp.stack([x, 2 * x]))
+    assert type(batched) is jc.Jacobians
+    assert_close(jax.tree.map(lambda leaf: leaf[0], batched), jc.suffix_jacobians(mlp.chain, mlp.args))
+    slope = jax.grad(lambda jacobians: sum(jnp.sum(matrix) for matrix in jacobians))(batched)
+    assert_close(slope, jax.tree.map(jnp.ones_like, batched))
 
 
 @pytest.mark.parametrize("sweep", [jc.prefix_jacobians, jc.suffix_jacobians, jc.local_jacobians])

@@ -138,6 +138,7 @@ def fit(
             bad = np.flatnonzero(~np.isfinite(record.losses))
             if bad.size:
                 diverged_at = record.start + int(bad[0])
+                advance(int(bad[0]), float(record.losses[bad[0]]))
                 break
             advance(len(record.losses), record.losses[-1])
     if diverged_at is not None:

@@ -319,15 +319,24 @@ def test_progress_is_shown_and_changes_nothing(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_progress_says_nothing_of_a_loss_until_there_is_one(capsys):
+def test_progress_says_that_it_compiles_until_there_is_a_loss(capsys):
     with progress_bar(7, shown=True):
         pass  # as while the first steps compile
     out = capsys.readouterr().out
     assert "0/7" in out
+    assert "compiling" in out
     assert "loss" not in out
     with progress_bar(7, shown=True) as advance:
         advance(7, 0.25)
-    assert "loss 0.25" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "loss 0.25" in out
+    assert "compiling" not in out.splitlines()[-1]
+
+
+def test_progress_of_a_fit_that_diverges_at_once_ends_with_the_loss(capsys):
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        fit(progress=True, optimizer=optax.sgd(1e30))
+    assert re.search(r"loss (nan|inf)", capsys.readouterr().out)
 
 
 # ---------------------------------------------------------------------------------------------------------- divergence

@@ -43,5 +43,5 @@ def progress_bar(steps: int, *, shown: bool) -> Generator[Callable[[int, float],
         TextColumn("{task.fields[loss]}"),
     )
     with Progress(*columns) as bar:
-        task = bar.add_task("training", total=steps, loss="")  # while the first steps compile, there is no loss
+        task = bar.add_task("training", total=steps, loss="compiling")  # there is no loss yet
         yield lambda done, loss: bar.update(task, advance=done, loss=f"loss {loss:.4g}")

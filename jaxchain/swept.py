@@ -166,7 +166,11 @@ class LocalJacobian(Shown):
             return f"Jacobian of {self._brief()}"
 
     def _repr_html_(self) -> str:
-        return array_html(self.matrix, str(self))
+        axes = [
+            f"{word} ({size})"
+            for word, size in zip((f"output of {escaped(self.name)}", "input"), self.matrix.shape, strict=False)
+        ]
+        return array_html(self.matrix, str(self), axes if self.matrix.ndim == 2 else ())
 
 
 @jax.tree_util.register_pytree_with_keys_class

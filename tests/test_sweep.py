@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+import warnings
 from functools import cache, partial, reduce
 
 import jax
@@ -13,6 +14,7 @@ from conftest import ZOO, assert_close, central_differences, draw, named, real, 
 import jaxchain as jc
 from jaxchain import nets
 from jaxchain.cost.measure import flops
+from jaxchain.plot.heat import COLOUR_MAP
 
 BOTH_MODES = [case for case in ZOO if case.forward and case.reverse]
 SLICED = [case for case in BOTH_MODES if case.name not in ("one stage", "integer inside")]
@@ -488,3 +490,16 @@ def test_a_local_jacobian_shows_itself_in_a_notebook(mlp, monkeypatch, installed
     assert "Jacobian of &lt;b&gt;, 3 × 3: diagonal" in html
     assert ("treescope" in html) == installed
     assert ("f32[3,3]" in html) or installed
+
+
+def test_a_picture_in_a_notebook_is_red_where_positive_and_names_its_axes(monkeypatch):
+    treescope = pytest.importorskip("treescope")
+    asked, original = {}, treescope.render_array
+    monkeypatch.setattr(treescope, "render_array", lambda array, **how: asked.update(how) or original(array, **how))
+    (local,) = jc.local_jacobians(jc.Chain([jc.Stage("sum", lambda x: x[:2] + 1)]), (jnp.ones(3),))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        local._repr_html_()
+    assert asked["axis_labels"] == {0: "output of sum (2)", 1: "input (3)"}
+    wanted = 255 * COLOUR_MAP(np.linspace(0, 1, 11))[:, :3]
+    np.testing.assert_allclose(asked["colormap"], wanted, atol=1)  # as in figures

@@ -6,6 +6,7 @@ Templates, styles and scripts are files of their own, in ``templates/``.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,25 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
-def array_html(array: Any, caption: str) -> str:
-    """An array under its caption: a picture to hover over where treescope is installed, else a line of text."""
+RED_IS_POSITIVE = [
+    (5, 48, 97), (33, 102, 172), (67, 147, 195), (146, 197, 222), (209, 229, 240), (247, 247, 247),
+    (253, 219, 199), (244, 165, 130), (214, 96, 77), (178, 24, 43), (103, 0, 31),
+]  # fmt: skip
+"""ColorBrewer's RdBu from blue to red, as on pages and in figures."""
+
+
+def array_html(array: Any, caption: str, axes: Sequence[str] = ()) -> str:
+    """An array under its caption: a picture to hover over where treescope is installed, else a line of text.
+
+    Parameters
+    ----------
+    array
+        Real numbers.
+    caption
+        What it is.
+    axes
+        What each axis counts; none: told by number.
+    """
     from markupsafe import Markup
 
     try:
@@ -35,7 +53,14 @@ def array_html(array: Any, caption: str) -> str:
         return render("array.html", caption=caption, picture=summary(array))
     with warnings.catch_warnings():  # it looks through all of NumPy, what is deprecated there included
         warnings.simplefilter("ignore", DeprecationWarning)
-        figure = treescope.render_array(array, truncate=array.size > WHOLE)
+        figure = treescope.render_array(
+            array,
+            truncate=array.size > WHOLE,
+            continuous=True,
+            around_zero=True,
+            colormap=RED_IS_POSITIVE,
+            axis_labels=dict(enumerate(axes)) or None,
+        )
     return render("array.html", caption=caption, picture=Markup(figure._repr_html_()))  # pyright: ignore[reportPrivateUsage]
 
 

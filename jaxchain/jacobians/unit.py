@@ -340,7 +340,7 @@ def _until_bent(found: Found, units: list[Unit]) -> list[Unit]:
     first = next(bent, len(units))
     if first == len(units):
         return units
-    return [*units[:first], joined(found, partial(_ends, units[first:]), units[first:])]
+    return [*units[:first], joined(found, units[-1].label, units[first:])]
 
 
 def _known_together(found: Found, units: list[Unit]) -> list[Unit]:
@@ -358,7 +358,7 @@ def _known_together(found: Found, units: list[Unit]) -> list[Unit]:
             whole = part[0]
             if len(part) > 1:
                 sparse = all(unit.sparse for unit in part)
-                whole = replace(joined(found, partial(_ends, part), part), sparse=sparse)
+                whole = replace(joined(found, part[-1].label, part), sparse=sparse)
             kept += [whole] if whole.known else part
     return kept
 
@@ -393,7 +393,9 @@ def _stage_of_each(found: Found) -> list[str]:
 
 
 def _labels(stages: list[str], operations: list[str]) -> list[str]:
-    labels = [s if stages.count(s) == 1 else f"{s}/{o}" for s, o in zip(stages, operations, strict=True)]
+    """What a chain calls the state after each segment: of a stage's last the stage, of those within the operation too."""
+    following = [*stages[1:], None]
+    labels = [s if s != after else f"{s}/{o}" for s, o, after in zip(stages, operations, following, strict=True)]
     return distinct(labels)
 
 
@@ -406,8 +408,4 @@ def distinct(labels: Sequence[str]) -> list[str]:
 
 def _in_runs(found: Found, units: list[Unit], size: int) -> list[Unit]:
     runs = [units[k : k + size] for k in range(0, len(units), size)]
-    return [run[0] if len(run) == 1 else joined(found, partial(_ends, run), run) for run in runs]
-
-
-def _ends(units: Sequence[Unit]) -> str:
-    return f"{units[0].name}..{units[-1].name}" if len(units) > 1 else units[0].name
+    return [run[0] if len(run) == 1 else joined(found, run[-1].label, run) for run in runs]

@@ -182,3 +182,17 @@ def test_long_chains_are_planned_in_joined_units():
 
     plan = jc.plan(fun, (jnp.ones(3),))
     assert len(plan.plan.units) <= 300
+
+
+def test_a_plan_calls_the_state_after_a_stage_as_the_chain_does():
+    net = jc.nets.mlp([6, 5, 4])
+
+    def loss(params, xs):
+        return -jnp.mean(jax.nn.log_softmax(jax.vmap(lambda x: net(params, x))(xs)))
+
+    args = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct((3, 6), jnp.float32)
+    stages, states = jc.discover(loss, *args).names, jc.plan(loss, args, argnum=1).names
+    assert states[-1] == stages[-1]
+    assert [name for name in states if name in stages] == [name for name in stages if name in states]
+    assert {"dense_0", "relu_0", "dense_1"} <= set(states)
+    assert {name.partition("/")[0] for name in states} <= {"input", *stages}

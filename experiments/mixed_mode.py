@@ -33,6 +33,7 @@ from jaxchain.cost.measure import measure
 from jaxchain.digits import adam, load_digits
 from jaxchain.jacobians.compare import predictions
 from jaxchain.show.table import Table, si
+from jaxchain.show.values import times_less
 
 HIDDEN = 256
 
@@ -100,10 +101,10 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, steps: int = 3
     first, last = gains[f"b = {codes[0]}"], gains[f"b = {codes[-1]}"]
     furthest = max(abs(one.predicted / one.work - 1) for one in gains.values())
     findings = [
-        f"A waist of {codes[0]} takes {first.work:.1f} times less work and {first.time:.1f} times less time; of {codes[-1]}, which is none, {last.work:.2f} and {last.time:.2f} times.",
+        f"A waist of {codes[0]} takes {times_less(first.work, 'work')} and {times_less(first.time, 'time')}; of {codes[-1]}, which is none, {times_less(last.work, 'work')} and {times_less(last.time, 'time')}.",
         f"Predictions of the gain in work are off by at most {furthest:.0%}.",
         *(
-            f"{name}: {one.work:.1f} times less work, {one.memory:.1f} times less temporary memory, {one.time:.1f} times less time."
+            f"{name}: {times_less(one.work, 'work')}, {times_less(one.memory, 'temporary memory')}, {times_less(one.time, 'time')}."
             for name, one in list(gains.items())[len(codes) :]
         ),
     ]

@@ -29,6 +29,7 @@ from common import RESULTS, conclude, heading
 import jaxchain as jc
 from jaxchain.cost.measure import measure
 from jaxchain.show.table import Table, si
+from jaxchain.show.values import times_less
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS) -> None:
     heading("Dense results by every way")
     print(Table("", ("function", "Jacobian", "not zero", "colours", "way", "work", "temporaries", "time"), rows(found)))
     findings = [
-        f"{name}: {case.gain('flops'):.3g} times less work and {case.gain('seconds'):.3g} times less time than the better of jacfwd and jacrev"
+        f"{name}: {times_less(case.gain('flops'), 'work')} and {times_less(case.gain('seconds'), 'time')}, against the better of jacfwd and jacrev"
         + (
             f"; {case.ways['ours'].seconds / case.ways['asdex'].seconds:.2f} times the time of asdex by hand."
             if "asdex" in case.ways

@@ -15,7 +15,7 @@ from jaxchain.jacobians.bracketing import Step
 from jaxchain.jacobians.planner import Plan, make_plan, whole_colouring
 from jaxchain.jacobians.sparse import unavailable
 from jaxchain.show.table import Table, Tabular, si
-from jaxchain.show.values import count
+from jaxchain.show.values import count, times_less
 
 __all__ = ["Decision", "Mode", "Way", "decide"]
 
@@ -210,7 +210,7 @@ def _gain(plan: Plan, better: float) -> str:
     if not plan.least:
         return "Nothing needs to be multiplied."
     how = "By colours it takes" if plan.whole_cost < plan.cost else "In this order it takes"
-    return f"{how} {better / (plan.least + plan.once):.3g} times less work than the better simple mode."
+    return f"{how} {times_less(better / (plan.least + plan.once), 'work')} than the better simple mode."
 
 
 def _simple(plan: Plan, way: Way) -> str:

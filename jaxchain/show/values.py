@@ -5,13 +5,14 @@ Builds on NumPy alone.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from jaxchain.show.extremes import extreme_of_blocks
 
-__all__ = ["count", "facts", "norm", "scalar", "sparkline", "summary"]
+__all__ = ["count", "facts", "norm", "scalar", "sparkline", "summary", "times_less"]
 
 WIDTH = 12
 """The most characters of a sparkline."""
@@ -31,6 +32,17 @@ SHORT = {"float": "f", "bfloat": "bf", "complex": "c", "int": "i", "uint": "u"}
 def count(number: int, word: str) -> str:
     """``1 row``, ``2,000 rows``."""
     return f"{number:,} {word}{'s' * (number != 1)}"
+
+
+def times_less(ratio: float, of: str) -> str:
+    """``15.6 times less work``; where the ratio is below one, how many times more.
+
+    >>> times_less(15.64, "work"), times_less(0.436, "time"), times_less(1.001, "work")
+    ('15.6 times less work', '2.29 times more time', 'as much work')
+    """
+    if 0.995 < ratio < 1.005:
+        return f"as much {of}"
+    return f"{ratio:.3g} times less {of}" if ratio > 1 else f"{1 / ratio if ratio else math.inf:.3g} times more {of}"
 
 
 def scalar(value: Any) -> str:

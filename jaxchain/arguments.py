@@ -9,10 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from jaxchain.chain import Chain
 from jaxchain.checks import integer, shown
+from jaxchain.sides import GivenSides
 
-__all__ = ["check_args", "default_argnum", "differentiated", "looked_along", "position_among"]
+__all__ = [
+    "begun",
+    "check_args",
+    "default_argnum",
+    "differentiated",
+    "from_start",
+    "in_words",
+    "looked_along",
+    "position_among",
+]
 
 
 def check_args(args: Any) -> None:
@@ -79,3 +91,31 @@ def position_among(args: tuple[Any, ...], argnum: int) -> int:
         msg = f"argnum={argnum} names no argument: {len(args)} were given."
         raise ValueError(msg)
     return at % len(args)
+
+
+def from_start(chain: Chain, args: tuple[Any, ...]) -> tuple[Chain, tuple[Any, ...], int]:
+    """A chain, its arguments (shapes will do) and which of them is its input.
+
+    A chain along tokens begins at a state that no argument is: as a chain of ``(sides, state)`` it has it as one.
+    Every other chain stays as it is.
+    """
+    at = position_among(args, chain.argnum)
+    if not chain.lead:
+        return chain, args, at
+    abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(args))
+    state, sides = jax.eval_shape(chain.split, *args) if abstract else chain.split(*args)
+    return Chain(chain.stages, sides=GivenSides(range(len(chain)))), (sides, state), 1
+
+
+def begun(fun: Callable[..., Any], args: tuple[Any, ...], at: int) -> tuple[Callable[..., Any], tuple[Any, ...], int]:
+    """A function, its arguments and which of them is differentiated: of a chain's input, as `from_start`."""
+    if isinstance(fun, Chain) and position_among(args, fun.argnum) == at:
+        return from_start(fun, args)
+    return fun, args, at
+
+
+def in_words(fun: Callable[..., Any], args: tuple[Any, ...], at: int) -> str:
+    """What is differentiated with respect to, where it is argument ``at``."""
+    if not isinstance(fun, Chain) or position_among(args, fun.argnum) != at:
+        return f"argument {at}"
+    return f"{fun.names_with_input[0]}, which argument {at} enters" if fun.lead else f"the chain input, argument {at}"

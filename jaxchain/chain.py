@@ -23,6 +23,9 @@ from jaxchain.stage import INPUT, MergedStage, Side, Stage, StageRow, State
 
 __all__ = ["Chain"]
 
+BEGINS = "The argument is integers, which have no derivative: the chain begins at {}, {}, {}."
+FIRST = "the first floating-point state, through which alone everything after depends on them"
+
 
 @jax.tree_util.register_static  # so that a chain can be passed through jit, vmap and grad
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,9 @@ class Chain(Tabular, Sequence[Stage]):
         Where the stages' side inputs come from. Default: from a dict of parameters.
     argnum
         Position of the chain input among the arguments of a call.
+    lead
+        Stages before the chain that make its input of that argument, where it has no derivative (tokens); side inputs
+        are then theirs, too, and come from all arguments.
 
     Raises
     ------
@@ -61,8 +67,16 @@ class Chain(Tabular, Sequence[Stage]):
     stages: tuple[Stage, ...]
     sides: Sides
     argnum: int = -1
+    lead: tuple[Stage, ...] = ()
 
-    def __init__(self, stages: Iterable[Stage], *, sides: Sides | None = None, argnum: int = -1) -> None:
+    def __init__(
+        self,
+        stages: Iterable[Stage],
+        *,
+        sides: Sides | None = None,
+        argnum: int = -1,
+        lead: tuple[Stage, ...] = (),
+    ) -> None:
         if not isinstance(stages, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
             msg = f"A chain is made of a list of stages, but {shown(stages)} was given."
             raise TypeError(msg)
@@ -86,6 +100,7 @@ class Chain(Tabular, Sequence[Stage]):
         argnum = integer("argnum", argnum, "the position of the chain input")
         object.__setattr__(self, "sides", sides or ParameterSides(stages, frozenset(names)))
         object.__setattr__(self, "argnum", argnum)
+        object.__setattr__(self, "lead", lead)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,8 +109,8 @@ class Chain(Tabular, Sequence[Stage]):
 
     @property
     def names_with_input(self) -> tuple[str, ...]:
-        """The names of the states x_0 … x_q: ``"input"``, then each stage's."""
-        return (INPUT, *self.names)
+        """The names of the states x_0 … x_q: ``"input"``, or what makes it of tokens, then each stage's."""
+        return (self.lead[-1].name if self.lead else INPUT, *self.names)
 
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Fresh parameters: stage name → that stage's parameters; stages without any are left out.
@@ -137,7 +152,12 @@ class Chain(Tabular, Sequence[Stage]):
             msg = f"The chain input is argument {self.argnum}, but {len(args)} arguments were given."
             raise TypeError(msg)
         position = self.argnum % len(args)
-        return args[position], self.sides(*args[:position], *args[position + 1 :])
+        if not self.lead:
+            return args[position], self.sides(*args[:position], *args[position + 1 :])
+        state, sides = args[position], self.sides(*args)
+        for stage, side in zip(self.lead, sides, strict=False):
+            state = stage(*side, state)
+        return state, sides[len(self.lead) :]
 
     def __call__(self, *args: Any) -> State:
         """h(args): ``chain(x)``, or ``chain(params, x)`` where a stage has parameters."""
@@ -157,12 +177,21 @@ class Chain(Tabular, Sequence[Stage]):
     @overload
     def __getitem__(self, index: slice, /) -> Self: ...
     def __getitem__(self, index: int | str | slice, /) -> Stage | Self:
-        """A stage by position or name, or a slice, which is a chain again and takes the whole's arguments."""
+        """A stage by position or name, or a slice, which is a chain again and takes the whole's arguments.
+
+        Of a chain along tokens a slice takes the tokens, too, and begins at the state that they lead to there.
+        """
         if isinstance(index, slice):
             if index.step not in (None, 1):
                 msg = f"A slice of a chain keeps neighbouring stages together, so its step must be 1, not {index.step}."
                 raise ValueError(msg)
-            return type(self)(self.stages[index], sides=self.sides[index], argnum=self.argnum)
+            first, last, _ = index.indices(len(self))
+            if self.lead:
+                lead = (*self.lead, *self.stages[:first])
+                return replace(
+                    self, stages=self.stages[index], sides=self.sides[: max(first, last) + len(self.lead)], lead=lead
+                )
+            return replace(self, stages=self.stages[index], sides=self.sides[index])
         return self.stages[self._number(index)]
 
     def _number(self, index: int | str) -> int:
@@ -234,17 +263,16 @@ class Chain(Tabular, Sequence[Stage]):
         parts = self.stages[start : stop + 1]
         if len(parts) == 1:
             renamed = replace(parts[0], name=name or parts[0].name)
-            return Chain(
-                (*self.stages[:start], renamed, *self.stages[stop + 1 :]), sides=self.sides, argnum=self.argnum
-            )
+            return replace(self, stages=(*self.stages[:start], renamed, *self.stages[stop + 1 :]))
+        before = len(self.lead)
         groups = (
-            *((k, k + 1) for k in range(start)),
-            (start, stop + 1),
-            *((k, k + 1) for k in range(stop + 1, len(self))),
+            *((k, k + 1) for k in range(start + before)),
+            (start + before, stop + 1 + before),
+            *((k, k + 1) for k in range(stop + 1 + before, len(self) + before)),
         )
         merged = MergedStage.of(name or f"{parts[0].name}..{parts[-1].name}", parts)
         stages = (*self.stages[:start], merged, *self.stages[stop + 1 :])
-        return Chain(stages, sides=MergedSides(self.sides, groups), argnum=self.argnum)
+        return replace(self, stages=stages, sides=MergedSides(self.sides, groups))
 
     @property
     def rows(self) -> tuple[StageRow, ...]:
@@ -272,8 +300,13 @@ class Chain(Tabular, Sequence[Stage]):
         for r in self.rows:
             whole.setdefault(r.why, []).append(r.name)
         notes = [f"{_several(names)}: {why}." for why, names in whole.items() if why]
+        begins = f" from {self.names_with_input[0]} on" if self.lead else ""
+        along = f" along argument {self.argnum}" if self.argnum != -1 else ""
+        if self.lead:
+            first = FIRST if len(self.lead) == 1 else "a state that they lead to"
+            notes = [BEGINS.format(self.names_with_input[0], self.rows[0].in_shape, first), *notes]
         return Table(
-            f"Chain of {count(len(self), 'stage')}" + (f" along argument {self.argnum}" if self.argnum != -1 else ""),
+            f"Chain of {count(len(self), 'stage')}{begins}{along}",
             [header[k] for k in known],
             [[row[k] for k in known] for row in text],
             notes,

@@ -174,7 +174,8 @@ def check_inexact(tree: Any, place: str) -> None:
         if not jax.dtypes.issubdtype(dtype, np.inexact):
             msg = (
                 f"{place}{f' at {keystr(path)}' if path else ''} is {dtype}, which has no derivative. Choose another argnum, "
-                "or make what is not differentiated an argument of its own."
+                "or make what is not differentiated an argument of its own. Tokens have a derivative where a model turns "
+                "them into numbers: jc.discover(fun, *args) begins there, and jc.jacobian takes its chain."
             )
             raise TypeError(msg)
 

@@ -12,7 +12,7 @@ from jaxchain.errors import ParameterMismatchError
 from jaxchain.show.shapes import describe
 from jaxchain.stage import Side, Stage
 
-__all__ = ["MergedSides", "ParameterSides", "Sides"]
+__all__ = ["GivenSides", "MergedSides", "ParameterSides", "Sides"]
 
 
 class Sides(Protocol):
@@ -93,6 +93,27 @@ class ParameterSides:
 def _shapes(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
     leaves, treedef = jax.tree.flatten(tree)
     return treedef, [jax.numpy.shape(leaf) for leaf in leaves]
+
+
+@dataclass(frozen=True)
+class GivenSides:
+    """Side inputs of a chain that is given them, ready, as its other argument: a tuple with an entry a stage."""
+
+    picked: range
+    """Which of them are this chain's: a slice takes those of the whole."""
+
+    def __getitem__(self, index: slice, /) -> GivenSides:
+        return GivenSides(self.picked[index])
+
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """Nothing: they are given."""
+        del key
+        return {}
+
+    def __call__(self, *others: Any) -> tuple[Side, ...]:
+        """The stages' own, of what was given."""
+        (sides,) = others
+        return tuple(sides[k] for k in self.picked)
 
 
 @dataclass(frozen=True)

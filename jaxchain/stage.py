@@ -16,7 +16,7 @@ from jaxchain.errors import StageError
 from jaxchain.show.escape import escaped
 from jaxchain.show.shapes import describe
 
-__all__ = ["INPUT", "MergedStage", "Side", "Stage", "StageRow", "State"]
+__all__ = ["INPUT", "MergedStage", "Side", "Stage", "StageRow", "State", "along"]
 
 State = Any
 """The value between two stages: an array or a pytree of arrays."""
@@ -26,6 +26,11 @@ Side = tuple[Any, ...]
 
 INPUT = "input"
 """The name of the state x_0, which no stage made."""
+
+
+def along(name: str, argument: int) -> str:
+    """Along which argument, or from which state on where that one has no derivative; ``name`` is the state x_0's."""
+    return f"along argument {argument}" if name == INPUT else f"from {name} on, which argument {argument} enters"
 
 
 class StageRow(NamedTuple):

@@ -17,7 +17,7 @@ from jaxchain.show.html import array_html
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import Shown, Table
 from jaxchain.show.values import count, norm
-from jaxchain.stage import State
+from jaxchain.stage import State, along
 from jaxchain.structure import Structure
 
 T = TypeVar("T")
@@ -33,11 +33,11 @@ class ForwardSweep(Shown):
     Attributes
     ----------
     names
-        q + 1 of them: ``"input"``, then the stages'.
+        q + 1 of them: ``"input"`` (or what makes it of tokens), then the stages'.
     primals, tangents
         q + 1 states each; a tangent has its state's structure, shapes and dtypes, float0 for integers.
     argument
-        Which argument is the chain input, counted from 0.
+        Which argument is the chain input, or enters it, counted from 0.
 
     Examples
     --------
@@ -56,7 +56,10 @@ class ForwardSweep(Shown):
 
     def _table(self) -> Table:
         return _states(
-            f"Forward sweep along argument {self.argument}", self.names, primal=self.primals, tangent=self.tangents
+            f"Forward sweep {along(self.names[0], self.argument)}",
+            self.names,
+            primal=self.primals,
+            tangent=self.tangents,
         )
 
 
@@ -72,13 +75,13 @@ class ReverseSweep(Shown):
     Attributes
     ----------
     names
-        q + 1 of them: ``"input"``, then the stages'.
+        q + 1 of them: ``"input"`` (or what makes it of tokens), then the stages'.
     primals, cotangents
         q + 1 states each; a cotangent has its state's structure, shapes and dtypes, float0 for integers.
     arg_cotangents
         A tuple like ``args``: what `jax.vjp` of the whole chain returns.
     argument
-        Which argument is the chain input, counted from 0.
+        Which argument is the chain input, or enters it, counted from 0.
 
     Examples
     --------
@@ -98,7 +101,10 @@ class ReverseSweep(Shown):
 
     def _table(self) -> Table:
         return _states(
-            f"Reverse sweep along argument {self.argument}", self.names, primal=self.primals, cotangent=self.cotangents
+            f"Reverse sweep {along(self.names[0], self.argument)}",
+            self.names,
+            primal=self.primals,
+            cotangent=self.cotangents,
         )
 
 

@@ -15,18 +15,20 @@ from jaxchain.chain import Chain
 from jaxchain.checks import check_function, check_inexact, check_result, integer, word
 from jaxchain.collector import uncollected
 from jaxchain.discovery.group import Granularity, group
+from jaxchain.discovery.name import names
 from jaxchain.discovery.stage import bundles, chain_stages, split_after, split_at_cuts
+from jaxchain.discovery.start import all_integers, first_state, way_to
 from jaxchain.errors import warn
 from jaxchain.program.fingerprint import fingerprint, same_arrays
 from jaxchain.program.flat import Equation, Program
-from jaxchain.program.flatten import flatten
+from jaxchain.program.flatten import flatten, unrolled
 from jaxchain.program.flow import active, reach
 from jaxchain.program.primitives import ClosedJaxpr, Var, any_equation_of, is_var, like, only_prints, opened, pruned
 from jaxchain.program.reading import trace_program
 from jaxchain.program.segment import Segment, computing, fits
 from jaxchain.program.source import is_foreign
 from jaxchain.show.shapes import describe
-from jaxchain.stage import Side
+from jaxchain.stage import Side, Stage
 
 __all__ = ["discover"]
 
@@ -57,7 +59,10 @@ def discover(
         Its positional arguments, as arrays or ``jax.ShapeDtypeStruct``; the chain is for their
         shapes.
     argnum
-        Which argument is the chain input; default: the last, or of a chain its own. A pytree is one state.
+        Which argument is the chain input; default: the last, or of a chain its own. A pytree is one state. Integers,
+        such as tokens, have no derivative: along them the chain begins at the first floating-point value that
+        everything after depends on them through, mostly their embedding; what is made of them without any array of
+        numbers, such as a mask of padding, is a side input.
     granularity
         ``"finest"``: one stage a cut. ``"default"``: a bias joins its product, a reshape what reads
         it, the parts of one library call or loop step each other. ``"module"``: neighbours of the
@@ -76,7 +81,8 @@ def discover(
     ------
     TypeError
         If ``fun`` is not a function that JAX can trace, has side effects (names the equation and
-        the line), or an argument is not made of arrays.
+        the line), or an argument is not made of arrays; if the chain input is integers, and no floating-point value
+        cuts their way to the result (says what crosses).
     ValueError
         If ``argnum`` or ``granularity`` is unknown.
 
@@ -96,10 +102,17 @@ def discover(
     >>> chain = jc.discover(lambda w, x: jnp.tanh(w @ x), jnp.ones((3, 2)), jnp.ones(2))
     >>> [(name.split("@")[0], row.out_shape) for name, row in zip(chain.names, chain.rows)]
     [('dot', 'f32[3]'), ('tanh', 'f32[3]')]
+
+    Along tokens it begins at their embedding:
+
+    >>> params, tokens = {"embed": jnp.ones((9, 2)), "w": jnp.ones((2, 3))}, jnp.array([3, 1, 4])
+    >>> model = lambda params, tokens: jnp.tanh(params["embed"][tokens] @ params["w"])
+    >>> [name.split("@")[0] for name in jc.discover(model, params, tokens).names_with_input]
+    ['getitem', 'dot', 'tanh']
     """
     word("granularity", granularity, get_args(Granularity))
     default = fun.argnum if isinstance(fun, Chain) else -1
-    found = find(fun, args, default if argnum is None else argnum, unroll_limit)
+    found = find(fun, args, default if argnum is None else argnum, unroll_limit, begin=True)
     _warn_if_zero(found)
     if granularity == "bundles":
         found = found.cut(map(bundles, found.segments))
@@ -126,6 +139,8 @@ class Found:
         Position of the chain input, counted from the last argument.
     aux_tree
         Structure of what the function returns beside its result; ``None`` where that is nothing.
+    lead
+        Where the argument is integers: what makes the chain input of them. All arguments are then ``others``.
     """
 
     closed: ClosedJaxpr
@@ -137,6 +152,7 @@ class Found:
     other_tree: Any
     argnum: int
     aux_tree: Any = None
+    lead: Segment | None = None
 
     @cached_property
     def active(self) -> frozenset[Var]:
@@ -172,6 +188,8 @@ class Found:
     def shapes(self) -> tuple[Any, ...]:
         """All arguments, as shapes."""
         others = self.other_tree.unflatten(map(like, self.others))
+        if self.lead is not None:
+            return others
         position = self.argnum % (len(others) + 1)
         return *others[:position], self.input, *others[position:]
 
@@ -200,9 +218,13 @@ class Found:
 
     def chain(self, groups: Sequence[Sequence[Segment]]) -> Chain:
         """The chain with one stage a group of neighbouring segments."""
-        stages = chain_stages(groups, self.in_tree, self.out_tree, self.active, self.prints)
-        wanted = tuple(stage.segment.sides for stage in stages)
-        return Chain(stages, sides=self.sides(wanted), argnum=self.argnum)
+        led = [] if self.lead is None else [[self.lead]]
+        every = names([*led, *groups])
+        stages = chain_stages(groups, self.in_tree, self.out_tree, self.active, self.prints, every[len(led) :])
+        # What leads to the start state is given it as its side input, computed from the arguments with all others.
+        lead = tuple(Stage(name, lambda state, _: state) for name in every[: len(led)])
+        wanted = (*[self.segments[0].inputs] * len(lead), *(stage.segment.sides for stage in stages))
+        return Chain(stages, sides=self.sides(wanted), argnum=self.argnum, lead=lead)
 
     def cut(self, positions: Iterable[Iterable[int]]) -> Found:
         """The same, of each segment cut also after so many of its equations."""
@@ -221,14 +243,43 @@ def find(
     unroll_limit: int = UNROLL_LIMIT,
     *,
     has_aux: bool = False,
+    begin: bool = False,
 ) -> Found:
     """Trace a function and cut it wherever it can be; arguments and errors as in `discover`.
 
-    With ``has_aux`` the function returns ``(result, aux)``, of which the chain leads to the result alone.
+    With ``has_aux`` the function returns ``(result, aux)``, of which the chain leads to the result alone. With
+    ``begin`` the argument may be integers: the chain then begins at the first state that they enter.
     """
-    _check(fun, args, argnum, unroll_limit)
+    at = _check(fun, args, argnum, unroll_limit)
+    if begin and all_integers(args[at]):
+        with uncollected():
+            return _find_from_integers(fun, args, at, unroll_limit)
+    check_inexact(args[at], "The chain input")
     with uncollected():
-        return _find(fun, args, argnum % len(args), unroll_limit, has_aux)
+        return _find(fun, args, at, unroll_limit, has_aux)
+
+
+def _find_from_integers(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int) -> Found:
+    closed, out = trace_program(fun, args)
+    check_result(out)
+    start = len(jax.tree.leaves(args[:argnum]))
+    program = flatten(closed)
+    integers = program.invars[start : start + len(jax.tree.leaves(args[argnum]))]
+    state = first_state(program, integers)
+    program = unrolled(program, [state], unroll_limit)
+    whole, carries = _chain_part(program, [state])
+    return Found(
+        closed,
+        program,
+        tuple(split_at_cuts(whole, carries)),
+        jax.tree.structure(0),
+        jax.tree.structure(out),
+        tuple(program.invars),
+        jax.tree.structure(args),
+        argnum - len(args),
+        None,
+        way_to(program, integers, state),
+    )
 
 
 def _find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int, has_aux: bool) -> Found:
@@ -325,11 +376,12 @@ def unrolling(unroll_limit: Any) -> int:
     return integer("unroll_limit", unroll_limit, "the most steps of a loop that become stages", least=0)
 
 
-def _check(fun: Any, args: tuple[Any, ...], argnum: int, unroll_limit: int) -> None:
+def _check(fun: Any, args: tuple[Any, ...], argnum: int, unroll_limit: int) -> int:
+    """The position of the chain input, once it holds arrays."""
     check_function(fun, "discover", args)
-    position_among(args, argnum)
+    at = position_among(args, argnum)
     unrolling(unroll_limit)
-    check_inexact(args[argnum], "The chain input")
-    if not jax.tree.leaves(args[argnum]):
-        msg = f"Argument {argnum % len(args)}, the chain input, holds no array."
+    if not jax.tree.leaves(args[at]):
+        msg = f"Argument {at}, the chain input, holds no array."
         raise TypeError(msg)
+    return at

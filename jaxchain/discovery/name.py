@@ -24,6 +24,7 @@ WORDS = {
     "custom_vjp_call": "custom_vjp",
     "dot_general": "dot",
     "logistic": "sigmoid",
+    "rewriting_take": "getitem",
     "select_n": "select",
 }
 
@@ -96,7 +97,8 @@ def operation(segments: Sequence[Segment]) -> str:
     if key.name in HEAVY or len(equations) == 1:
         return word(key)
     functions = {equation.site.function for equation in equations}
-    return next(iter(functions)) or word(key) if len(functions) == 1 else word(key)
+    own = next(iter(functions)) if len(functions) == 1 else ""
+    return WORDS.get(own, own) or word(key)
 
 
 def word(equation: Equation) -> str:

@@ -71,7 +71,7 @@ class DiscoveredStage(Stage):
     @property
     def carries_back(self) -> tuple[bool, ...]:
         """Which side values and variables of its state carry a derivative from any argument."""
-        carrying = self.segment.program.carrying
+        carrying = self.segment.program.carrying | self.active  # a start state may carry where no argument does
         return tuple(var in carrying for var in (*self.segment.sides, *self.segment.inputs))
 
     @cached_property
@@ -234,12 +234,13 @@ def chain_stages(
     out_tree: Any,
     active: frozenset[Var],
     prints: Sequence[Equation] = (),
+    named: Sequence[str] | None = None,
 ) -> list[DiscoveredStage]:
     """One stage a group; states inside are arrays, or tuples of a loop's carry. ``prints`` are kept where they can be."""
     trees = [in_tree, *(_tree(g[-1].outputs) for g in groups[:-1]), out_tree]
     return [
         DiscoveredStage.of(n, g, trees[k], trees[k + 1], active)
-        for k, (n, g) in enumerate(zip(names(groups), _printing(groups, prints), strict=True))
+        for k, (n, g) in enumerate(zip(named or names(groups), _printing(groups, prints), strict=True))
     ]
 
 

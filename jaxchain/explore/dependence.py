@@ -29,7 +29,7 @@ from jaxchain.explore.tracing import Trace, drawn, flattened, tangents_of, trace
 from jaxchain.program.flat import Program
 from jaxchain.program.flow import active
 from jaxchain.program.interpret import numbers_of
-from jaxchain.program.primitives import is_inexact
+from jaxchain.program.primitives import Var, is_inexact
 from jaxchain.program.segment import Segment
 from jaxchain.show.table import Shown, Table, Tabular
 from jaxchain.show.values import count, summary
@@ -510,22 +510,25 @@ def graph(
     Their sum: 5 = 2 + 3
     """
     check_function(fun, "graph", args)
-    flat = flattened(fun, args, argnum, "A graph", unroll_limit)
-    trace = trace_of(flat.program, flat.out, args, flat.names, tangents_of(args, flat.at, tangent), cotangent)
-    found = graph_of(flat.program, trace, flat.own if tangent is None else None)
+    flat = flattened(fun, args, argnum, "A graph", unroll_limit, inside=tangent is None)
+    trace = trace_of(
+        flat.program, flat.out, args, flat.names, tangents_of(args, flat.at, tangent), cotangent, flat.begin
+    )
+    own = [*flat.begin] or flat.program.invars[flat.own]
+    found = graph_of(flat.program, trace, own if tangent is None else None)
     return found if tangent is not None else replace(found, notes=(*drawn(args, flat.at), *found.notes))
 
 
-def graph_of(program: Program, trace: Trace, own: slice | None = None, *, folded: bool = True) -> Graph:
+def graph_of(program: Program, trace: Trace, own: Sequence[Var] | None = None, *, folded: bool = True) -> Graph:
     """The graph of a program whose trace is known; where it has many inputs, of what depends on its ``own`` alone."""
     names = Names(program)
-    inputs = program.invars if own is None or len(program.invars) <= FEW else program.invars[own]
+    inputs = program.invars if own is None or len(program.invars) <= FEW else own
     moving = {names[var] for var in active(program.eqns, [var for var in inputs if is_inexact(var)])}
     builder = _Builder(program, trace.rows, names, moving)
     fixed = sum(1 for var in program.invars if is_inexact(var) and names[var] not in moving)
     held = [f"{count(fixed, 'array')} of the other arguments are held fixed."] if fixed else []
     rows = trace.tree if folded else trace.rows
-    found = builder.graph(rows, [names[var] for var in program.invars], builder.results, "Computational graph")
+    found = builder.graph(rows, [names[var] for var in inputs], builder.results, "Computational graph")
     return replace(found, notes=(*found.notes, *held, *trace.notes))
 
 

@@ -6,7 +6,7 @@ given; equations of one kind (primitive, parameters, shapes) have one VJP, trace
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -57,7 +57,13 @@ class Values:
 WHERE_NOTHING_MOVES = "No cotangents of what does not depend on the arguments"
 
 
-def evaluate(program: Program, inputs: Sequence[Any], tangents: Sequence[Any], cotangents: Sequence[Any]) -> Values:
+def evaluate(
+    program: Program,
+    inputs: Sequence[Any],
+    tangents: Sequence[Any],
+    cotangents: Sequence[Any],
+    start: Mapping[Var, Any] | None = None,
+) -> Values:
     """Evaluate a program and its derivatives.
 
     Parameters
@@ -68,6 +74,8 @@ def evaluate(program: Program, inputs: Sequence[Any], tangents: Sequence[Any], c
         One array a variable of ``program.invars``; tangents float0 where there is none.
     cotangents
         One array an entry of ``program.outs``; float0 where there is none.
+    start
+        Tangents that begin inside, by the variable that they are of: where integers are turned into numbers.
 
     Returns
     -------
@@ -77,16 +85,20 @@ def evaluate(program: Program, inputs: Sequence[Any], tangents: Sequence[Any], c
     runs = list(_runs(program.equations))
     written = [var for equation in program.equations for var in equation.writes]
     variables = [*program.invars, *program.constants, *written]
+    start = start or {}
+    inputs, tangents = (*inputs, *map(jnp.zeros_like, start.values())), (*tangents, *start.values())
 
     def forward(*given: Any) -> list[Any]:
-        env = {**program.constants, **dict(zip(program.invars, given, strict=True))}
+        env = {**program.constants, **dict(zip((*program.invars, *start), given, strict=True))}
         for equation, reads, call in runs:
+            begins = {var: env[var] for var in equation.writes if var in start}
             env.update(zip(equation.writes, call(*(env[var] for var in reads)), strict=True))
+            env.update({var: env[var] + nothing for var, nothing in begins.items()})
         return [env[var] for var in variables]
 
     notes: list[str] = []
     try:
-        primals, moved = numbers_of(lambda given: jvp(lambda x: forward(*x), given, tuple(tangents)), tuple(inputs))
+        primals, moved = numbers_of(lambda given: jvp(lambda x: forward(*x), given, tangents), inputs)
     except REFUSALS as error:
         refusal(error)
         primals, moved = numbers_of(forward, *inputs), None  # whatever is wrong with the function itself is raised here

@@ -31,8 +31,8 @@ def marked(chain: Chain) -> Chain:
     Chain
         For tracing only: a `StageError` from it would name the mark, so apply the chain itself first.
     """
-    stages = (replace(stage, name=f"jaxchain-stage-{number}.") for number, stage in enumerate(chain))
-    return Chain(stages, sides=chain.sides, argnum=chain.argnum)
+    stages = tuple(replace(stage, name=f"jaxchain-stage-{number}.") for number, stage in enumerate(chain))
+    return replace(chain, stages=stages)
 
 
 def stage_of(text: str) -> int | None:

@@ -9,6 +9,7 @@ survey, JMLR 2018, tables 2 and 3; Griewank and Walther, Evaluating Derivatives,
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,13 +25,14 @@ from jaxchain.checks import check_function
 from jaxchain.collector import uncollected
 from jaxchain.coordinates import Coordinates, check_like, is_float0, is_inexact, random_direction
 from jaxchain.discovery.find import UNROLL_LIMIT, unrolling
+from jaxchain.discovery.start import all_integers, first_state
 from jaxchain.errors import unknown
 from jaxchain.explore.evaluate import check_numbers, constant_direction, evaluate
-from jaxchain.explore.nest import TraceRow, rows_of
+from jaxchain.explore.nest import Names, TraceRow, rows_of
 from jaxchain.explore.terminal import trace_text
 from jaxchain.program.flat import Program
-from jaxchain.program.flatten import flatten
-from jaxchain.program.primitives import ClosedJaxpr
+from jaxchain.program.flatten import flatten, unrolled
+from jaxchain.program.primitives import ClosedJaxpr, like
 from jaxchain.program.reading import trace_program
 from jaxchain.show.html import render
 from jaxchain.show.shapes import describe
@@ -229,7 +231,8 @@ def trace(
     tangent
         A tuple like ``args``, as in `jax.jvp`; for a function of one argument, its tangent alone will
         do. Default: in the argument that is looked along a random one of length one, the same at
-        every call (1, if the argument is a single number); zeros in the others.
+        every call (1, if the argument is a single number), zeros in the others; where that is integers (tokens), ones
+        in the first floating-point value that everything after depends on them through.
     cotangent
         Like the output; default: ones.
     unroll_limit
@@ -276,12 +279,15 @@ def trace(
     y = v5          11.652   5.500   1.000
     """
     check_function(fun, "trace", args)
-    flat = flattened(fun, args, argnum, "A trace", unroll_limit)
-    found = trace_of(flat.program, flat.out, args, flat.names, tangents_of(args, flat.at, tangent), cotangent)
+    flat = flattened(fun, args, argnum, "A trace", unroll_limit, inside=tangent is None)
+    found = trace_of(
+        flat.program, flat.out, args, flat.names, tangents_of(args, flat.at, tangent), cotangent, flat.begin
+    )
     if tangent is not None:
         return found
-    notes = (*drawn(args, flat.at), *found.notes)
-    return replace(found, title=f"Evaluation trace along argument {flat.at}", notes=notes)
+    names, notes = Names(flat.program), (*drawn(args, flat.at), *found.notes)
+    from_there = "".join(f", from {names[var]} on" for var in flat.begin)
+    return replace(found, title=f"Evaluation trace along argument {flat.at}{from_there}", notes=notes)
 
 
 @dataclass(frozen=True)
@@ -298,6 +304,8 @@ class Flattened:
         Which of the arguments' arrays are that argument's.
     names
         What the caller names the arguments' arrays.
+    begin
+        Where that argument is integers: the tangent of the first floating-point value that they lead to, by variable.
     """
 
     program: Program
@@ -305,12 +313,19 @@ class Flattened:
     at: int
     own: slice
     names: list[str]
+    begin: Mapping[Any, Any]
 
 
 def flattened(
-    fun: Callable[..., Any], args: tuple[Any, ...], argnum: int | None, shower: str, unroll_limit: int
+    fun: Callable[..., Any],
+    args: tuple[Any, ...],
+    argnum: int | None,
+    shower: str,
+    unroll_limit: int,
+    *,
+    inside: bool,
 ) -> Flattened:
-    """Trace a function that is to be shown with its numbers.
+    """Trace a function that is to be shown with its numbers; ``inside``: along integers begin where they become numbers.
 
     Raises
     ------
@@ -329,20 +344,34 @@ def flattened(
     with uncollected():
         closed, out = trace_program(fun, args)
         program = flatten(closed, lambda invars: invars[own], unroll_limit)
-    return Flattened(program, out, at, own, names_of(fun, args, closed))
+        begin: dict[Any, Any] = {}
+        if inside and all_integers(args[at]):
+            with contextlib.suppress(TypeError):  # where there is no such state, there are no tangents
+                state = first_state(program, program.invars[own])
+                program, begin = unrolled(program, [state], unroll_limit), {state: constant_direction(like(state), 1)}
+    return Flattened(program, out, at, own, names_of(fun, args, closed), begin)
 
 
 def trace_of(
-    program: Program, out: Any, args: tuple[Any, ...], names: Sequence[str], tangent: tuple[Any, ...], cotangent: Any
+    program: Program,
+    out: Any,
+    args: tuple[Any, ...],
+    names: Sequence[str],
+    tangent: tuple[Any, ...],
+    cotangent: Any,
+    begin: Mapping[Any, Any] | None = None,
 ) -> Trace:
-    """The trace of a flat program at ``args``; ``names`` are those of its arguments' arrays, ``out`` its result's shapes."""
+    """The trace of a flat program at ``args``; ``names`` are those of its arguments' arrays, ``out`` its result's shapes.
+
+    ``begin``: tangents that begin at variables inside.
+    """
     leaves, tangents = jax.tree.leaves(args), jax.tree.leaves(tangent)
     if cotangent is None:
         cotangent = constant_direction(out, 1)
     cotangents = jax.tree.leaves(_direction(out, cotangent, "cotangent", "output"))
-    values = evaluate(program, list(map(jnp.asarray, leaves)), tangents, cotangents)
+    values = evaluate(program, list(map(jnp.asarray, leaves)), tangents, cotangents, begin)
     notes = list(values.notes)
-    if not any(map(is_inexact, leaves)):
+    if not begin and not any(map(is_inexact, leaves)):
         notes.append("No argument is a real or complex number, so nothing has a derivative: give 2.0 instead of 2.")
     return Trace(rows_of(program, values, names, _results(out), cotangents), notes=tuple(notes))
 

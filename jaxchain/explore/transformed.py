@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from jaxchain.arguments import looked_along
+from jaxchain.arguments import from_start, looked_along
 from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.discovery import discover
@@ -26,6 +26,7 @@ from jaxchain.explore.programs import make_rows
 from jaxchain.explore.rows import StageLines, TransformRow
 from jaxchain.show.html import render
 from jaxchain.show.table import Table, Tabular, si
+from jaxchain.stage import along
 
 __all__ = ["StageLines", "TransformRow", "Transforms", "transforms"]
 
@@ -118,7 +119,7 @@ class Transforms(Tabular):
         ]
         notes = [f"{row.name}: {row.note or row.title}" for row in self.rows]
         return Table(
-            f"What each transform makes of it along argument {self.argument}",
+            f"What each transform makes of it {along(self.chain.names_with_input[0], self.argument)}",
             ("transform", "equations", "work", "residuals"),
             rows,
             notes,
@@ -190,13 +191,14 @@ def transforms(fun: Callable[..., Any], *args: Any, argnum: int | None = None) -
     at = looked_along(fun, argnum, args)
     if not isinstance(fun, Chain):
         return transforms_of(discover(fun, *args, argnum=at), args)
-    find(fun, args, at)  # refuses what discover refuses, in the stages' own names
+    if not fun.lead:
+        find(fun, args, at)  # refuses what discover refuses, in the stages' own names
     return transforms_of(fun, args)
 
 
 def transforms_of(chain: Chain, args: tuple[Any, ...]) -> Transforms:
     """The same of a chain that was found already."""
-    like = jax.eval_shape(lambda *given: given, *args)
+    at = chain.argnum % len(args)
+    of, given, position = from_start(chain, jax.eval_shape(lambda *given: given, *args))
     with uncollected():
-        at = chain.argnum % len(args)
-        return Transforms(make_rows(chain, like, at), chain, at)
+        return Transforms(make_rows(of, given, position), chain, at)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxchain.arguments import position_among
+from jaxchain.arguments import begun, in_words
 from jaxchain.chain import Chain
 from jaxchain.checks import check_function, check_inexact, check_result, integer
 from jaxchain.coordinates import Coordinates
@@ -73,11 +73,13 @@ class Call:
         if len(set(positions)) < len(positions):
             msg = f"argnums={argnums} names an argument twice."
             raise ValueError(msg)
+        words = f"arguments {', '.join(map(str, positions))}"
+        if len(positions) == 1:
+            words = in_words(fun, args, positions[0]) if single or isinstance(fun, Chain) else words
+            fun, args, position = begun(fun, args, positions[0])
+            positions = (position,)
         for position in positions:
             check_inexact(args[position], f"Argument {position}")
-        words = f"argument {positions[0]}" if single else f"arguments {', '.join(map(str, positions))}"
-        if isinstance(fun, Chain) and positions == (position_among(args, fun.argnum),):
-            words = f"the chain input, argument {positions[0]}"
         return cls(fun, args, kwargs, positions, single, has_aux, words)
 
     @property

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxchain.arguments import default_argnum
+from jaxchain.arguments import begun, default_argnum, from_start, position_among
 from jaxchain.chain import Chain
 from jaxchain.checks import check_result, refuse_huge, shown, text
 from jaxchain.coordinates import Coordinates
@@ -79,14 +79,17 @@ def jacobian_rows(
         raise TypeError(msg)
 
     def chosen(*args: Any, **kwargs: Any) -> Any:
+        at = default_argnum(fun) if argnums is None else argnums
+        of, args, at = begun(fun, args, position_among(args, at)) if isinstance(fun, Chain) else (fun, args, at)
+
         def some(*args: Any) -> jax.Array:
-            out = fun(*args, **kwargs)
+            out = of(*args, **kwargs)
             check_result(out)
             out = jax.tree.map(jnp.asarray, out)  # a result may be a number of Python's
             space = Coordinates.of(out)
             return space.flatten(out)[_numbers(wanted, space.size)]
 
-        return jacobian(some, default_argnum(fun) if argnums is None else argnums)(*args)
+        return jacobian(some, at)(*args)
 
     return named_like(fun, chosen, "Chosen rows of the Jacobian")
 
@@ -243,17 +246,17 @@ def partial_jacobian(
     if last < first:
         msg = f"{stop!r} comes before {start!r} in the chain: nothing flows that way. Swap them."
         raise ValueError(msg)
-    position = chain.argnum % len(args)
+    whole, args, position = from_start(chain, args)
 
     def with_input(state: State) -> tuple[Any, ...]:
         return (*args[:position], state, *args[position + 1 :])
 
-    state = chain[: first + 1](*args) if first >= 0 else args[position]
+    state = whole[: first + 1](*args) if first >= 0 else args[position]
     here = Coordinates.of(state)
     if first == last:
         refuse_huge((here.size, here.size), here.dtype)
         return here.identity()
-    between = chain[first + 1 : last + 1]
+    between = whole[first + 1 : last + 1]
     found = find(lambda s: between(*with_input(s)), (state,), 0)
     refuse_huge((Coordinates.of(found.out).size, here.size), here.dtype)
     return _whole(make_plan(found), (state,)).dense()
@@ -261,10 +264,10 @@ def partial_jacobian(
 
 def _position(chain: Chain, name: str) -> int:
     """Of the stage that ends in a state; of the chain input, -1."""
-    if name == INPUT:
+    if name in (INPUT, chain.names_with_input[0]):
         return -1
     if not any(known.startswith(name) for known in chain.names):
-        raise KeyError(unknown("state", name, (INPUT, *chain.names)))
+        raise KeyError(unknown("state", name, chain.names_with_input))
     return chain.position(name)
 
 

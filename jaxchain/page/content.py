@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from jaxchain.arguments import from_start, in_words
 from jaxchain.chain import Chain
 from jaxchain.coordinates import is_inexact
 from jaxchain.cost.count import flops
@@ -42,6 +43,7 @@ from jaxchain.show.plain import plain
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import si
 from jaxchain.show.values import count, norm, summary
+from jaxchain.stage import along
 
 __all__ = ["facts", "page"]
 
@@ -78,18 +80,19 @@ def page(
 
     ``fun`` is what the chain was discovered in, and ``say`` is told what is under way.
     """
-    fun = fun or chain
+    of, given, at = from_start(chain, args)
+    fun = of if fun is None or chain.lead else fun
     say(f"Sweeping both ways through {len(chain)} stages")
     surveyed = survey(chain, args, tangent, cotangent)
     say("Planning the cheapest order")
-    found = find(marked(chain), args, chain.argnum)
-    decision = _decided(found, chain)
+    found = find(marked(of), given, at)
+    decision = _decided(found, chain, in_words(chain, args, chain.argnum % len(args)))
     say("Multiplying the Jacobians in three orders")
     orders = ways(surveyed, decision)
     say("Comparing the modes")
-    modes = _modes(chain, found, decision, args)
+    modes = _modes(of, found, decision, given)
     say("Tracing every equation")
-    traced = _traced(fun, chain, args, surveyed, found)
+    traced = _traced(fun, of, given, surveyed, found)
     say("Transforming the program")
     return plain(
         {
@@ -107,7 +110,7 @@ def page(
             "modes": modes,
             "plan": _planned(decision),
             "trace": _trace(traced, chain),
-            "graph": _graph(traced, chain, args, found),
+            "graph": _graph(traced, chain.names, found, given, at),
             "programs": _programs(chain, args),
         }
     )
@@ -125,8 +128,8 @@ def facts(chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[str]:
     others = jax.tree.leaves(args[:position] + args[position + 1 :])
     parameters = sum(np.size(leaf) for leaf in others if is_inexact(leaf))
     told = [f"{n:,} → {m:,}", count(len(chain), "stage")]
-    if len(args) > 1:
-        told.append(f"along argument {position}")
+    if len(args) > 1 or chain.lead:
+        told.append(along(chain.names_with_input[0], position))
     return [*told, f"{si(parameters, '')} parameter{'s' * (parameters != 1)}"] if parameters else told
 
 
@@ -195,20 +198,18 @@ def _leaves(chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[dict[
 
     def gradients(cotangent: Any, *given: Any) -> Any:
         pulled = vjp(chain, *given)[1](cotangent)
-        return [pulled[k] for k in range(len(given)) if k != at]
+        return [leaf for k in range(len(given)) if k != at for leaf in jax.tree.leaves(pulled[k]) if is_inexact(leaf)]
 
     try:
-        pulled = jax.jit(gradients)(surveyed.cotangent, *args)
+        pulled = iter(jax.jit(gradients)(surveyed.cotangent, *args))
     except REFUSALS as error:
         refusal(error)
         return []
-    words = words_of(len(args), at)
     rows: list[dict[str, Any]] = []
-    for word, arg, gradient in zip(words, others, pulled, strict=True):
-        leaves = zip(tree_flatten_with_path(arg)[0], jax.tree.leaves(gradient), strict=True)
-        for (path, leaf), back in leaves:
+    for word, arg in zip(words_of(len(args), at), others, strict=True):
+        for path, leaf in tree_flatten_with_path(arg)[0]:
             if is_inexact(leaf):
-                size, steep = norm(leaf), norm(back)
+                size, steep = norm(leaf), norm(next(pulled))
                 about = {"name": word + keystr(path), "shape": "×".join(map(str, np.shape(leaf))) or "scalar"}
                 rows.append({**about, "weight": size, "gradient": steep, "ratio": steep / size if size else math.inf})
     return rows
@@ -250,9 +251,8 @@ def _sources(found: Any, count: int) -> list[str]:
     return [best.get(stage, (0.0, ""))[1] for stage in range(count)]
 
 
-def _decided(found: Found, chain: Chain) -> Decision:
+def _decided(found: Found, chain: Chain, argument: str) -> Decision:
     """What `jacobian` does with the chain, the states of its plan named as the chain's own."""
-    argument = f"argument {found.argnum % (len(found.shapes))}"
     decision = decide(found, "auto", argument)
     assert decision.plan is not None
     return replace(decision, plan=named(decision.plan, chain.names))
@@ -332,16 +332,16 @@ def _trace(traced: Trace | str, chain: Chain) -> dict[str, Any]:
     return {"rows": rows, "notes": list(traced.notes)}
 
 
-def _graph(traced: Trace | str, chain: Chain, args: tuple[Any, ...], found: Found) -> dict[str, Any]:
+def _graph(traced: Trace | str, names: Sequence[str], found: Found, args: tuple[Any, ...], at: int) -> dict[str, Any]:
     """The computational graph, one node a stage where those are folds; or why there is none."""
     if isinstance(traced, str):
         return {"graphs": [], "notes": [traced], "small": False}
-    start = len(jax.tree.leaves(args[: chain.argnum % len(args)]))
-    own = slice(start, start + len(jax.tree.leaves(args[chain.argnum])))
+    start = len(jax.tree.leaves(args[:at]))
+    own = found.program.invars[start : start + len(jax.tree.leaves(args[at]))]
     stages = {name: _stage_of(row) for row, _ in traced.walk(everything=True) for name in row.writes}
     whole = graph_of(found.program, traced, own, folded=False) if len(traced.rows) <= FEW_ROWS else None
     graph = whole if whole is not None and is_small(whole) else graph_of(found.program, traced, own)
-    return drawings(graph, stages, partial(_unmarked, names=chain.names))
+    return drawings(graph, stages, partial(_unmarked, names=names))
 
 
 def _stage_of(row: TraceRow) -> int | None:

@@ -40,7 +40,7 @@ from jaxchain.program.primitives import (
 from jaxchain.program.source import is_library
 from jaxchain.show.table import shorten
 
-__all__ = ["flatten"]
+__all__ = ["flatten", "unrolled"]
 
 MOST = 2048
 """The most equations that unrolling adds to a program: XLA compiles each, where a loop's body is compiled once."""
@@ -69,9 +69,14 @@ def flatten(
     jaxpr, consts = opened(closed)
     flat = _Flattener(Program(list(jaxpr.invars)))
     flat.program.outs = flat.inline(jaxpr, [*flat.constants(consts), *jaxpr.invars], Origin())
-    inputs, unrolled = set(chain_invars(list(jaxpr.invars))), True
-    while unrolled and inputs:  # a step may hold a loop over the chain value itself
-        flat, unrolled = _unroll(flat, inputs, unroll_limit)
+    return unrolled(flat.program, chain_invars(list(jaxpr.invars)), unroll_limit)
+
+
+def unrolled(program: Program, inputs: Iterable[Var], unroll_limit: int) -> Program:
+    """A flat program, loops unrolled whose carry is the chain value, which is made of ``inputs``; see `flatten`."""
+    flat, inputs, again = _Flattener(program), set(inputs), True
+    while again and inputs:  # a step may hold a loop over the chain value itself
+        flat, again = _unroll(flat, inputs, unroll_limit)
     return flat.program
 
 

@@ -147,7 +147,7 @@ def _states(chain: Chain, surveyed: Survey) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "shape": _short(state),
+            "shape": describe(state, short=True),
             "size": size,
             "bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)),
             "complex": any(map(jnp.iscomplexobj, jax.tree.leaves(state))),
@@ -159,18 +159,13 @@ def _states(chain: Chain, surveyed: Survey) -> list[dict[str, Any]]:
     ]
 
 
-def _short(state: Any) -> str:
-    text = describe(state, short=True)
-    return text if len(text) <= 80 else f"{len(jax.tree.leaves(state))} arrays"
-
-
 def _stages(surveyed: Survey, sources: Sequence[str]) -> list[dict[str, Any]]:
     side = int(min(max(math.sqrt(CELLS / len(surveyed.links)), 8), 256))
     return [
         {
             "name": link.stage.name,
-            "in_shape": _short(before),
-            "out_shape": _short(after),
+            "in_shape": describe(before, short=True),
+            "out_shape": describe(after, short=True),
             "m": link.shape[0],
             "n": link.shape[1],
             "parameters": link.stage.row.parameters,

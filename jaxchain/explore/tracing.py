@@ -231,8 +231,8 @@ def trace(
     tangent
         A tuple like ``args``, as in `jax.jvp`; for a function of one argument, its tangent alone will
         do. Default: in the argument that is looked along a random one of length one, the same at
-        every call (1, if the argument is a single number), zeros in the others; where that is integers (tokens), ones
-        in the first floating-point value that everything after depends on them through.
+        every call (1, if the argument is a single number), zeros in the others; where that is integers (tokens),
+        such a one in the first floating-point value that everything after depends on them through.
     cotangent
         Like the output; default: ones.
     unroll_limit
@@ -348,7 +348,7 @@ def flattened(
         if inside and all_integers(args[at]):
             with contextlib.suppress(TypeError):  # where there is no such state, there are no tangents
                 state = first_state(program, program.invars[own])
-                program, begin = unrolled(program, [state], unroll_limit), {state: constant_direction(like(state), 1)}
+                program, begin = unrolled(program, [state], unroll_limit), {state: random_direction(like(state), 0)}
     return Flattened(program, out, at, own, names_of(fun, args, closed), begin)
 
 

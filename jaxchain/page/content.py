@@ -44,6 +44,7 @@ from jaxchain.show.shapes import describe
 from jaxchain.show.table import si
 from jaxchain.show.values import count, norm, summary
 from jaxchain.stage import along
+from jaxchain.sweep import prefix_jacobians, suffix_jacobians
 
 __all__ = ["facts", "page"]
 
@@ -88,7 +89,8 @@ def page(
     found = find(marked(of), given, at)
     decision = _decided(found, chain, in_words(chain, args, chain.argnum % len(args)))
     say("Multiplying the Jacobians in three orders")
-    orders = ways(surveyed, decision)
+    by = {"prefixes": prefix_jacobians, "suffixes": suffix_jacobians}
+    orders = ways(surveyed, decision, lambda kind: by[kind](of, given))
     say("Comparing the modes")
     modes = _modes(of, found, decision, given)
     say("Tracing every equation")

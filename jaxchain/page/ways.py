@@ -7,15 +7,16 @@ are known whole. Builds on `survey` for the factors and on the plan for the cost
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from jaxchain.diagnose.survey import Survey
 from jaxchain.discovery.name import operation
+from jaxchain.errors import REFUSALS, refusal
 from jaxchain.explore.arithmetic import MOST, product_of, written
 from jaxchain.explore.mark import stage_of
 from jaxchain.jacobians.bracketing import Step
@@ -34,17 +35,30 @@ CELLS = 4e5
 WORK = 2e10
 """Multiply-adds that their matrices may take: some seconds."""
 
+ENTRIES = 1 << 24
+"""The most entries of all products together that are swept where they cannot be multiplied."""
+
 KINDS = {"multiply": "multiply", "eliminate tangent": "push", "eliminate adjoint": "pull"}
 
 
-def ways(surveyed: Survey, decision: Decision) -> dict[str, Any]:
-    """``forward``, ``reverse`` and ``mixed``, each with its steps, as the page's script reads them."""
+Sweeps = Callable[[Literal["prefixes", "suffixes"]], Sequence[Any]]
+"""Computes ∂x_k/∂x_0, or ∂x_q/∂x_k, for k = 0 … q."""
+
+
+def ways(surveyed: Survey, decision: Decision, sweeps: Sweeps | None = None) -> dict[str, Any]:
+    """``forward``, ``reverse`` and ``mixed``, each with its steps, as the page's script reads them.
+
+    ``sweeps`` gives the products that begin at the input or end at the output where they cannot be multiplied.
+    """
     plan = decision.plan
     assert plan is not None
     sizes = [surveyed.links[0].shape[1], *(link.shape[0] for link in surveyed.links)]
     matrices = factors(surveyed)
     side = max(int(math.sqrt(CELLS / (2 * len(sizes) + len(plan.steps)))), 8)
     prefixes, suffixes = running(matrices), [m.T for m in running([m.T for m in reversed(matrices)])]
+    why = "" if matrices else _why_not(surveyed)
+    if not matrices and sweeps is not None:
+        prefixes, suffixes = _swept(surveyed, sweeps, sizes)
     q = len(surveyed.links)
     pushed, pulled = _each(plan, q, "tangent", plan.forward_cost), _each(plan, q, "adjoint", plan.reverse_cost)
     names = ["input", *(link.stage.name for link in surveyed.links)]
@@ -56,7 +70,7 @@ def ways(surveyed: Survey, decision: Decision) -> dict[str, Any]:
             k,
             "push",
             (m, sizes[0]),
-            prefixes and [matrices[k], *prefixes[k - 1 : k], prefixes[k]],
+            matrices and [matrices[k], *prefixes[k - 1 : k], prefixes[k]],
         )
         for k, m in enumerate(sizes[1:])
     ]
@@ -68,20 +82,20 @@ def ways(surveyed: Survey, decision: Decision) -> dict[str, Any]:
             k,
             "pull",
             (sizes[q], n),
-            suffixes and [*suffixes[q - k - 2 : q - k - 1], matrices[k], suffixes[q - k - 1]],
+            matrices and [*suffixes[q - k - 2 : q - k - 1], matrices[k], suffixes[q - k - 1]],
         )
         for k, n in reversed(list(enumerate(sizes[:-1])))
     ]
     return {
         "forward": _way(
             f"Push the {count(sizes[0], 'column')} of the identity through the stages, the first stage first.",
-            forward, pushed, prefixes, side,
+            forward, pushed, prefixes, side, why,
         ),
         "reverse": _way(
             f"Pull the {count(sizes[q], 'row')} of the identity back through the stages, the last stage first.",
-            reverse, pulled[::-1], suffixes, side,
+            reverse, pulled[::-1], suffixes, side, why,
         ),
-        "mixed": _mixed(decision, plan, sizes, matrices, side),
+        "mixed": _mixed(decision, plan, sizes, _Known(matrices, prefixes, suffixes), side, why),
     }  # fmt: skip
 
 
@@ -92,8 +106,55 @@ def factors(surveyed: Survey) -> list[Floats]:
     return known if len(known) == len(surveyed.links) and _product_work(sizes) <= WORK else []
 
 
+class _Known(NamedTuple):
+    """The local Jacobians, or nothing; their products from the input on, and from the output back."""
+
+    factors: Sequence[Floats]
+    prefixes: Sequence[Floats]
+    suffixes: Sequence[Floats]
+
+    def between(self, start: int, stop: int) -> Floats | None:
+        """The product from one of the chain's states to another, where it is known."""
+        if self.factors:
+            return running(self.factors[start:stop])[-1]
+        if start == 0 and self.prefixes:
+            return self.prefixes[stop - 1]
+        q = max(len(self.prefixes), len(self.suffixes))
+        return self.suffixes[q - 1 - start] if stop == q and self.suffixes else None
+
+
+def _swept(surveyed: Survey, sweeps: Sweeps, sizes: Sequence[int]) -> tuple[list[Floats], list[Floats]]:
+    """Products from the input on, if it is few numbers, and from the output back, if that is: a loss is one row."""
+    work = 2 * sum(link.work for link in surveyed.links)
+
+    def made(kind: Literal["prefixes", "suffixes"], vectors: int) -> list[Floats]:
+        if vectors * work > WORK or vectors * sum(sizes) > ENTRIES:
+            return []
+        try:
+            return [np.asarray(matrix, np.float64) for matrix in sweeps(kind)]
+        except REFUSALS as error:
+            refusal(error)
+            return []
+
+    return made("prefixes", sizes[0])[1:], made("suffixes", sizes[-1])[-2::-1]
+
+
+def _why_not(surveyed: Survey) -> str:
+    """Why products are not drawn."""
+    for link in surveyed.links:
+        if link.whole is None:
+            what = "no Jacobian is known" if link.refusal else "only some columns of the Jacobian were computed"
+            return f" Products that are not drawn have a factor that is not known whole: of {link.stage.name} {what}."
+    return " Products that are not drawn would take too long to multiply here."
+
+
 def _way(
-    start: str, steps: Sequence[dict[str, Any]], costs: Sequence[float], matrices: Sequence[Floats], side: int
+    start: str,
+    steps: Sequence[dict[str, Any]],
+    costs: Sequence[float],
+    matrices: Sequence[Floats],
+    side: int,
+    why: str = "",
 ) -> dict[str, Any]:
     if not all(map(math.isfinite, costs)):
         return {"cost": None, "start": "This mode does not exist here: a stage has no rule for it.", "steps": []}
@@ -102,7 +163,7 @@ def _way(
         {**step, "cost": cost, "total": total, "picture": image}
         for step, cost, total, image in zip(steps, costs, accumulate(costs), pictures, strict=True)
     ]
-    return {"cost": sum(costs), "start": start, "steps": filled}
+    return {"cost": sum(costs), "start": start if matrices else start + why, "steps": filled}
 
 
 def _step(
@@ -183,17 +244,22 @@ def _places(plan: Plan, last: int) -> list[float]:
 
 
 def _mixed(
-    decision: Decision, plan: Plan, sizes: Sequence[int], factors: Sequence[Floats], side: int
+    decision: Decision, plan: Plan, sizes: Sequence[int], products: _Known, side: int, why: str
 ) -> dict[str, Any]:
     q = len(sizes) - 1
     if not math.isfinite(plan.least):
         return {"cost": None, "start": "No plan exists here: a stage has neither mode.", "steps": []}
     if decision.mode == "sparse" and plan.whole is not None:
         text = f"∂output/∂input is a sparse matrix: {plan.whole.colours} colours, one sweep each"
-        whole = running(factors)[-1:]
+        whole = [product] if (product := products.between(0, q)) is not None else []
         step = _step(text, (0, q), None, 0, "accumulate", (sizes[q], sizes[0]))
         return _way(
-            "The pattern of the whole function is sparse enough to be coloured.", [step], [plan.whole_cost], whole, side
+            "The pattern of the whole function is sparse enough to be coloured.",
+            [step],
+            [plan.whole_cost],
+            whole,
+            side,
+            why,
         )
     places = _places(plan, q)
     ready: dict[tuple[int, int], Floats] = {}
@@ -201,7 +267,7 @@ def _mixed(
     total = 0.0
     for step in plan.steps:
         total += step.cost
-        known = _matrix(step, places, factors, ready)
+        known = _matrix(step, places, products, ready)
         if known is not None:
             ready[step.start, step.stop] = known
         span = math.floor(places[step.start]), math.ceil(places[step.stop])
@@ -209,8 +275,8 @@ def _mixed(
         parts: list[Floats | None] = []
         if step.middle is not None:
             parts = [
-                _between(step.middle, step.stop, places, factors, ready),
-                _between(step.start, step.middle, places, factors, ready),
+                _between(step.middle, step.stop, places, products, ready),
+                _between(step.start, step.middle, places, products, ready),
             ]
         kind, shape = KINDS.get(step.kind, "accumulate"), (plan.sizes[step.stop], plan.sizes[step.start])
         steps.append(
@@ -221,7 +287,10 @@ def _mixed(
                 "picture": None if known is None else picture(known, side),
             }
         )
-    return {"cost": plan.cost, "start": "Multiply in the order that needs the least work.", "steps": steps}
+    start = "Multiply in the order that needs the least work."
+    if any(step["picture"] is None for step in steps):
+        start += why or " A matrix that begins or ends inside a stage is not drawn."
+    return {"cost": plan.cost, "start": start, "steps": steps}
 
 
 def _factor(step: Step, places: Sequence[float]) -> int:
@@ -234,10 +303,10 @@ def _factor(step: Step, places: Sequence[float]) -> int:
 
 
 def _matrix(
-    step: Step, places: Sequence[float], factors: Sequence[Floats], ready: dict[tuple[int, int], Floats]
+    step: Step, places: Sequence[float], products: _Known, ready: dict[tuple[int, int], Floats]
 ) -> Floats | None:
     """The matrix that a step makes, multiplied out of the factors; ``None`` where it ends inside a stage."""
-    whole = _between(step.start, step.stop, places, factors, ready)
+    whole = _between(step.start, step.stop, places, products, ready)
     if step.middle is None:
         return whole
     left, right = ready.get((step.middle, step.stop)), ready.get((step.start, step.middle))
@@ -245,12 +314,12 @@ def _matrix(
 
 
 def _between(
-    start: int, stop: int, places: Sequence[float], factors: Sequence[Floats], ready: dict[tuple[int, int], Floats]
+    start: int, stop: int, places: Sequence[float], products: _Known, ready: dict[tuple[int, int], Floats]
 ) -> Floats | None:
     """The Jacobian between two of a plan's states, where it is known or both are the chain's own."""
     if (start, stop) in ready:
         return ready[start, stop]
     first, last = places[start], places[stop]
-    if not factors or not (first.is_integer() and last.is_integer()) or first == last:
+    if not (first.is_integer() and last.is_integer()) or first == last:
         return None
-    return running(factors[int(first) : int(last)])[-1]
+    return products.between(int(first), int(last))

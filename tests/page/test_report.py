@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -232,6 +233,54 @@ def test_the_headline_says_where_a_cotangent_grows_or_dies(cotangents, words):
     chain = jc.Chain([jc.Stage("a", jnp.sin), jc.Stage("b", jnp.sin)])
     surveyed = replace(survey(chain, (jnp.ones(2),)), cotangents=cotangents)
     assert words in growth(("the input", *chain.names), surveyed)
+
+
+@pytest.mark.parametrize("argnum", [0, 1], ids=["parameters", "data"])
+def test_a_loss_shows_its_gradient_as_the_one_row_that_it_is_however_large_its_parameters_are(monkeypatch, argnum):
+    net = jc.nets.mlp([6, 5, 3])
+    args = net.init(jax.random.key(0)), jnp.linspace(-1, 1, 6)
+
+    def loss(params, x):
+        return jnp.sum(net(params, x) ** 2)
+
+    monkeypatch.setattr("jaxchain.diagnose.survey.ENTRIES", 10)  # so that local Jacobians are not computed whole
+    data = page(jc.discover(loss, *args, argnum=argnum), args, "loss", fun=loss, say=quiet)
+    (gradient, _) = jax.flatten_util.ravel_pytree(jax.grad(loss, argnum)(*args))
+    assert argnum or data["stages"][0]["picture"]["sampled"]
+    for way in ("reverse", "mixed"):
+        last = data["ways"][way]["steps"][-1]["picture"]
+        assert last["shape"] == [1, gradient.size]
+        shown = np.frombuffer(base64.b64decode(last["values"]), "<f8" if last["double"] else "<f4")
+        if last["cells"] == last["shape"]:
+            assert_close(jnp.asarray(shown), gradient, 1e-5)
+    assert all(step["picture"] for step in data["ways"]["reverse"]["steps"])
+
+
+def test_where_products_are_not_drawn_the_page_says_why(monkeypatch):
+    monkeypatch.setattr("jaxchain.diagnose.survey.ENTRIES", 10)
+    monkeypatch.setattr("jaxchain.page.ways.ENTRIES", 10)
+    net = jc.nets.mlp([6, 5, 3])
+    data = page(net, (net.init(jax.random.key(0)), jnp.ones(6)), "net", say=quiet)
+    for way in data["ways"].values():
+        if not all(step["picture"] for step in way["steps"]):
+            assert "of dense_0 only some columns of the Jacobian were computed" in way["start"]
+    assert not any(step["picture"] for step in data["ways"]["forward"]["steps"])
+
+
+def test_a_page_along_tokens_begins_at_their_embedding():
+    table = jnp.linspace(-1, 1, 14).reshape(7, 2)
+    args = ({"embed": table, "w": table[:2]}, jnp.array([3, 1, 4]))
+
+    def model(params, tokens):
+        return jnp.where((tokens != 0)[:, None], jnp.tanh(params["embed"][tokens] @ params["w"]), 0.0).sum(0)
+
+    chain = jc.discover(model, *args)
+    data = page(chain, args, "tokens", fun=model, say=quiet)
+    name = chain.names_with_input[0]
+    assert data["states"][0]["name"] == name
+    assert f"from {name} on, which argument 1 enters" in data["facts"]
+    assert data["ways"]["forward"]["steps"][-1]["shape"] == [2, 6]
+    assert {"forward", "reverse", "auto"} <= {row["mode"] for row in data["modes"]["rows"]}
 
 
 # ------------------------------------------------------------------------------------------------ the kinds of chain

@@ -24,6 +24,7 @@ from jaxchain.checks import refuse_huge
 from jaxchain.coordinates import check_like, require_inexact
 from jaxchain.derivative import Linear, Pass, jvp, vjp
 from jaxchain.discovery import discover
+from jaxchain.discovery.group import Granularity, check_granularity
 from jaxchain.errors import in_words
 from jaxchain.stage import Side, Stage, State
 from jaxchain.swept import ForwardSweep, Jacobians, LocalJacobian, ReverseSweep
@@ -44,7 +45,7 @@ Args = tuple[Any, ...]
 
 
 def start(
-    chain: Chain | Callable[..., Any], args: Args, argnum: int | None = None
+    chain: Chain | Callable[..., Any], args: Args, argnum: int | None = None, granularity: Granularity | None = None
 ) -> tuple[Chain, State, tuple[Side, ...]]:
     """The chain (discovered, where a plain function was given), its input, and the side inputs.
 
@@ -53,11 +54,11 @@ def start(
     TypeError
         If ``args`` is not a tuple, or the chain input is not floating point.
     ValueError
-        If ``argnum`` contradicts the chain.
+        If ``argnum`` contradicts the chain, or ``granularity`` is given of one.
     """
     check_args(args)
-    at = looked_along(chain, argnum, args)
-    chain = chain if isinstance(chain, Chain) else discover(chain, *args, argnum=at)
+    at, coarse = looked_along(chain, argnum, args), check_granularity(granularity, chain)
+    chain = chain if isinstance(chain, Chain) else discover(chain, *args, argnum=at, granularity=coarse)
     state, sides = chain.split(*args)
     return chain, require_inexact(state, "chain input"), sides
 
@@ -75,7 +76,12 @@ def _mode(mode: Literal["forward", "reverse"], stage: Stage) -> AbstractContextM
 
 
 def forward_sweep(
-    chain: Chain | Callable[..., Any], args: Args, tangent: State, *, argnum: int | None = None
+    chain: Chain | Callable[..., Any],
+    args: Args,
+    tangent: State,
+    *,
+    argnum: int | None = None,
+    granularity: Granularity | None = None,
 ) -> ForwardSweep:
     """Push one tangent through every stage: ẋ_k = J_k ẋ_{k-1}.
 
@@ -87,8 +93,10 @@ def forward_sweep(
         Positional arguments of ``chain``, as for a call.
     argnum
         Of a plain function, which argument is the chain input; default: the last.
+    granularity
+        Of a plain function, how coarse its stages are, as in `discover`.
     tangent
-        ẋ_0, with the structure, shapes and dtypes of the chain input.
+        ẋ_0, with the structure, shapes and dtypes of the chain input: along tokens, of the state that it begins at.
 
     Returns
     -------
@@ -118,7 +126,7 @@ def forward_sweep(
     square  f32[]         4          4
     sine    f32[]    0.7568      2.615
     """
-    chain, state, sides = start(chain, args, argnum)
+    chain, state, sides = start(chain, args, argnum, granularity)
     tangent = check_like(tangent, state, "tangent", "chain input")
     primals, tangents = [state], [tangent]
     for stage, side in zip(chain, sides, strict=True):
@@ -131,7 +139,12 @@ def forward_sweep(
 
 
 def reverse_sweep(
-    chain: Chain | Callable[..., Any], args: Args, cotangent: State, *, argnum: int | None = None
+    chain: Chain | Callable[..., Any],
+    args: Args,
+    cotangent: State,
+    *,
+    argnum: int | None = None,
+    granularity: Granularity | None = None,
 ) -> ReverseSweep:
     """Pull one cotangent back through every stage: x̄_{k-1} = x̄_k J_k.
 
@@ -143,6 +156,8 @@ def reverse_sweep(
         Positional arguments of ``chain``, as for a call.
     argnum
         Of a plain function, which argument is the chain input; default: the last.
+    granularity
+        Of a plain function, how coarse its stages are, as in `discover`.
     cotangent
         x̄_q, with the structure, shapes and dtypes of the chain output.
 
@@ -175,7 +190,9 @@ def reverse_sweep(
     square  f32[]         4       0.6536
     sine    f32[]    0.7568            1
     """
-    chain, *_ = start(chain, args, argnum)  # refuses bad arguments in jaxchain's words before jax.vjp does in its own
+    chain, *_ = start(
+        chain, args, argnum, granularity
+    )  # refuses bad arguments in jaxchain's words before jax.vjp does in its own
     (state, sides), pull_split = vjp(chain.split, *args)
     state = jax.tree.map(jnp.asarray, state)
     primals: list[State] = [state]
@@ -199,13 +216,18 @@ def reverse_sweep(
 
 
 def local_jacobians(
-    chain: Chain | Callable[..., Any], args: Args, *, argnum: int | None = None, chunk_size: int | None = None
+    chain: Chain | Callable[..., Any],
+    args: Args,
+    *,
+    argnum: int | None = None,
+    granularity: Granularity | None = None,
+    chunk_size: int | None = None,
 ) -> Jacobians[LocalJacobian]:
     """Every stage's own Jacobian J_k = ∂x_k/∂x_{k-1}; their product J_q ⋯ J_1 is the whole one.
 
     Parameters
     ----------
-    chain, args, argnum
+    chain, args, argnum, granularity
         As for `forward_sweep`.
     chunk_size
         How many rows or columns are computed at once; ``None``: all. Bounds the memory.
@@ -234,7 +256,7 @@ def local_jacobians(
     [('dense_0', (2, 3)), ('relu_0', (2, 2)), ('dense_1', (1, 2))]
     """
     how = Pass(chunk_size)
-    chain, state, sides = start(chain, args, argnum)
+    chain, state, sides = start(chain, args, argnum, granularity)
     jacobians: list[LocalJacobian] = []
     made = 0
     for stage, side in zip(chain, sides, strict=True):
@@ -249,13 +271,18 @@ def local_jacobians(
 
 
 def prefix_jacobians(
-    chain: Chain | Callable[..., Any], args: Args, *, argnum: int | None = None, chunk_size: int | None = None
+    chain: Chain | Callable[..., Any],
+    args: Args,
+    *,
+    argnum: int | None = None,
+    granularity: Granularity | None = None,
+    chunk_size: int | None = None,
 ) -> Jacobians[jax.Array]:
     """∂x_k/∂x_0 for k = 0 … q, by one forward sweep of a basis.
 
     Parameters
     ----------
-    chain, args, argnum
+    chain, args, argnum, granularity
         As for `forward_sweep`.
     chunk_size
         How many columns are computed at once; ``None``: all n_0. Bounds the memory.
@@ -282,7 +309,7 @@ def prefix_jacobians(
     [(3, 3), (2, 3), (2, 3), (1, 3)]
     """
     how = Pass(chunk_size)
-    chain, links = _linearised(chain, args, argnum, "forward")
+    chain, links = _linearised(chain, args, argnum, granularity, "forward")
 
     refuse_huge((_sizes(links), links[0][1].here.size), links[0][1].here.dtype)
 
@@ -299,13 +326,18 @@ def prefix_jacobians(
 
 
 def suffix_jacobians(
-    chain: Chain | Callable[..., Any], args: Args, *, argnum: int | None = None, chunk_size: int | None = None
+    chain: Chain | Callable[..., Any],
+    args: Args,
+    *,
+    argnum: int | None = None,
+    granularity: Granularity | None = None,
+    chunk_size: int | None = None,
 ) -> Jacobians[jax.Array]:
     """∂x_q/∂x_k for k = 0 … q, by one reverse sweep of a basis.
 
     Parameters
     ----------
-    chain, args, argnum
+    chain, args, argnum, granularity
         As for `forward_sweep`.
     chunk_size
         How many rows are computed at once; ``None``: all n_q. Bounds the memory.
@@ -332,7 +364,7 @@ def suffix_jacobians(
     [(1, 3), (1, 2), (1, 2), (1, 1)]
     """
     how = Pass(chunk_size)
-    chain, links = _linearised(chain, args, argnum, "reverse")
+    chain, links = _linearised(chain, args, argnum, granularity, "reverse")
 
     refuse_huge((links[-1][1].there.size, _sizes(links)), links[0][1].here.dtype)
 
@@ -354,10 +386,14 @@ def _sizes(links: list[tuple[Stage, Linear]]) -> int:
 
 
 def _linearised(
-    chain: Chain | Callable[..., Any], args: Args, argnum: int | None, mode: Literal["forward", "reverse"]
+    chain: Chain | Callable[..., Any],
+    args: Args,
+    argnum: int | None,
+    granularity: Granularity | None,
+    mode: Literal["forward", "reverse"],
 ) -> tuple[Chain, list[tuple[Stage, Linear]]]:
     """The chain, and every stage at its state, evaluated once on the way of one mode."""
-    chain, state, sides = start(chain, args, argnum)
+    chain, state, sides = start(chain, args, argnum, granularity)
     links: list[tuple[Stage, Linear]] = []
     for stage, side in zip(chain, sides, strict=True):
         link = Linear(partial(stage, *side), state, stage.carries)

@@ -39,6 +39,9 @@ def noisy(key, x):
 
 noisy.example_args = lambda: (jax.random.key(7), jnp.ones(3))
 
+def baydin(x1, x2):
+    return jnp.log(x1) + x1 * x2 - jnp.sin(x2)
+
 def many(x):
     for _ in range(40):
         x = jnp.sin(x) * 2
@@ -418,6 +421,23 @@ def test_targets_and_arguments_are_found(run, target, options):
     assert json.loads(done.out)["stages"]
 
 
+def test_at_gives_scalar_arguments_in_order(run):
+    rows = json.loads(run("trace", "model:baydin", "--at", 2, "--at", 5, "--json").out)["rows"]
+    assert (rows[0]["primal"], rows[1]["primal"]) == (2.0, 5.0)
+    np.testing.assert_allclose(rows[-1]["primal"], np.log(2) + 10 - np.sin(5), rtol=1e-6)
+    assert json.loads(run("trace", "model:scaled", "--at=-0.5", "--json").out)["rows"][0]["primal"] == -0.5
+
+
+def test_report_and_transforms_cut_as_finely_as_they_are_told(run, tmp_path):
+    page = tmp_path / "page.html"
+    for granularity, count in (("finest", 80), ("module", 40)):
+        said = run("show", "model:many", "--shape", 3, "--granularity", granularity).out
+        assert f"Chain of {count} stages" in said
+        assert run("transforms", "model:many", "--shape", 3, "--granularity", granularity).code == 0
+    assert run("report", "model:scaled", "--at", 2, "--granularity", "finest", "-o", page).code == 0
+    assert page.exists()
+
+
 def test_random_arguments_follow_shape_dtype_and_seed(run):
     def primal(*options):
         rows = json.loads(run("trace", "jax.numpy:negative", *options, "--json", "--full").out)["rows"]
@@ -480,6 +500,10 @@ WRONG = [
     (("model:scaled", "--args", "vector"), "'vector' names no value in a module: write module:example_args"),
     (("model:scaled", "--args", "model:listed"), "of type list, but arguments are a tuple, one entry for each"),
     (("model:scaled", "--args", "model:three"), "model:three gives 3, of type int, but arguments are a tuple"),
+    (("model:baydin", "--at", "2"), "takes 2 arguments, x1 and x2, but 1 was given"),
+    (("model:baydin", "--at", "2", "--shape", ""), "--shape and --at exclude each other"),
+    (("model:scaled", "--at", "2", "--seed", "1"), "--seed would change nothing"),
+    (("model:scaled", "--at", "2", "--dtype", "int32"), "--dtype is 'int32', but numbers given with --at have"),
     (("model:scaled", "--shape", "3x4"), "--shape is '3x4', but a shape is sizes with commas between them: 784 or 3,4"),
     (("model:scaled", "--shape=-1"), "--shape is '-1', but a shape is"),
     (("model:scaled", "--shape", "9" * 30), "which is more numbers than memory holds."),

@@ -135,6 +135,7 @@ def transforms(
     common: Common,
     program: Program | None = None,
     stage: Text = None,
+    granularity: Granularity | None = None,
 ) -> Answer:
     """Print what each transform makes of the program: jvp, linearize, transpose, vjp, grad, vmap, jit.
 
@@ -148,11 +149,13 @@ def transforms(
         Print this program, each line beside the stage that it came from.
     stage
         Print what became of this stage in every program.
+    granularity
+        How finely to cut, where TARGET is no chain. finest: at every cut; default: the parts of a layer are joined; module: those of a module; bundles: where few numbers cross, too.
     """
     at_most_one(program=program, stage=stage)
     with common.working("Transforming the program"):
         fun, args = resolve(target)
-        found = jc.transforms(fun, *args, argnum=target.argnum)
+        found = jc.transforms(fun, *args, argnum=target.argnum, granularity=granularity)
     shown = found[program] if program else found if stage is None else found.stage(stage)
     fields = ("name", "title", "equations", "flops", "residual_bytes", "note", "program")
     return shown, {"rows": [_picked(row, *fields) for row in found.rows]}
@@ -204,6 +207,7 @@ def report(
     title: Text = None,
     open_page: OpenPage = False,
     force: Flag = False,
+    granularity: Granularity | None = None,
 ) -> Answer:
     """Write one self-contained page about the function: chain, Jacobians, sweeps, modes, programs.
 
@@ -221,10 +225,21 @@ def report(
         Open the page in the browser.
     force
         Replace a file that is not a report, too.
+    granularity
+        How finely to cut, where TARGET is no chain. finest: at every cut; default: the parts of a layer are joined; module: those of a module; bundles: where few numbers cross, too.
     """
     with common.working("Importing the function"):
         fun, args = resolve(target)
-    path = jc.report(fun, *args, path=output, title=title, argnum=target.argnum, force=force, progress=common.progress)
+    path = jc.report(
+        fun,
+        *args,
+        path=output,
+        title=title,
+        argnum=target.argnum,
+        granularity=granularity,
+        force=force,
+        progress=common.progress,
+    )
     return _written(path, open_page), {"report": path}
 
 

@@ -45,8 +45,11 @@ class Target:
     shape: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="SIZES")] = ()
     """Random normal arguments instead: 784 or 3,4 or "" for a scalar, once for each. A net makes its own parameters."""
 
+    at: Annotated[UseAppendAction[tuple[float, ...]], arg(metavar="NUMBER")] = ()
+    """Scalar arguments instead, one number each: --at 2 --at 5."""
+
     dtype: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: float32)")] = None
-    """Of random arguments; float64 and complex128 turn JAX's 64-bit mode on."""
+    """Of scalar and random arguments; float64 and complex128 turn JAX's 64-bit mode on."""
 
     seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 0)")] = None
     """Of random arguments and parameters."""
@@ -91,13 +94,14 @@ def resolve(what: Target) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         If a name cannot be imported, is missing or stands for something else; if the arguments are missing, or not as
         many as the function takes; if options of random arguments are given without any.
     """
-    at_most_one(args=what.args, shape=what.shape)
-    given = [f"--{name}" for name in ("dtype", "seed") if getattr(what, name) is not None]
-    if given and not what.shape:
+    at_most_one(args=what.args, shape=what.shape, at=what.at)
+    of_some = () if what.shape else ("seed",) if what.at else ("dtype", "seed")
+    given = [f"--{name}" for name in of_some if getattr(what, name) is not None]
+    if given:
         are = "they are" if len(given) > 1 else "it is"
         msg = f"{_listed(given)} would change nothing: {are} of random arguments. Ask for some with --shape, or leave {_listed(given)} out."
         raise ValueError(msg)
-    if what.shape and what.dtype in ("float64", "complex128"):
+    if what.dtype in ("float64", "complex128"):
         import jax
 
         jax.config.update("jax_enable_x64", True)  # before constants of the module are made
@@ -142,6 +146,8 @@ def _arguments(fun: Callable[..., Any], what: Target) -> tuple[Any, ...]:
         args = _tuple(_named(what.args, "example_args"), what.args)
     elif what.shape:
         args = _random(fun, what)
+    elif what.at:
+        args = _numbers(what)
     elif (own := getattr(fun, "example_args", None)) is not None:
         args = _tuple(own, f"{what.target}.example_args")
     else:
@@ -164,19 +170,34 @@ def _tuple(value: Any, name: str) -> tuple[Any, ...]:
     return value
 
 
-def _random(fun: Callable[..., Any], what: Target) -> tuple[Any, ...]:
-    import jax
+def _dtype(what: Target) -> Any:
+    """The floating or complex type that is asked for."""
     import jax.numpy as jnp
-
-    from jaxchain.chain import Chain
 
     try:
         dtype = jnp.dtype(what.dtype or "float32")
     except TypeError:
         dtype = None
     if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
-        msg = f"--dtype is {what.dtype!r}, but random normal numbers have a floating or complex type, such as float32."
+        numbers = "numbers given with --at" if what.at else "random normal numbers"
+        msg = f"--dtype is {what.dtype!r}, but {numbers} have a floating or complex type, such as float32."
         raise ValueError(msg)
+    return dtype
+
+
+def _numbers(what: Target) -> tuple[Any, ...]:
+    """The scalar arguments."""
+    import jax.numpy as jnp
+
+    return tuple(jnp.asarray(number, _dtype(what)) for number in what.at)
+
+
+def _random(fun: Callable[..., Any], what: Target) -> tuple[Any, ...]:
+    import jax
+
+    from jaxchain.chain import Chain
+
+    dtype = _dtype(what)
     key, *keys = jax.random.split(jax.random.key(what.seed or 0), len(what.shape) + 1)
     values = [jax.random.normal(k, _shape(text), dtype) for k, text in zip(keys, what.shape, strict=True)]
     return (*_parameters(fun, key), *values) if isinstance(fun, Chain) else tuple(values)
@@ -210,7 +231,7 @@ def _wanted(fun: Callable[..., Any], what: Target, given: str) -> str:
         return f"{what.target} takes no arguments, so there is nothing to differentiate with respect to. Name a function that takes some."
     return (
         f"{what.target} takes {takes}, but {given}. Give random ones (--shape 784, once for each argument, "
-        f'--shape "" for a scalar), the name of a tuple of them (--args {home}:example_args), or let the function have '
+        f'--shape "" for a scalar), numbers (--at 2, once for each scalar), the name of a tuple of them (--args {home}:example_args), or let the function have '
         "them as its attribute example_args."
     )
 

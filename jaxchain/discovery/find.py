@@ -65,7 +65,8 @@ def discover(
         numbers, such as a mask of padding, is a side input.
     granularity
         ``"finest"``: one stage a cut. ``"default"``: a bias joins its product, a reshape what reads
-        it, the parts of one library call or loop step each other. ``"module"``: neighbours of the
+        it, the parts of one library call or loop step each other; where all states are single numbers, no operation
+        on them joins another. ``"module"``: neighbours of the
         same module are joined too. ``"bundles"``: as the default, but cut also where several values cross, if
         together they are fewer numbers than what crosses on either side of there.
     unroll_limit

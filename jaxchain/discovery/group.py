@@ -2,22 +2,41 @@
 
 ``finest`` keeps every cut. The default joins the parts of one library call, the parts of one loop
 step, and trivial pieces to what they belong to: a bias to its product, a reshape or a cast to what
-reads it. ``module`` also joins whatever neighbours have the same named scope.
+reads it; but where all states are single numbers, each operation on one stays a stage. ``module`` also joins whatever neighbours have the same named scope.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal, get_args
 
+from jaxchain.chain import Chain
+from jaxchain.checks import word
 from jaxchain.program.flat import Equation
-from jaxchain.program.primitives import AFFINE, RESHAPING
+from jaxchain.program.primitives import AFFINE, RESHAPING, shape_of
 from jaxchain.program.segment import Segment
 
-__all__ = ["Granularity", "group", "scope"]
+__all__ = ["Granularity", "check_granularity", "group", "scope"]
 
 Granularity = Literal["default", "finest", "module", "bundles"]
+
+
+def check_granularity(granularity: Any, given: Any) -> Granularity:
+    """How coarse a chain is to be discovered; ``None``: ``"default"``, and all that what is a chain already can be.
+
+    Raises
+    ------
+    ValueError
+        If there is no such granularity, or a chain was given.
+    """
+    if granularity is None:
+        return "default"
+    word("granularity", granularity, get_args(Granularity))
+    if isinstance(given, Chain):
+        msg = "granularity is how coarse a chain is discovered, but this one is a chain already. Leave it out, or discover its function with it."
+        raise ValueError(msg)
+    return granularity
 
 
 def group(segments: Sequence[Segment], granularity: Granularity) -> list[list[Segment]]:
@@ -27,7 +46,8 @@ def group(segments: Sequence[Segment], granularity: Granularity) -> list[list[Se
         return groups
     groups = _join_alike(groups, _step)
     groups = _join_alike(groups, _call)
-    groups = _attach_trivial(groups)
+    numbers = all(shape_of(atom) == () for segment in segments for atom in (*segment.inputs, *segment.outputs))
+    groups = _attach_trivial(groups, _only_reshapes if numbers else _is_trivial)
     return _join_modules(groups) if granularity == "module" else groups
 
 
@@ -83,6 +103,10 @@ def _call(group: list[Segment]) -> object | None:
     return _shared(group, lambda e: e.origin.call)
 
 
+def _only_reshapes(segment: Segment) -> bool:
+    return all(equation.name in RESHAPING for equation in segment.equations)
+
+
 def _is_trivial(segment: Segment) -> bool:
     return all(equation.name in RESHAPING or _is_affine(equation, segment) for equation in segment.equations)
 
@@ -94,13 +118,13 @@ def _is_affine(equation: Equation, segment: Segment) -> bool:
     return equation.name in AFFINE and len(operands) == 1 and not inverts
 
 
-def _attach_trivial(groups: list[list[Segment]]) -> list[list[Segment]]:
+def _attach_trivial(groups: list[list[Segment]], is_trivial_part: Callable[[Segment], bool]) -> list[list[Segment]]:
     """Attach runs of trivial segments: scales and shifts to what is before, pure reshapes to what is after.
 
     A run is attached only within its own named scope or inwards, so that a module made of trivial
     pieces alone (a normalisation with fixed statistics) stays a stage of its own.
     """
-    trivial = [all(map(_is_trivial, g)) for g in groups]
+    trivial = [all(map(is_trivial_part, g)) for g in groups]
     runs = [
         (is_trivial, [g for _, g in run])
         for (is_trivial, _), run in itertools.groupby(

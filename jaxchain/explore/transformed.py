@@ -21,6 +21,7 @@ from jaxchain.chain import Chain
 from jaxchain.collector import uncollected
 from jaxchain.discovery import discover
 from jaxchain.discovery.find import find
+from jaxchain.discovery.group import Granularity, check_granularity
 from jaxchain.errors import unknown
 from jaxchain.explore.programs import make_rows
 from jaxchain.explore.rows import StageLines, TransformRow
@@ -143,7 +144,9 @@ class Transforms(Tabular):
         return render("transforms.html", programs=programs, stages=stages)
 
 
-def transforms(fun: Callable[..., Any], *args: Any, argnum: int | None = None) -> Transforms:
+def transforms(
+    fun: Callable[..., Any], *args: Any, argnum: int | None = None, granularity: Granularity | None = None
+) -> Transforms:
     """What jvp, linearize, transpose, vjp, grad, vmap and jit make of a function, side by side.
 
     The function is traced with abstract values and never run. Calls are looked through, and equations
@@ -159,6 +162,8 @@ def transforms(fun: Callable[..., Any], *args: Any, argnum: int | None = None) -
         Its arguments, as arrays or ``jax.ShapeDtypeStruct``.
     argnum
         Of a plain function, which one to differentiate with respect to, and to vmap over; default: the last.
+    granularity
+        Of a plain function, how coarse its stages are, as in `jaxchain.discover`.
 
     Returns
     -------
@@ -188,9 +193,9 @@ def transforms(fun: Callable[..., Any], *args: Any, argnum: int | None = None) -
     >>> table["fun"].equations, table["vmap"].flops  # sin and mul, of 8 samples
     (2, 16.0)
     """
-    at = looked_along(fun, argnum, args)
+    at, coarse = looked_along(fun, argnum, args), check_granularity(granularity, fun)
     if not isinstance(fun, Chain):
-        return transforms_of(discover(fun, *args, argnum=at), args)
+        return transforms_of(discover(fun, *args, argnum=at, granularity=coarse), args)
     if not fun.lead:
         find(fun, args, at)  # refuses what discover refuses, in the stages' own names
     return transforms_of(fun, args)

@@ -26,6 +26,7 @@ from jaxchain.arguments import looked_along
 from jaxchain.chain import Chain
 from jaxchain.checks import check_function, flag, path_to_write, text
 from jaxchain.discovery import discover
+from jaxchain.discovery.group import Granularity, check_granularity
 from jaxchain.explore.evaluate import check_numbers
 from jaxchain.page.content import page
 from jaxchain.show.html import render
@@ -77,6 +78,7 @@ def report(
     path: str | os.PathLike[str] = "report.html",
     title: str | None = None,
     argnum: int | None = None,
+    granularity: Granularity | None = None,
     tangent: Any = None,
     cotangent: Any = None,
     inline: bool = False,
@@ -97,6 +99,8 @@ def report(
         Of the page; default: the function's name, or the chain's ends.
     argnum
         Which argument is the chain input, where ``fun`` is not a chain; default: the last.
+    granularity
+        How coarse its stages are then, as in `jaxchain.discover`.
     tangent, cotangent
         The directions that the sweeps follow, like the chain input and output; default: random
         directions of length one, and 1 for a single number.
@@ -142,8 +146,8 @@ def report(
     check_target(target, force=force)
     check_function(fun, "report", args)
     check_numbers(args, "A report")
-    at = looked_along(fun, argnum, args)
-    chain = fun if isinstance(fun, Chain) else discover(fun, *args, argnum=at)
+    at, coarse = looked_along(fun, argnum, args), check_granularity(granularity, fun)
+    chain = fun if isinstance(fun, Chain) else discover(fun, *args, argnum=at, granularity=coarse)
     title = title or _title(fun)
     with telling(progress) as say:
         data = page(chain, args, title, fun=fun, tangent=tangent, cotangent=cotangent, say=say)

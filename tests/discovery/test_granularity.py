@@ -55,6 +55,35 @@ def test_the_default_joins_a_bias_to_its_product_and_finest_does_not():
     assert plain(jc.discover(fun, *args, granularity="finest").names) == ("dot", "add", "tanh")
 
 
+def test_a_chain_of_single_numbers_is_cut_at_every_operation():
+    def h(x):
+        return 1 / (1 + jnp.square(x))
+
+    x = jnp.float32(0.5)
+    assert plain(jc.discover(h, x).names) == plain(jc.discover(h, x, granularity="finest").names)
+    assert plain(jc.discover(h, x).names) == ("square", "add", "div")
+    assert plain(jc.discover(h, X).names) == ("square", "div")
+
+
+def test_sweeps_discover_as_finely_as_they_are_told_and_chains_are_what_they_are():
+    def fun(x):
+        return jnp.tanh(W @ x + 1)
+
+    swept = {
+        "forward": lambda g: jc.forward_sweep(fun, (X,), X, granularity=g).names[1:],
+        "reverse": lambda g: jc.reverse_sweep(fun, (X,), X, granularity=g).names[1:],
+        "local": lambda g: [stage.name for stage in jc.local_jacobians(fun, (X,), granularity=g)],
+        "prefix": lambda g: jc.prefix_jacobians(fun, (X,), granularity=g)[1:],
+        "suffix": lambda g: jc.suffix_jacobians(fun, (X,), granularity=g)[1:],
+    }
+    for found in swept.values():
+        assert [len(found(g)) for g in (None, "default", "finest")] == [2, 2, 3]
+    with pytest.raises(ValueError, match="this one is a chain already"):
+        jc.forward_sweep(jc.discover(fun, X), (X,), X, granularity="finest")
+    with pytest.raises(ValueError, match="granularity"):
+        jc.forward_sweep(fun, (X,), X, granularity="coarse")
+
+
 @pytest.mark.parametrize("numerator", [1.0, X + 1], ids=["constant", "array"])
 def test_dividing_by_the_state_is_no_scaling_of_it(numerator):
     assert plain(jc.discover(lambda x: numerator / jnp.sin(x), X).names) == ("sin", "div")

@@ -83,10 +83,16 @@ CALLS = {
     "Chain.position": (CHAIN.position, {"name": "sin"}),
     "Chain.call": (lambda x: CHAIN(x), {"x": X}),
     "discover": (at(jc.discover), {"fun_": jnp.sin, "x": X, "argnum": 0, "granularity": "finest", "unroll_limit": 3}),
-    "forward_sweep": (jc.forward_sweep, {"chain": CHAIN, "args": (X,), "tangent": X, "argnum": None}),
-    "reverse_sweep": (jc.reverse_sweep, {"chain": CHAIN, "args": (X,), "cotangent": X, "argnum": None}),
+    "forward_sweep": (
+        jc.forward_sweep,
+        {"chain": CHAIN, "args": (X,), "tangent": X, "argnum": None, "granularity": None},
+    ),
+    "reverse_sweep": (
+        jc.reverse_sweep,
+        {"chain": CHAIN, "args": (X,), "cotangent": X, "argnum": None, "granularity": None},
+    ),
     **{
-        fun.__name__: (fun, {"chain": CHAIN, "args": (X,), "argnum": None, "chunk_size": None})
+        fun.__name__: (fun, {"chain": CHAIN, "args": (X,), "argnum": None, "granularity": None, "chunk_size": None})
         for fun in (jc.local_jacobians, jc.prefix_jacobians, jc.suffix_jacobians)
     },
     "jacobian": (
@@ -118,10 +124,19 @@ CALLS = {
         at(jc.trace),
         {"fun_": jnp.sin, "x": X, "argnum": 0, "tangent": X, "cotangent": X, "unroll_limit": 3},
     ),
-    "transforms": (at(jc.transforms), {"fun_": jnp.sin, "x": X, "argnum": 0}),
+    "transforms": (at(jc.transforms), {"fun_": jnp.sin, "x": X, "argnum": 0, "granularity": None}),
     "report": (
         at(jc.report),
-        {"fun_": jnp.sin, "x": X, "path": "report.html", "title": None, "argnum": 0, "tangent": X, "cotangent": X}
+        {
+            "fun_": jnp.sin,
+            "x": X,
+            "path": "report.html",
+            "title": None,
+            "argnum": 0,
+            "granularity": None,
+            "tangent": X,
+            "cotangent": X,
+        }
         | {"force": False, "progress": False},
     ),
     "compare": (

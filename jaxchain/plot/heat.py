@@ -45,6 +45,16 @@ def paint(ax: Axes, values: Floats, limit: float, **place: Any) -> AxesImage:
     return ax.imshow(shown, cmap=COLOUR_MAP, vmin=-limit, vmax=limit, interpolation="nearest", **place)
 
 
+def round_below(value: float) -> float:
+    """The largest number of few digits that is no larger.
+
+    >>> round_below(2.72), round_below(0.5), round_below(1e-7)
+    (2.5, 0.5, 1e-07)
+    """
+    power = 10.0 ** np.floor(np.log10(value * (1 + 1e-9)))
+    return float(f"{max(d for d in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if d * power <= value * (1 + 1e-9)) * power:.3g}")
+
+
 def count_not_finite(values: Floats) -> str:
     """Count in words, ``"3 NaN, 1 infinite"``; nothing where all are finite."""
     counts = {"NaN": int(np.isnan(values).sum()), "infinite": int(np.isinf(values).sum())}
@@ -187,14 +197,14 @@ def _scale_bar(ax: Axes, image: AxesImage, *, clipped: bool, flat: bool, lines: 
     else:
         place, across = (0.15, 0, 0.15, 1), blended_transform_factory(inches, ax.transAxes)
     roomy = not flat or ax.get_window_extent().width > 4 * ax.figure.dpi
-    shares = (-1, -0.5, 0, 0.5, 1) if roomy else (-1, 0, 1)
+    limit, steps = image.get_clim()[1] or 1.0, 2 if roomy else 1
     bar = ax.figure.colorbar(
         image,
         cax=ax.inset_axes(place, transform=across),
         orientation="horizontal" if flat else "vertical",
         extend="both" if clipped else "neither",
         extendfrac=0.04,
-        ticks=[share * image.get_clim()[1] for share in shares],  # pyright: ignore[reportOptionalOperand]
+        ticks=[step * round_below(limit / steps) for step in range(-steps, steps + 1)],
         format=FuncFormatter(lambda value, _: short(value)),
     )
     bar.ax.tick_params(labelsize=8.5, color="#555555")

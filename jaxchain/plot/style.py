@@ -129,8 +129,10 @@ def positive(values: Floats) -> Floats:
 
 
 def log_axis(ax: Axes, which: str, values: Floats) -> None:
-    """Make an axis logarithmic, with ticks that can be read where the values span few decades."""
+    """Make an axis logarithmic, with ticks that can be read where the values span few decades, and its label say so."""
     axis = {"x": ax.xaxis, "y": ax.yaxis}[which]
+    if label := axis.get_label_text():
+        axis.set_label_text(f"{label} (log scale)")
     shown = values[np.isfinite(values)]
     if shown.size and np.log10(shown.max()) - np.log10(shown.min()) > 200:
         ax.margins(y=0)  # matplotlib's margin would reach beyond the range of a float

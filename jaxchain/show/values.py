@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxchain.show.extremes import extreme_of_blocks
 
-__all__ = ["count", "facts", "norm", "scalar", "sparkline", "summary", "times_less"]
+__all__ = ["count", "facts", "norm", "ratio_text", "scalar", "sparkline", "summary", "times_less"]
 
 WIDTH = 12
 """The most characters of a sparkline."""
@@ -42,7 +42,17 @@ def times_less(ratio: float, of: str) -> str:
     """
     if 0.995 < ratio < 1.005:
         return f"as much {of}"
-    return f"{ratio:.3g} times less {of}" if ratio > 1 else f"{1 / ratio if ratio else math.inf:.3g} times more {of}"
+    more = 1 / ratio if ratio else math.inf
+    return f"{ratio_text(ratio)} times less {of}" if ratio > 1 else f"{ratio_text(more)} times more {of}"
+
+
+def ratio_text(ratio: float) -> str:
+    """Three significant digits, without powers of ten.
+
+    >>> ratio_text(2.25), ratio_text(8192.0)
+    ('2.25', '8,190')
+    """
+    return f"{float(f'{ratio:.3g}'):,.0f}" if 1000 <= ratio < math.inf else f"{ratio:.3g}"
 
 
 def scalar(value: Any) -> str:

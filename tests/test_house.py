@@ -31,6 +31,7 @@ ROOMS = """
     batches fitted train digits
     explore
     page
+    lesson
     plot
     __init__
     cli __main__

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv == ["--version"]:
         return write(f"jaxchain {jc.__version__}")
-    commands = (demo, show, trace, transforms, plan, modes, report, compare)
+    commands = (demo, show, trace, transforms, plan, modes, report, compare, learn)
     about = f"jaxchain {jc.__version__}: see the chain rule run through any JAX model. Begin with: jaxchain demo. --version prints the version alone."
     try:
         with in_colours_as_wished():
@@ -281,6 +281,31 @@ def compare(
     text = f"{found}\n\n{_written(found.path, open_page)}"
     fields = ("rows", "whole", "names", "headline", "sentences")
     return text, {**_picked(found, *fields), "comparison": found.path}
+
+
+def learn(
+    common: Common,
+    output: Output = Path("learn.html"),
+    open_page: OpenPage = False,
+    force: Flag = False,
+) -> Answer:
+    """Write the lesson: what the chain rule is and how deep learning applies it, computed as the page is made.
+
+    Parameters
+    ----------
+    common
+        What every command can be told.
+    output
+        The file to write.
+    open_page
+        Open the page in the browser.
+    force
+        Replace a file that is not a page of jaxchain, too.
+    """
+    with common.working("Loading JAX"):
+        from jaxchain.lesson import write_lesson
+    path = write_lesson(output, force=force, progress=common.progress)
+    return _written(path, open_page), {"lesson": path}
 
 
 def demo(

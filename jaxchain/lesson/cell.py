@@ -39,7 +39,7 @@ class Workbook:
     """The cells of one chapter, which share their names as a notebook's do."""
 
     cells: dict[str, Cell] = field(default_factory=dict[str, Cell])
-    _names: dict[str, Any] = field(default_factory=dict[str, Any])
+    names: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def run(self, name: str, code: str) -> Any:
         """The value of the last line, an expression; the cell is kept under its name.
@@ -53,14 +53,14 @@ class Workbook:
         ['two + 1', 'two * two']
         """
         code = code.strip()
-        if not self._names:
-            exec(PRELUDE, self._names)
+        if not self.names:
+            exec(PRELUDE, self.names)
         *statements, last = ast.parse(code).body
         if not isinstance(last, ast.Expr):
             msg = f"The last line of the cell {name!r} must be the expression that it shows."
             raise TypeError(msg)
-        exec(compile(ast.Module(statements, []), "lesson", "exec"), self._names)
-        value = eval(compile(ast.Expression(last.value), "lesson", "eval"), self._names)
+        exec(compile(ast.Module(statements, []), "lesson", "exec"), self.names)
+        value = eval(compile(ast.Expression(last.value), "lesson", "eval"), self.names)
         before = "\n".join(cell.code for cell in self.cells.values())
         whole = "\n".join(filter(None, (PRELUDE, before, code)))
         self.cells[name] = Cell(code, told(value), whole)

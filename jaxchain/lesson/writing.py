@@ -14,6 +14,8 @@ from typing import Any
 from jaxchain.checks import flag, path_to_write
 from jaxchain.lesson.cell import number
 from jaxchain.lesson.chapter import Chapter
+from jaxchain.lesson.directions import two_directions
+from jaxchain.lesson.paths import paths_add
 from jaxchain.lesson.slopes import slopes_multiply
 from jaxchain.lesson.terms import TERMS
 from jaxchain.page.writing import check_target, write
@@ -23,7 +25,7 @@ from jaxchain.show.progress import telling
 
 __all__ = ["CHAPTERS", "lesson_html", "write_lesson"]
 
-CHAPTERS: tuple[Callable[[], Chapter], ...] = (slopes_multiply,)
+CHAPTERS: tuple[Callable[[], Chapter], ...] = (slopes_multiply, paths_add, two_directions)
 """What makes each chapter, in reading order."""
 
 

@@ -29,9 +29,11 @@ function drawing(id, width, height, label) {
   return svg;
 }
 
+const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+
 /** A slider under a picture: `tell(k)` draws, and returns what the slider says in words. */
 function slider(id, name, last, start, tell) {
-  const input = make("input", { type: "range", id: `${id}-slider`, min: 0, max: last, step: 1, value: start });
+  const input = make("input", { type: "range", id: `${id}-${name.toLowerCase().replace(/\W+/g, "-")}`, min: 0, max: last, step: 1, value: start });
   const said = make("output", { for: input.id, class: "said" });
   const move = () => {
     const text = tell(Number(input.value));

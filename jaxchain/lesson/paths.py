@@ -1,0 +1,59 @@
+"""Chapter 2, sums over paths: where there are several ways from an input to an output, their products add."""
+
+from __future__ import annotations
+
+from jaxchain.lesson.cell import Workbook, number
+from jaxchain.lesson.chapter import Amount, Chapter
+from jaxchain.lesson.small_graph import FUNCTION, PARTIALS, drawn, paths_from
+from jaxchain.show.plain import plain
+
+__all__ = ["paths_add"]
+
+
+def paths_add() -> Chapter:
+    """y = ln x1 + x1·x2 − sin x2 at (2, 5), as a graph; then two outputs, and two such functions in a row."""
+    book = Workbook()
+    book.run("function", f"{FUNCTION}\nf(2.0, 5.0)")
+    book.run("values", "trace = jc.trace(f, 2.0, 5.0)\n{row.formula: row.primal for row in trace.rows}")
+    one = book.run("one", "times = lambda x1, x2: x1 * x2\njax.grad(times, 0)(2.0, 5.0), jax.grad(times, 1)(2.0, 5.0)")
+    partials = book.run("arrows", PARTIALS)
+    both = book.run("both", "jax.grad(f, 0)(2.0, 5.0), jax.grad(f, 1)(2.0, 5.0)")
+    table = book.run(
+        "table",
+        """
+two = lambda x: jnp.stack([f(x[0], x[1]), x[0] * x[1]])
+x = jnp.array([2.0, 5.0])
+J = jc.jacobian(two)(x)
+J
+""",
+    )
+    outer, product, whole = book.run(
+        "product",
+        """
+g = lambda v: jnp.stack([v[0] * v[1], v[0] - v[1]])
+K = jc.jacobian(g)(two(x))
+K, K @ J, jc.jacobian(lambda x: g(two(x)))(x)
+""",
+    )
+    (answer,) = book.run("check", "jax.grad(f, (0,))(4.0, 3.0)")
+    graph = drawn(book.names["trace"], partials)
+    ways = {start: paths_from(graph, start) for start in ("x1", "x2")}
+    values = {
+        "graph": graph, "paths": ways, "sums": {"x1": both[0], "x2": both[1]}, "one": one,
+        "table": table, "outer": outer, "product": product, "whole": whole, "answer": answer,
+    }  # fmt: skip
+    check = Amount(
+        "Take the same function at x1 = 4, x2 = 3. What is ∂y/∂x1 there? (The slope of ln x1 is 1/x1.)",
+        float(answer),
+        f"Two paths leave x1. The one through v1 has the product 1/4 · 1 · 1 = 0.25, the one through v2 has x2 · 1 · 1 = 3. Their sum is {number(answer)}.",
+        "Find the paths from x1 to y: one goes through v1, one through v2. Write a product for each, with the numbers of this point, and add.",
+        (
+            (0.75, "That is 0.25 · 3: the two paths multiplied. Along one path slopes multiply, but different paths add."),
+            (3.0, "That is the path through v2. There is another one, through v1 = ln x1: add it."),
+            (0.25, "That is the path through v1. There is another one, through v2 = x1·x2: add it."),
+            (float(both[0]), "That is the slope at (2, 5). The numbers on the arrows depend on where one is: take them anew at (4, 3)."),
+            (4.25, "The arrow from x1 to v2 = x1·x2 carries x2, not x1: move x1 by 1, and the product moves by x2 = 3."),
+        ),
+    )  # fmt: skip
+    asks = "What if a change can reach the end in more than one way?"
+    return Chapter("paths", "Paths add", asks, check, plain(values), book.cells)

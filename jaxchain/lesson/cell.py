@@ -42,12 +42,12 @@ class Workbook:
     names: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def run(self, name: str, code: str) -> Any:
-        """The value of the last line, an expression; the cell is kept under its name.
+        r"""The value of the last line, an expression; the cell is kept under its name.
 
         Examples
         --------
         >>> book = Workbook()
-        >>> book.run("three", "two = 2\\ntwo + 1"), book.run("four", "two * two")
+        >>> book.run("three", "two = 2\ntwo + 1"), book.run("four", "two * two")
         (3, 4)
         >>> book.cells["four"].whole.splitlines()[-2:]
         ['two + 1', 'two * two']
@@ -83,7 +83,8 @@ def told(value: Any) -> str:
     if array.size <= FEW:
         return np.array2string(array, precision=4, suppress_small=True)
     shape = "×".join(map(str, array.shape))
-    return f"{shape} numbers, {scalar(array.min())} to {scalar(array.max())} {sparkline(array)}"
+    line = f" {sparkline(array)}" if array.ndim == 1 else ""
+    return f"{shape} numbers, {scalar(array.min())} to {scalar(array.max())}{line}"
 
 
 def number(value: float, digits: int = 4) -> str:

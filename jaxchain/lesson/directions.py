@@ -14,8 +14,8 @@ def two_directions() -> Chapter:
     """Both sweeps over the small graph, then what they cost for a network with a million numbers."""
     book = Workbook()
     book.run("tangents", f"{FUNCTION}\ntrace = jc.trace(f, 2.0, 5.0, argnum=0)\n{{row.formula: row.tangent for row in trace.rows}}")  # fmt: skip
-    book.run("other", "other = jc.trace(f, 2.0, 5.0, argnum=1)\nother[\"y\"].tangent")
-    book.run("cotangents", "{row.formula: row.cotangent for row in reversed(trace.rows)}")
+    book.run("other", 'other = jc.trace(f, 2.0, 5.0, argnum=1)\nother["y"].tangent')
+    book.run("cotangents", "backwards = reversed(trace.rows)\n{row.formula: row.cotangent for row in backwards}")
     pushed, pulled = book.run(
         "jax",
         "y, speed = jax.jvp(f, (2.0, 5.0), (1.0, 0.0))\ny, pull = jax.vjp(f, 2.0, 5.0)\nspeed, pull(1.0)",
@@ -28,7 +28,8 @@ params, image = net.init(jax.random.key(0)), jnp.ones(784)
 h = lambda params: jnp.sum(net(params, image) ** 2)
 programs = jc.transforms(h, params)
 inputs = sum(p.size for p in jax.tree.leaves(params))
-inputs, {name: programs[name].flops for name in ("fun", "jvp", "vjp")}
+work = {name: programs[name].flops for name in ("fun", "jvp", "vjp")}
+inputs, work
 """,
     )
     partials = Workbook().run("arrows", PARTIALS)

@@ -11,7 +11,7 @@ __all__ = ["paths_add"]
 
 
 def paths_add() -> Chapter:
-    """y = ln x1 + x1·x2 − sin x2 at (2, 5), as a graph; then two outputs, and two such functions in a row."""
+    """Y = ln x1 + x1·x2 − sin x2 at (2, 5), as a graph; then two outputs, and two such functions in a row."""
     book = Workbook()
     book.run("function", f"{FUNCTION}\nf(2.0, 5.0)")
     book.run("values", "trace = jc.trace(f, 2.0, 5.0)\n{row.formula: row.primal for row in trace.rows}")

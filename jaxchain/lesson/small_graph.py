@@ -32,10 +32,14 @@ made = {"v1": (jnp.log, "x1"), "v2": (jnp.multiply, "x1", "x2"),
 value = {"x1": 2.0, "x2": 5.0}
 for node, (op, *reads) in made.items():
     value[node] = op(*[value[name] for name in reads])
-{f"{name} → {node}": jax.grad(op, k)(*[value[r] for r in reads])
+slope = lambda op, k, reads: jax.grad(op, k)(*[value[r] for r in reads])
+{f"{name} → {node}": slope(op, k, reads)
  for node, (op, *reads) in made.items() for k, name in enumerate(reads)}
 """
 """What gives the partial derivative on every arrow."""
+
+ABOVE = ("v1", "v4")
+"""Nodes with their formula above them, where arrows leave more room."""
 
 PLACES = {
     "x1": (44, 84, "x1"), "x2": (44, 252, "x2"), "v1": (166, 44, "ln x1"), "v2": (166, 160, "x1·x2"),
@@ -50,7 +54,7 @@ ROWS = {"x1": "v-1", "x2": "v0", "v1": "v1", "v2": "v2", "v3": "v3", "v4": "v4",
 def drawn(trace: Trace, partials: Mapping[str, float]) -> dict[str, Any]:
     """``{"nodes", "arrows"}``; ``partials`` is keyed by ``"x1 → v2"``."""
     nodes = [
-        {"id": node, "x": x, "y": y, "formula": formula, **_values(trace, node)}
+        {"id": node, "x": x, "y": y, "formula": formula, "above": node in ABOVE, **_values(trace, node)}
         for node, (x, y, formula) in PLACES.items()
     ]
     arrows = [{**dict(zip(("from", "to"), key.split(" → "), strict=True)), "partial": float(value)} for key, value in partials.items()]  # fmt: skip

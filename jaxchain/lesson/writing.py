@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from jaxchain.checks import flag, path_to_write
+from jaxchain.lesson.activations import activations_decide
 from jaxchain.lesson.cell import number
 from jaxchain.lesson.chapter import Chapter
+from jaxchain.lesson.descent import walking_downhill
 from jaxchain.lesson.directions import two_directions
+from jaxchain.lesson.layers import through_hidden_layers
+from jaxchain.lesson.order import cheapest_order
 from jaxchain.lesson.paths import paths_add
 from jaxchain.lesson.slopes import slopes_multiply
 from jaxchain.lesson.terms import TERMS
+from jaxchain.lesson.weights import weights_take_part
 from jaxchain.page.writing import check_target, write
 from jaxchain.show.html import render
 from jaxchain.show.plain import plain
@@ -25,7 +30,16 @@ from jaxchain.show.progress import telling
 
 __all__ = ["CHAPTERS", "lesson_html", "write_lesson"]
 
-CHAPTERS: tuple[Callable[[], Chapter], ...] = (slopes_multiply, paths_add, two_directions)
+CHAPTERS: tuple[Callable[[], Chapter], ...] = (
+    slopes_multiply,
+    paths_add,
+    two_directions,
+    weights_take_part,
+    through_hidden_layers,
+    activations_decide,
+    walking_downhill,
+    cheapest_order,
+)
 """What makes each chapter, in reading order."""
 
 

@@ -6,7 +6,7 @@ const RADIUS = 17;
 function graphPicture(id, { nodes, arrows }, label) {
   const svg = drawing(id, 460, 330, label);
   const place = Object.fromEntries(nodes.map((node) => [node.id, node]));
-  const marker = draw("marker", { id: `${id}-tip`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto-start-reverse" });
+  const marker = draw("marker", { id: `${id}-tip`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerUnits: "userSpaceOnUse", markerWidth: 11, markerHeight: 11, orient: "auto-start-reverse" });
   marker.append(draw("path", { d: "M0 0 8 4 0 8z", class: "tip" }));
   svg.append(draw("defs", {}, marker));
   const lines = new Map();
@@ -21,11 +21,12 @@ function graphPicture(id, { nodes, arrows }, label) {
   svg.append(...[...lines.values()].map(({ line }) => line), ...[...lines.values()].map(({ text }) => text));
   const circles = {};
   const beside = {};
-  for (const { id: name, x, y, formula, primal } of nodes) {
+  for (const { id: name, x, y, formula, primal, above } of nodes) {
+    const [over, under] = [y - RADIUS - 7, y + RADIUS + 16];
     circles[name] = draw("circle", { class: "node", cx: x, cy: y, r: RADIUS });
-    beside[name] = draw("text", { class: "beside", x, y: y - RADIUS - 6 });
+    beside[name] = draw("text", { class: "beside", x, y: above ? under : over });
     const value = formula === name ? digits(primal) : `${formula} = ${digits(primal)}`;
-    svg.append(circles[name], draw("text", { class: "node-name", x, y: y + 4.5 }, name), draw("text", { class: "value", x, y: y + RADIUS + 15 }, value), beside[name]);
+    svg.append(circles[name], draw("text", { class: "node-name", x, y: y + 4.5 }, name), draw("text", { class: "value", x: name === "v2" ? x + 12 : x, y: above ? over : under }, value), beside[name]);
   }
   const markArrows = (keys) => lines.forEach(({ line, text }, key) => [line, text].forEach((part) => part.classList.toggle("marked", keys.includes(key))));
   const markNodes = (names) => Object.entries(circles).forEach(([name, circle]) => circle.classList.toggle("marked", names.includes(name)));

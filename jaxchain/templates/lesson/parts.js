@@ -29,7 +29,7 @@ function drawing(id, width, height, label) {
   return svg;
 }
 
-const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+const plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
 /** A slider under a picture: `tell(k)` draws, and returns what the slider says in words. */
 function slider(id, name, last, start, tell) {

@@ -23,12 +23,14 @@ second @ (first @ x), (second @ first) @ x
     curves = book.run(
         "curves",
         """
-h = jnp.linspace(-4, 4, 161)
-bends = {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh, "ReLU": jax.nn.relu}
-{name: (bend(h), jax.vmap(jax.grad(bend))(h)) for name, bend in bends.items()}
+h = jnp.arange(-60, 61) / 20
+bends = {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh,
+         "ReLU": jax.nn.relu}
+slopes = {name: jax.vmap(jax.grad(f))(h) for name, f in bends.items()}
+{name: (f(h), slopes[name]) for name, f in bends.items()}
 """,
     )
-    steepest = book.run("steepest", "{name: jax.vmap(jax.grad(bend))(h).max() for name, bend in bends.items()}")
+    steepest = book.run("steepest", "{name: slope.max() for name, slope in slopes.items()}")
     twenty = book.run(
         "twenty",
         """
@@ -36,11 +38,15 @@ def norms(bend, init, **scale):
     net = jc.nets.mlp([128] * 21 + [1], bend, init, **scale)[:-1]
     params = net.init(jax.random.key(2))
     x, c = jax.random.normal(jax.random.key(3), (2, 128))
-    sweep = jc.reverse_sweep(net, (params, x), c / jnp.linalg.norm(c))
-    return jnp.stack([jnp.linalg.norm(c) for c in sweep.cotangents[::-2]])
+    c = c / jnp.linalg.norm(c)
+    sweep = jc.reverse_sweep(net, (params, x), c)
+    every_layer = sweep.cotangents[::-2]
+    return jnp.stack([jnp.linalg.norm(c) for c in every_layer])
 
-{"sigmoid": norms("sigmoid", "lecun"), "tanh": norms("tanh", "lecun"),
- "ReLU": norms("relu", "he"), "ReLU, larger weights": norms("relu", "he", sigma_w=2.0)}
+{"sigmoid": norms("sigmoid", "lecun"),
+ "tanh": norms("tanh", "lecun"),
+ "ReLU": norms("relu", "he"),
+ "ReLU, larger weights": norms("relu", "he", sigma_w=2.0)}
 """,
     )
     (most,) = book.run("check", "0.25 ** 20,")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxchain.lesson.cell import Workbook, number
 from jaxchain.lesson.chapter import Amount, Chapter
-from jaxchain.lesson.layers import TRAIN
+from jaxchain.lesson.training import trained
 from jaxchain.show.plain import plain
 
 __all__ = ["walking_downhill"]
@@ -13,7 +13,7 @@ LEVELS = "0.02, 0.1, 0.5, 1.5, 4.0, 9.0, 18.0"
 """How far above the lowest loss the contour lines are."""
 
 
-def walking_downhill(steps: int = 300) -> Chapter:
+def walking_downhill() -> Chapter:
     """A line through five points by four walks; then a network that learns to read, in snapshots."""
     book = Workbook()
     first = book.run(
@@ -32,23 +32,27 @@ w, slope, w - 0.1 * slope, loss(w), loss(w - 0.1 * slope)
         """
 def walk(optimizer):
     watch = lambda step: (step.params, step.loss)
-    fit = jc.train.fit(lambda w, _: loss(w), w, jnp.zeros(1), optimizer,
-                       steps=61, observe=watch, progress=False)
+    fit = jc.train.fit(lambda w, _: loss(w), w, jnp.zeros(1),
+        optimizer, steps=61, observe=watch, progress=False)
     return fit.history.observed
 
-{"plain": walk(optax.sgd(0.1)), "too fast": walk(optax.sgd(0.285)),
- "momentum": walk(optax.sgd(0.05, momentum=0.8)), "Adam": walk(optax.adam(0.3))}
+{"plain": walk(optax.sgd(0.1)),
+ "too fast": walk(optax.sgd(0.285)),
+ "momentum": walk(optax.sgd(0.05, momentum=0.8)),
+ "Adam": walk(optax.adam(0.3))}
 """,
     )
     best, contours = book.run(
         "surface",
         f"""
-best = jnp.linalg.lstsq(jnp.stack([xs, jnp.ones(5)], 1), ys)[0]
+table = jnp.stack([xs, jnp.ones(5)], 1)
+best = jnp.linalg.lstsq(table, ys)[0]
 turn = jnp.linspace(0, 2 * jnp.pi, 121)
 rays = jnp.stack([jnp.cos(turn), jnp.sin(turn)], 1)
-rise = jax.vmap(lambda ray: loss(best + ray) - loss(best))(rays)
+rise = jax.vmap(loss)(best + rays) - loss(best)
 levels = jnp.array([{LEVELS}])
-best, best + rays * jnp.sqrt(levels[:, None] / rise)[..., None]
+far = jnp.sqrt(levels[:, None] / rise)[..., None]
+best, best + rays * far
 """,
     )
     answer, uphill = book.run(
@@ -58,13 +62,13 @@ slope = jax.grad(lambda w: (w + 1) ** 2)(2.0)
 2.0 - 0.1 * slope, 2.0 + 0.1 * slope
 """,
     )
-    reading, missing = _reading(steps)
+    reading, missing = _reading()
     values = {
         "first": first, "walks": walks, "best": best, "contours": contours, "answer": answer,
         "reading": reading.names and {
             "every": 10, "right": reading.names["right"], "chances": reading.names["chances"],
             "losses": reading.names["fit"].history.loss, "image": reading.names["images"][0],
-            "label": reading.names["labels"][0], "unseen": len(reading.names["labels"]), "steps": steps,
+            "label": reading.names["labels"][0], "unseen": len(reading.names["labels"]),
         },
     }  # fmt: skip
     asks = "All the slopes are known. What does one do with them?"
@@ -72,12 +76,10 @@ slope = jax.grad(lambda w: (w + 1) ** 2)(2.0)
     return Chapter("descent", "Gradient descent", asks, _check(answer, uphill), plain(values), cells, missing)
 
 
-def _reading(steps: int) -> tuple[Workbook, str]:
+def _reading() -> tuple[Workbook, str]:
     """The same walk in the weights and biases of a network that reads digits, looked at every ten steps."""
-    watched = "\n                   observe=lambda step: step.params, observe_every=10,"
-    book = Workbook()
     try:
-        book.run("train", TRAIN.format(steps=steps, more=watched) + "fit.history.loss[[0, -1]]")
+        book = trained()
     except ImportError as error:
         return Workbook(), str(error)
     book.run(

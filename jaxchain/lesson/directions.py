@@ -28,8 +28,7 @@ params, image = net.init(jax.random.key(0)), jnp.ones(784)
 h = lambda params: jnp.sum(net(params, image) ** 2)
 programs = jc.transforms(h, params)
 inputs = sum(p.size for p in jax.tree.leaves(params))
-work = {name: programs[name].flops for name in ("fun", "jvp", "vjp")}
-inputs, work
+inputs, {k: programs[k].flops for k in ("fun", "jvp", "vjp")}
 """,
     )
     partials = Workbook().run("arrows", PARTIALS)

@@ -6,42 +6,31 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxchain.lesson.cell import Workbook
 from jaxchain.lesson.chapter import Amount, Chapter
+from jaxchain.lesson.training import trained
 from jaxchain.show.plain import plain
 
-__all__ = ["TRAIN", "through_hidden_layers"]
-
-TRAIN = """
-from jaxchain.digits import cross_entropy, load_digits
-
-digits, net = load_digits(0), jc.nets.mlp([64, 32, 16, 10])
-loss, start = cross_entropy(net), net.init(jax.random.key(0))
-fit = jc.train.fit(loss, start, digits.train, optax.adam(3e-3),
-                   steps={steps}, batch_size=64, key=jax.random.key(1),{more}
-                   progress=False)
-"""
-"""How a small network learns to read digits, here and where descent is looked at."""
+__all__ = ["through_hidden_layers"]
 
 
-READ = """
+def through_hidden_layers() -> Chapter:
+    """A trained network 64-32-16-10; at a misread one and three others, every state and every cotangent."""
+    title, asks = "Hidden layers", "How does the blame for a wrong answer find its way back to the first layer?"
+    try:
+        book = trained()
+    except ImportError as error:
+        return Chapter("layers", title, asks, missing=str(error))
+    read = book.run(
+        "read",
+        """
 images, labels = digits.test
 scores = jax.vmap(net, (None, 0))(fit.params, images)
 (scores.argmax(1) == labels).mean()
-"""
-
-
-def through_hidden_layers(steps: int = 300) -> Chapter:
-    """Train 64-32-16-10 on digits; at a misread one and three others, every state and every cotangent."""
-    title, asks = "Hidden layers", "How does the blame for a wrong answer find its way back to the first layer?"
-    book = Workbook()
-    try:
-        read = book.run("train", TRAIN.format(steps=steps, more="") + READ)
-    except ImportError as error:
-        return Chapter("layers", title, asks, missing=str(error))
+""",
+    )
     misread, takes_for = book.run(
         "misread",
-        "misread = jnp.flatnonzero(scores.argmax(1) != labels)\nlabels[misread][:10], scores.argmax(1)[misread][:10]",
+        "misread = jnp.flatnonzero(scores.argmax(1) != labels)\nlabels[misread], scores.argmax(1)[misread]",
     )
     norms = book.run(
         "back",
@@ -49,28 +38,30 @@ def through_hidden_layers(steps: int = 300) -> Chapter:
 def back(k):
     chances = jax.nn.softmax(scores[k])
     off = chances - jax.nn.one_hot(labels[k], 10)
-    return chances, jc.reverse_sweep(net, (fit.params, images[k]), off)
+    point = fit.params, images[k]
+    return chances, jc.reverse_sweep(net, point, off)
 
 chances, sweep = back(misread[0])
-{name: jnp.linalg.norm(c) for name, c in zip(sweep.names, sweep.cotangents)}
+norms = [jnp.linalg.norm(c) for c in sweep.cotangents]
+dict(zip(sweep.names, norms))
 """,
     )
     gap = book.run(
         "gradients",
         """
-by_hand = {name: jnp.outer(after, before) for name, before, after
-           in zip(net.names, sweep.primals, sweep.cotangents[1:])
-           if name in fit.params}
+around = zip(net.names, sweep.primals, sweep.cotangents[1:])
+by_hand = {name: jnp.outer(after, before)
+           for name, before, after in around if name in fit.params}
 one = images[misread[:1]], labels[misread[:1]]
 by_jax = jax.grad(loss)(fit.params, one)
-max(jnp.abs(by_hand[name] - by_jax[name]["w"]).max() for name in by_hand)
+max(jnp.abs(by_hand[k] - by_jax[k]["w"]).max() for k in by_hand)
 """,
     )
     names = book.names
     right = [int(jnp.flatnonzero((names["labels"] == digit) & (names["scores"].argmax(1) == digit))[0]) for digit in (3, 7, 0)]  # fmt: skip
     shown = [_looked_at(names, k) for k in (int(names["misread"][0]), *right)]
     values = {
-        "accuracy": read, "unseen": len(names["labels"]), "steps": steps, "misread": misread, "takes_for": takes_for,
+        "accuracy": read, "unseen": len(names["labels"]), "misread": misread, "takes_for": takes_for,
         "norms": norms, "gap": gap, "names": ["picture", *names["net"].names], "digits": shown,
     }  # fmt: skip
     return Chapter("layers", title, asks, _check(), plain(values), book.cells)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxchain.jacobians.planner import Plan
 from jaxchain.lesson.cell import Workbook, number
 from jaxchain.lesson.chapter import Chapter, Choice, Option
-from jaxchain.page.content import page
 from jaxchain.show.plain import plain
 
 __all__ = ["cheapest_order"]
@@ -29,7 +29,8 @@ plan.forward_cost, plan.reverse_cost, plan.cost
         """
 forward = jc.jacobian(net, mode="forward")(params, x)
 planned = jc.jacobian(net, mode="mixed")(params, x)
-forward.shape, jnp.abs(forward - planned).max() / jnp.abs(forward).max()
+largest = jnp.abs(forward).max()
+forward.shape, jnp.abs(forward - planned).max() / largest
 """,
     )
     check_costs = book.run(
@@ -41,20 +42,31 @@ from_the_output = cost(200, 500, 500) + cost(200, 500, 6)
 from_the_input, from_the_output
 """,
     )
-    net, params, x = (book.names[name] for name in ("net", "params", "x"))
-    ways = page(net, (params, x), "hourglass", say=lambda _: None)["ways"]
     values = {
-        "names": net.names, "sizes": book.names["plan"].sizes, "costs": dict(zip(("forward", "reverse", "mixed"), costs, strict=True)),
-        "gain": min(costs[:2]) / costs[2], "gap": gap[1], "ways": {mode: _steps(way) for mode, way in ways.items()}, "check_costs": check_costs,
+        "names": book.names["net"].names, "sizes": book.names["plan"].sizes, "costs": dict(zip(("forward", "reverse", "mixed"), costs, strict=True)),
+        "gain": min(costs[:2]) / costs[2], "gap": gap[1], "ways": _steps(book.names["plan"].plan), "check_costs": check_costs,
     }  # fmt: skip
     asks = "If the whole table is wanted, in which order should the Jacobians be multiplied?"
     return Chapter("order", "The cheapest order", asks, _check(*check_costs), plain(values), book.cells)
 
 
-def _steps(way: dict[str, Any]) -> list[dict[str, Any]]:
-    """The steps that multiply something; a Jacobian that is read off the weights costs nothing, and changes no picture."""
-    kept = ("from", "to", "text", "shape", "cost", "total")
-    return [{key: step[key] for key in kept} for step in way["steps"] if step["cost"]]
+def _steps(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    """What is known after each step of the three orders, and what it cost.
+
+    A Jacobian that is read off the weights costs nothing, and changes no picture: it is no step.
+    """
+    sizes, last = plan.sizes, len(plan.units)
+    columns, rows = sizes[0], sizes[-1]
+    pushed = [(0, k + 1, columns * unit.tangent) for k, unit in enumerate(plan.units)]
+    pulled = [(k, last, rows * unit.adjoint) for k, unit in reversed(list(enumerate(plan.units)))]
+    planned = [(step.start, step.stop, step.cost) for step in plan.steps if step.cost]
+    return {
+        mode: [
+            {"from": start, "to": stop, "shape": (sizes[stop], sizes[start]), "cost": cost}
+            for start, stop, cost in steps
+        ]
+        for mode, steps in (("forward", pushed), ("reverse", pulled), ("mixed", planned))
+    }
 
 
 def _check(from_input: int, from_output: int) -> Choice:

@@ -18,16 +18,16 @@ def slopes_multiply() -> Chapter:
 f, g = jnp.square, jnp.sin
 x = 1.5
 u = f(x)
-jax.grad(f)(x), jax.grad(g)(u), jax.grad(lambda x: g(f(x)))(x)
+h = lambda x: g(f(x))
+jax.grad(f)(x), jax.grad(g)(u), jax.grad(h)(x)
 """,
     )
-    step = book.run("step", "step = 0.01\n(g(f(x + step)) - g(f(x))) / step")
+    step = book.run("step", "step = 0.01\n(h(x + step) - h(x)) / step")
     xs, us, ys, f_slopes, g_slopes, slopes, moved_us, moved_ys = book.run(
         "many",
         """
 xs = jnp.linspace(0, 2, 41)
 us, ys = f(xs), g(f(xs))
-h = lambda x: g(f(x))
 at_all = lambda f, places: jax.vmap(jax.grad(f))(places)
 slopes = at_all(f, xs), at_all(g, us), at_all(h, xs)
 xs, us, ys, *slopes, f(xs + 0.1), h(xs + 0.1)

@@ -29,12 +29,13 @@ PARTIALS = """
 made = {"v1": (jnp.log, "x1"), "v2": (jnp.multiply, "x1", "x2"),
         "v3": (jnp.sin, "x2"), "v4": (jnp.add, "v1", "v2"),
         "y": (jnp.subtract, "v4", "v3")}
-value = {"x1": 2.0, "x2": 5.0}
+values, slopes = {"x1": 2.0, "x2": 5.0}, {}
 for node, (op, *reads) in made.items():
-    value[node] = op(*[value[name] for name in reads])
-slope = lambda op, k, reads: jax.grad(op, k)(*[value[r] for r in reads])
-{f"{name} → {node}": slope(op, k, reads)
- for node, (op, *reads) in made.items() for k, name in enumerate(reads)}
+    given = [values[name] for name in reads]
+    values[node] = op(*given)
+    for k, name in enumerate(reads):
+        slopes[f"{name} → {node}"] = jax.grad(op, k)(*given)
+slopes
 """
 """What gives the partial derivative on every arrow."""
 

@@ -36,7 +36,8 @@ jax.grad(loss, (0, 1, 2))(W, b, x)
         "sweep",
         """
 layer = lambda p, x: p["W"] @ x + p["b"]
-sweep = jc.reverse_sweep(layer, ({"W": W, "b": b}, x), y_bar)
+point = {"W": W, "b": b}, x
+sweep = jc.reverse_sweep(layer, point, y_bar)
 sweep.arg_cotangents[0]
 """,
     )

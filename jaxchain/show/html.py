@@ -82,4 +82,5 @@ def _environment() -> Any:
         return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
 
     environment.globals.update(source=source)
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}  # by default it sorts keys, and order is meant
     return environment

@@ -2,19 +2,18 @@
 
 pictures.activations = (values) => {
   const id = "activations-curves";
-  const across = { from: -4, to: 4, ticks: [-4, -2, 0, 2, 4], label: "h" };
+  const across = { from: -3, to: 3, ticks: [-3, -2, -1, 0, 1, 2, 3], label: "h" };
   const panels = make("div", { class: "panels" });
   placeOf(id).append(panels);
   const marks = Object.entries(values.curves).map(([name, [bend, slope]]) => {
     const own = make("div", { class: "drawn-here" });
     panels.append(make("div", { id: `${id}-${name}` }, make("p", { class: "card-name" }, name), own));
-    const plot = plotting(`${id}-${name}`, 220, 220, `${name}, and its slope as a dashed line`, across, { from: -1.1, to: 2, ticks: [-1, 0, 1, 2], label: "" });
-    const inside = bend.map((value) => Math.min(value, 2));
-    plot.line(values.h, inside, "state");
+    const plot = plotting(`${id}-${name}`, 220, 232, `${name}, and its slope as a dashed line`, across, { from: -1.1, to: 3, ticks: [-1, 0, 1, 2, 3], label: "" });
+    plot.line(values.h, bend, "state");
     plot.line(values.h, slope, "reverse dashed");
     const dots = ["state", "reverse"].map((kind) => draw("circle", { class: `dot ${kind}`, r: 5 }));
     plot.svg.append(...dots);
-    return (k) => [inside, slope].forEach((list, line) => {
+    return (k) => [bend, slope].forEach((list, line) => {
       dots[line].setAttribute("cx", plot.x(values.h[k]));
       dots[line].setAttribute("cy", plot.y(list[k]));
     });

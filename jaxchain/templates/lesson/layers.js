@@ -18,6 +18,7 @@ pictures.layers = (values) => {
     return card;
   });
   placeOf(id).append(make("ol", { class: "cards" }, ...cards.map(({ element }) => element)));
+  const wide = (k) => (k === last ? 5 : 8);
   const strongest = (lists) => Math.max(...lists.flat().map(Math.abs));
   go = stepper(id, () => 2 * last + 2, (to) => {
     step = to;
@@ -25,8 +26,8 @@ pictures.layers = (values) => {
     cards.forEach(({ state, back, norm, element }, k) => {
       const forward = to >= k;
       const reverse = to >= 2 * last + 2 - k;
-      state.replaceChildren(...(forward ? [cellsOf(chosen.states[k], k ? 8 : 8, strongest(chosen.states[k]) || 1)] : []));
-      back.replaceChildren(...(reverse ? [cellsOf(chosen.cotangents[k], 8, limit)] : []));
+      state.replaceChildren(...(forward ? [cellsOf(chosen.states[k], wide(k), strongest(chosen.states[k]) || 1)] : []));
+      back.replaceChildren(...(reverse ? [cellsOf(chosen.cotangents[k], wide(k), limit)] : []));
       say(norm, reverse ? `norm ${digits(chosen.norms[k], 3)}` : "");
       element.classList.toggle("now", to <= last ? to === k : 2 * last + 2 - to === k);
     });

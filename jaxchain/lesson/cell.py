@@ -19,7 +19,7 @@ __all__ = ["PRELUDE", "Cell", "Workbook", "number"]
 PRELUDE = "import jax\nimport jax.numpy as jnp\nimport optax\nimport jaxchain as jc\n"
 """What every copied cell begins with."""
 
-FEW = 12
+FEW = 20
 """The most entries of an array that are written out."""
 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

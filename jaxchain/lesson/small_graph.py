@@ -39,8 +39,8 @@ slopes
 """
 """What gives the partial derivative on every arrow."""
 
-ABOVE = ("v1", "v4")
-"""Nodes with their formula above them, where arrows leave more room."""
+BESIDE = {"v1": (0, -24), "v2": (12, 33), "v4": (42, -20)}
+"""Where a node's formula stands from its middle; elsewhere right below, at (0, 33). Arrows must not cross it."""
 
 PLACES = {
     "x1": (44, 84, "x1"), "x2": (44, 252, "x2"), "v1": (166, 44, "ln x1"), "v2": (166, 160, "x1·x2"),
@@ -55,7 +55,7 @@ ROWS = {"x1": "v-1", "x2": "v0", "v1": "v1", "v2": "v2", "v3": "v3", "v4": "v4",
 def drawn(trace: Trace, partials: Mapping[str, float]) -> dict[str, Any]:
     """``{"nodes", "arrows"}``; ``partials`` is keyed by ``"x1 → v2"``."""
     nodes = [
-        {"id": node, "x": x, "y": y, "formula": formula, "above": node in ABOVE, **_values(trace, node)}
+        {"id": node, "x": x, "y": y, "formula": formula, "beside": BESIDE.get(node, (0, 33)), **_values(trace, node)}
         for node, (x, y, formula) in PLACES.items()
     ]
     arrows = [{**dict(zip(("from", "to"), key.split(" → "), strict=True)), "partial": float(value)} for key, value in partials.items()]  # fmt: skip

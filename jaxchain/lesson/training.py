@@ -15,7 +15,7 @@ digits = load_digits(0)
 net = jc.nets.mlp([64, 32, 16, 10])
 loss, start = cross_entropy(net), net.init(jax.random.key(0))
 fit = jc.train.fit(
-    loss, start, digits.train, optax.adam(3e-3), steps=300,
+    loss, start, digits.train, optax.sgd(0.4), steps=300,
     batch_size=64, key=jax.random.key(1), progress=False,
     observe=lambda step: step.params, observe_every=10)
 fit.history.loss[[0, -1]]

@@ -46,7 +46,7 @@ sweep.arg_cotangents[0]
         "W": names["W"], "b": names["b"], "x": names["x"], "wanted": names["wanted"], "y": output, "loss": loss,
         "y_bar": y_bar, "W_bar": w_bar, "b_bar": b_bar, "x_bar": x_bar, "grads": grads, "sweep": sweep,
     }  # fmt: skip
-    asks = "A network’s numbers are in its weights. How does the chain rule reach them?"
+    asks = "A network has numbers of its own, which it learns. How does the chain rule reach them?"
     return Chapter("weights", "Weights and biases", asks, _check(), plain(values), book.cells)
 
 

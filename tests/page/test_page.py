@@ -6,7 +6,7 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pages import axe, browser, driver, folder, hostile, long, transformer, waist  # noqa: F401
+from pages import axe, browser, driver, folder, hostile, long, transformer, violations, waist  # noqa: F401
 from selenium.webdriver.common.keys import Keys
 
 import jaxchain as jc
@@ -346,11 +346,7 @@ def test_axe_finds_no_violation(browser, axe, made, size, dark):
     browser.open(made.path, size=size, dark=dark)
     browser.press(Keys.ARROW_RIGHT)
     browser.script("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
-    browser.script(axe)
-    found = browser.driver.execute_async_script(
-        "const done = arguments[arguments.length - 1]; axe.run().then((found) => done(found.violations));"
-    )
-    assert [(v["id"], v["nodes"][0]["html"], v["nodes"][0]["failureSummary"]) for v in found] == []
+    assert violations(browser, axe) == []
 
 
 def test_dark_is_dark_and_light_is_light(browser, waist):

@@ -21,12 +21,12 @@ function graphPicture(id, { nodes, arrows }, label) {
   svg.append(...[...lines.values()].map(({ line }) => line), ...[...lines.values()].map(({ text }) => text));
   const circles = {};
   const beside = {};
-  for (const { id: name, x, y, formula, primal, above } of nodes) {
-    const [over, under] = [y - RADIUS - 7, y + RADIUS + 16];
+  for (const { id: name, x, y, formula, primal, beside: [right, down] } of nodes) {
+    const [over, under] = [y - RADIUS - 7, y + RADIUS + 16]; // one for the formula, one for what a sweep writes
     circles[name] = draw("circle", { class: "node", cx: x, cy: y, r: RADIUS });
-    beside[name] = draw("text", { class: "beside", x, y: above ? under : over });
+    beside[name] = draw("text", { class: "beside", x, y: down < 0 ? under : over });
     const value = formula === name ? digits(primal) : `${formula} = ${digits(primal)}`;
-    svg.append(circles[name], draw("text", { class: "node-name", x, y: y + 4.5 }, name), draw("text", { class: "value", x: name === "v2" ? x + 12 : x, y: above ? over : under }, value), beside[name]);
+    svg.append(circles[name], draw("text", { class: "node-name", x, y: y + 4.5 }, name), draw("text", { class: "value", x: x + right, y: y + down }, value), beside[name]);
   }
   const markArrows = (keys) => lines.forEach(({ line, text }, key) => [line, text].forEach((part) => part.classList.toggle("marked", keys.includes(key))));
   const markNodes = (names) => Object.entries(circles).forEach(([name, circle]) => circle.classList.toggle("marked", names.includes(name)));

@@ -1,25 +1,7 @@
-// Small parts that the chapters’ pictures share: numbers as text, sliders, rows of buttons, empty drawings.
+// Small parts that the chapters’ pictures share: sliders, rows of buttons, empty drawings.
 
 const lesson = JSON.parse(byId("lesson-data").textContent);
 const pictures = {};
-const MINUS = "−";
-const RAISED = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
-
-/** Four significant digits, powers of ten where a number is large or small; as the text has them. */
-function digits(value, count = 4) {
-  const size = Math.abs(value);
-  if (!Number.isFinite(value)) return Number.isNaN(value) ? "not a number" : value > 0 ? "∞" : `${MINUS}∞`;
-  let text;
-  if (value === 0) text = "0";
-  else if (size >= 1000 && size < 1e9 && (Number.isInteger(value) || size >= 10 ** count)) text = Math.round(value).toLocaleString("en");
-  else if (size >= 1e-3 && size < 1e6) text = String(Number(value.toPrecision(count)));
-  else {
-    const [mantissa, power] = value.toExponential(count - 1).split("e");
-    text = `${Number(mantissa)}×10${[...String(Number(power))].map((letter) => RAISED[letter]).join("")}`;
-  }
-  return text.replace("-", MINUS);
-}
-
 const placeOf = (id) => byId(id).querySelector(".drawn-here");
 
 /** An empty drawing of so many units, which scales to the width that it is given. */
@@ -28,8 +10,6 @@ function drawing(id, width, height, label) {
   placeOf(id).append(svg);
   return svg;
 }
-
-const plural = (count, one, many = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
 
 /** A slider under a picture: `tell(k)` draws, and returns what the slider says in words. */
 function slider(id, name, last, start, tell) {
@@ -94,11 +74,16 @@ function cellsOf(values, columns, limit, side = 10) {
         width: side,
         height: side,
         fill: shade(value / limit),
+        "data-share": value / limit,
       }),
     );
   });
   return svg;
 }
+
+repaints.push(() => {
+  for (const cell of document.querySelectorAll(".cells rect")) cell.setAttribute("fill", shade(Number(cell.dataset.share)));
+});
 
 /** The colour of a share between −1 and 1. */
 function shade(share) {

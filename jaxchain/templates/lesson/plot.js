@@ -34,5 +34,3 @@ function plotting(id, width, height, label, across, up) {
   };
   return { svg, x, y, box, line, trail };
 }
-
-const raised = (value) => `10${[...String(Math.round(Math.log10(value)))].map((letter) => RAISED[letter]).join("")}`;

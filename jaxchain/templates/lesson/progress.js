@@ -62,8 +62,8 @@ function readAddress() {
     } catch {
       continue;
     }
-    if (key === "at" && byId(value)) goToChapter(value);
-    else if (key in lesson && lesson[key].check && judge(key, value)) fillIn(key, value);
+    if (key === "at" && Object.hasOwn(lesson, value)) goToChapter(value);
+    else if (Object.hasOwn(lesson, key) && lesson[key].check && judge(key, value)) fillIn(key, value);
   }
 }
 

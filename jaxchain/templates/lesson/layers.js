@@ -35,6 +35,12 @@ pictures.layers = (values) => {
   });
 };
 
+/** Where the entry of largest magnitude is in a picture of 8 by 8, and what it is. */
+function strongestOf(list) {
+  const k = list.reduce((best, value, place) => (Math.abs(value) > Math.abs(list[best]) ? place : best), 0);
+  return `row ${Math.floor(k / 8) + 1}, column ${(k % 8) + 1}: ${digits(list[k], 3)}`;
+}
+
 function wordsOf({ names }, digit, step, last) {
   const chance = digits(100 * digit.chances[digit.label], 3);
   if (step === 0) return "The picture, 8 by 8 pixels. Press Next: it goes through the network.";
@@ -42,8 +48,8 @@ function wordsOf({ names }, digit, step, last) {
   if (step === last) return `${names[last]} gives the scores of the digits 0 to 9. The highest is that of ${digit.read}.`;
   if (step === last + 1) return `As chances, the scores give the right answer, ${digit.label}, ${chance} %. The loss is ${digits(digit.loss, 3)}. Now the way back begins.`;
   const k = 2 * last + 2 - step;
-  if (k === last) return `At the scores, the cotangent is chance minus wanted: below zero (blue) only at ${digit.label}, whose score should rise, above zero (red) at the others.`;
-  if (k === 0) return `At the picture: where a pixel is red, more ink would make the loss larger; where it is blue, smaller. Norm ${digits(digit.norms[0], 3)}.`;
+  if (k === last) return `At the scores, the cotangent is chance minus wanted: below zero only at ${digit.label}, whose score should rise, above zero at the others.`;
+  if (k === 0) return `At the picture: where a pixel is red, more ink would make the loss larger; where it is blue with a dash, smaller. The strongest is in ${strongestOf(digit.cotangents[0])}. Norm ${digits(digit.norms[0], 3)}.`;
   const zeros = digit.cotangents[k].filter((value) => value === 0).length;
   const off = zeros ? ` ${plural(zeros, "of its numbers is", "of its numbers are")} 0: those units were switched off on the way there, and nothing passes.` : "";
   return `Before ${names[k + 1]}, the cotangent of ${names[k]} has ${plural(digit.cotangents[k].length, "number")} and norm ${digits(digit.norms[k], 3)}.${off}`;

@@ -62,7 +62,7 @@ function stepper(id, lastOf, tell) {
   return go;
 }
 
-/** A list of numbers as a picture of cells, blue below zero, red above; `limit` is the strongest colour. */
+/** A list of numbers as a picture of cells, blue with a dash below zero, red above; `limit` is the strongest colour. */
 function cellsOf(values, columns, limit, side = 10) {
   const rows = Math.ceil(values.length / columns);
   const svg = draw("svg", { viewBox: `0 0 ${columns * side} ${rows * side}`, class: "cells", "aria-hidden": "true" });
@@ -77,6 +77,8 @@ function cellsOf(values, columns, limit, side = 10) {
         "data-share": value / limit,
       }),
     );
+    // A dash says below zero to those who do not see blue from red.
+    if (value / limit < -0.04) svg.append(draw("path", { class: "below", d: `M${(k % columns) * side + 3} ${Math.floor(k / columns) * side + side / 2}h${side - 6}` }));
   });
   return svg;
 }

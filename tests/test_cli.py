@@ -22,7 +22,7 @@ import jaxchain.cli as cli
 from jaxchain.discovery.group import Granularity
 
 SCRIPT = Path(sysconfig.get_path("scripts")) / "jaxchain"
-COMMANDS = ("demo", "show", "trace", "transforms", "plan", "modes", "report", "compare")
+COMMANDS = ("demo", "show", "trace", "transforms", "plan", "modes", "report", "compare", "learn")
 
 MODEL = """
 import jax
@@ -366,6 +366,28 @@ def test_compare_puts_two_targets_or_two_arguments_on_one_page(run, tmp_path):
     assert "There is nothing to compare" in alone.err
 
 
+def test_learn_writes_the_lesson_where_it_is_told_and_opens_it(run, tmp_path, monkeypatch):
+    opened, asked = [], []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("jaxchain.lesson.write_lesson", lambda path, **options: asked.append((path, options)) or path)
+    page = tmp_path / "learn.html"
+    assert json.loads(run("learn", "-o", page, "--json", "--open").out) == {"lesson": str(page)}
+    assert opened == [page.as_uri()]
+    assert asked == [(page, {"force": False, "progress": False})]
+    assert f"Wrote {page}" in run("learn", "-o", page, "--force").out
+    assert asked[-1][1]["force"]
+
+
+def test_a_lesson_replaces_no_file_of_others_and_says_so_before_any_work(run, tmp_path):
+    page = tmp_path / "mine.html"
+    page.write_text("precious")
+    refused = run("learn", "-o", page)
+    assert refused.code == 2
+    assert "replace it with --force." in refused.err
+    missing = run("learn", "-o", tmp_path / "no" / "page.html")
+    assert f"The folder {tmp_path / 'no'} for the lesson does not exist." in missing.err
+
+
 def test_a_missing_folder_for_the_page_is_named(run, tmp_path):
     done = run("report", "model:scaled", "--shape", 3, "-o", tmp_path / "no" / "page.html")
     assert (done.code, done.out) == (2, "")
@@ -650,7 +672,8 @@ def test_help_names_the_commands_and_needs_no_jax(folder):
 def test_every_command_explains_itself(run, name):
     done = run(name, "--help")
     assert done.code == 0
-    for option in ("--json", "--quiet", "--traceback", "--seed"):
+    own = "--force" if name == "learn" else "--seed"  # a lesson is the same for every reader
+    for option in ("--json", "--quiet", "--traceback", own):
         assert option in done.out
 
 

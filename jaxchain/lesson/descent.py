@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+
 from jaxchain.lesson.cell import Workbook, number
 from jaxchain.lesson.chapter import Amount, Chapter
 from jaxchain.lesson.training import trained
@@ -66,7 +68,8 @@ slope = jax.grad(lambda w: (w + 1) ** 2)(2.0)
     values = {
         "first": first, "walks": walks, "best": best, "contours": contours, "answer": answer,
         "reading": reading.names and {
-            "every": 10, "right": reading.names["right"], "chances": reading.names["chances"],
+            "every": 10,
+            "count": sum(leaf.size for leaf in jax.tree.leaves(reading.names["start"])), "right": reading.names["right"], "chances": reading.names["chances"],
             "losses": reading.names["fit"].history.loss, "image": reading.names["images"][0],
             "label": reading.names["labels"][0], "unseen": len(reading.names["labels"]),
         },

@@ -61,7 +61,8 @@ max(jnp.abs(by_hand[k] - by_jax[k]["w"]).max() for k in by_hand)
     right = [int(jnp.flatnonzero((names["labels"] == digit) & (names["scores"].argmax(1) == digit))[0]) for digit in (3, 7, 0)]  # fmt: skip
     shown = [_looked_at(names, k) for k in (int(names["misread"][0]), *right)]
     values = {
-        "accuracy": read, "unseen": len(names["labels"]), "misread": misread, "takes_for": takes_for,
+        "accuracy": read,
+        "steps": len(names["fit"].history.loss), "unseen": len(names["labels"]), "misread": misread, "takes_for": takes_for,
         "norms": norms, "gap": gap, "names": ["picture", *names["net"].names], "digits": shown,
     }  # fmt: skip
     return Chapter("layers", title, asks, _check(), plain(values), book.cells)

@@ -55,7 +55,7 @@ def norms(bend, init, **scale):
         "ends": {name: norms[-1] for name, norms in twenty.items()},
     }  # fmt: skip
     asks = "Why is there a bend after every layer, and why is it so often ReLU?"
-    return Chapter("activations", "Activations, and why ReLU", asks, _check(most), plain(values), book.cells)
+    return Chapter("activations", "Activations", asks, _check(most), plain(values), book.cells)
 
 
 def _check(most: float) -> Choice:

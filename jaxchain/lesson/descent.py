@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 
 from jaxchain.lesson.cell import Workbook, number
@@ -64,28 +66,22 @@ slope = jax.grad(lambda w: (w + 1) ** 2)(2.0)
 2.0 - 0.1 * slope, 2.0 + 0.1 * slope
 """,
     )
-    reading, missing = _reading()
+    reading, values, missing = _reading()
     values = {
-        "first": first, "walks": walks, "best": best, "contours": contours, "answer": answer,
-        "reading": reading.names and {
-            "every": 10,
-            "count": sum(leaf.size for leaf in jax.tree.leaves(reading.names["start"])), "right": reading.names["right"], "chances": reading.names["chances"],
-            "losses": reading.names["fit"].history.loss, "image": reading.names["images"][0],
-            "label": reading.names["labels"][0], "unseen": len(reading.names["labels"]),
-        },
+        "first": first, "walks": walks, "best": best, "contours": contours, "answer": answer, "reading": values,
     }  # fmt: skip
     asks = "All the slopes are known. What does one do with them?"
     cells = book.cells | reading.cells
     return Chapter("descent", "Gradient descent", asks, _check(answer, uphill), plain(values), cells, missing)
 
 
-def _reading() -> tuple[Workbook, str]:
+def _reading() -> tuple[Workbook, dict[str, Any] | None, str]:
     """The same walk in the weights and biases of a network that reads digits, looked at every ten steps."""
     try:
         book = trained()
     except ImportError as error:
-        return Workbook(), str(error)
-    book.run(
+        return Workbook(), None, str(error)
+    right, chances = book.run(
         "snapshots",
         """
 images, labels = digits.test
@@ -98,7 +94,13 @@ right, chances = jax.vmap(look)(fit.history.observed)
 right, chances
 """,
     )
-    return book, ""
+    names = book.names
+    values = {
+        "every": 10, "count": sum(leaf.size for leaf in jax.tree.leaves(names["start"])),
+        "right": right, "chances": chances, "losses": names["fit"].history.loss,
+        "image": names["images"][0], "label": names["labels"][0], "unseen": len(names["labels"]),
+    }  # fmt: skip
+    return book, values, ""
 
 
 def _check(answer: float, uphill: float) -> Amount:

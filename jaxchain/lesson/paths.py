@@ -42,7 +42,12 @@ K, K @ J, jc.jacobian(lambda x: g(two(x)))(x)
         "graph": graph, "paths": ways, "sums": {"x1": both[0], "x2": both[1]}, "one": one,
         "table": table, "outer": outer, "product": product, "whole": whole, "answer": answer,
     }  # fmt: skip
-    check = Amount(
+    asks = "What if a change can reach the end in more than one way?"
+    return Chapter("paths", "Paths add", asks, _check(answer, both[0]), plain(values), book.cells)
+
+
+def _check(answer: float, elsewhere: float) -> Amount:
+    return Amount(
         "Take the same function at x1 = 4, x2 = 3. What is ∂y/∂x1 there? (The slope of ln x1 is 1/x1.)",
         float(answer),
         f"Two paths leave x1. The one through v1 has the product 1/4 · 1 · 1 = 0.25, the one through v2 has x2 · 1 · 1 = 3. Their sum is {number(answer)}.",
@@ -51,9 +56,7 @@ K, K @ J, jc.jacobian(lambda x: g(two(x)))(x)
             (0.75, "That is 0.25 · 3: the two paths multiplied. Along one path slopes multiply, but different paths add."),
             (3.0, "That is the path through v2. There is another one, through v1 = ln x1: add it."),
             (0.25, "That is the path through v1. There is another one, through v2 = x1·x2: add it."),
-            (float(both[0]), "That is the slope at (2, 5). The numbers on the arrows depend on where one is: take them anew at (4, 3)."),
+            (float(elsewhere), "That is the slope at (2, 5). The numbers on the arrows depend on where one is: take them anew at (4, 3)."),
             (4.25, "The arrow from x1 to v2 = x1·x2 carries x2, not x1: move x1 by 1, and the product moves by x2 = 3."),
         ),
     )  # fmt: skip
-    asks = "What if a change can reach the end in more than one way?"
-    return Chapter("paths", "Paths add", asks, check, plain(values), book.cells)

@@ -57,7 +57,12 @@ jax.grad(lambda x: g(f(x)))(1.0), jax.grad(f)(1.0) * jax.grad(g)(1.0)
         "xs": xs, "us": us, "ys": ys, "f_slopes": f_slopes, "g_slopes": g_slopes, "slopes": slopes,
         "moved_us": moved_us, "moved_ys": moved_ys, "width": 0.1, "start": 30,
     }  # fmt: skip
-    check = Amount(
+    asks = "If one function feeds another, how fast does the end change when the start does?"
+    return Chapter("slopes", "Slopes multiply", asks, _check(answer, at_x), plain(values), book.cells)
+
+
+def _check(answer: float, at_x: float) -> Amount:
+    return Amount(
         "Let f(x) = 3x + 1 and g(u) = u². What is the slope of g(f(x)) at x = 1?",
         float(answer),
         f"f has slope 3 everywhere. At x = 1 it gives u = 4, and there u² has slope 2 · 4 = 8. Together: 8 · 3 = {number(answer)}.",
@@ -69,5 +74,3 @@ jax.grad(lambda x: g(f(x)))(1.0), jax.grad(f)(1.0) * jax.grad(g)(1.0)
             (8.0, "That is the slope of g, at the right place. The step that reaches g has been stretched by f already: multiply by 3."),
         ),
     )  # fmt: skip
-    asks = "If one function feeds another, how fast does the end change when the start does?"
-    return Chapter("slopes", "Slopes multiply", asks, check, plain(values), book.cells)

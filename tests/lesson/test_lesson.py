@@ -15,9 +15,11 @@ import pytest
 from chromium import axe, browser, driver, violations  # noqa: F401
 from selenium.webdriver.common.keys import Keys
 
+from jaxchain.lesson import descent, layers, training
 from jaxchain.lesson.cell import Workbook, told
 from jaxchain.lesson.cell import number as in_words
 from jaxchain.lesson.terms import TERMS
+from jaxchain.lesson.writing import lesson_html
 from jaxchain.show.html import TEMPLATES
 
 pytest.importorskip("sklearn")
@@ -219,17 +221,17 @@ def test_numbers_read_alike_in_text_and_pictures(browser, path):
         assert said == in_words(value)
 
 
-def test_without_scikit_learn_two_chapters_say_what_to_install(monkeypatch):
-    from jaxchain.lesson import descent, layers, training
-
+def test_without_scikit_learn_two_chapters_say_what_to_install_and_the_rest_is_there(browser, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     training._once.cache_clear()
-    chapter = layers.through_hidden_layers()
-    assert "pip install" in chapter.missing
-    assert chapter.check is None
-    book, missing = descent._reading()
-    assert "pip install" in missing
-    assert not book.cells
+    chapters = [layers.through_hidden_layers(), descent.walking_downhill()]
+    page = tmp_path / "page.html"
+    page.write_text(lesson_html(chapters), encoding="utf-8")
+    browser.open(page)
+    assert browser.logs()[0] == []
+    for name, forms in (("layers", 0), ("descent", 1)):
+        assert 'pip install "jaxchain[experiments]"' in browser.text(f"#{name} .missing")
+        assert len(browser.all(f"#{name} form")) == forms
 
 
 # ---------------------------------------------------------------------------------------------------------------- words

@@ -24,7 +24,8 @@ def two_directions() -> Chapter:
         "million",
         """
 net = jc.nets.mlp([784, 1000, 200, 10])
-params, image = net.init(jax.random.key(0)), jnp.ones(784)
+params = jax.eval_shape(net.init, jax.random.key(0))
+image = jnp.ones(784)
 h = lambda params: jnp.sum(net(params, image) ** 2)
 programs = jc.transforms(h, params)
 inputs = sum(p.size for p in jax.tree.leaves(params))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,21 @@ def draw_spectra(pair: Mapping[str, Sequence[LocalJacobian]], title: str, path: 
 def browser() -> str | None:
     """Where Chromium or Chrome is on this machine; ``None`` where it is not."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+def picture_of(page: Path, path: Path, address: str = "", size: tuple[int, int] = (1280, 1360)) -> Path | None:
+    """The top of a page as a headless browser draws it; ``None``, and a word about it, where there is no browser."""
+    if (chromium := browser()) is None:
+        print(f"There is no Chromium on this machine, so there is no picture of {page.name}.")
+        return None
+    with tempfile.TemporaryDirectory() as profile:
+        command = [
+            chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}",
+            f"--window-size={size[0]},{size[1]}", "--virtual-time-budget=8000", f"--screenshot={path.resolve()}",
+            f"{page.resolve().as_uri()}{address}",
+        ]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return path
 
 
 def heading(text: str) -> None:

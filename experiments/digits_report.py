@@ -4,21 +4,20 @@ Question   An autoencoder squeezes pictures of digits through eight numbers. Whe
            order of multiplication is cheap, and what do both directions see on their way through?
 Command    python experiments/digits_report.py
 Expect     A page that opens from disk, and a picture of its top where Chromium is on the machine.
+           A second page puts the same network before and after training beside each other.
            Multiplied from the waist outwards the Jacobian takes several times less work than in
            forward or reverse mode.
 """
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import tyro
-from common import RESULTS, browser, conclude, heading
+from common import RESULTS, conclude, heading, picture_of
 
 import jaxchain as jc
 from jaxchain.digits import adam, load_digits
@@ -58,37 +57,28 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, steps: int = 2
     path = jc.report(
         net, fit.params, unseen[0], path=out / "digits_report.html", title="digits autoencoder", progress=True
     )
-    shot = picture_of(path, out / "digits_report.png")
+    shots = [picture_of(path, out / "digits_report.png", "#mode=mixed&step=4")]
+    compared = jc.compare(
+        (net, (params, unseen[0])), (net, (fit.params, unseen[0])), out / "digits_compare.html",
+        names=("before training", "after"), title="digits autoencoder, before and after training", progress=True,
+    )  # fmt: skip
+    print(compared)
+    shots.append(picture_of(compared.path, out / "digits_compare.png", size=(1280, 1000)))
     plan = jc.plan(net, (fit.params, unseen[0]))
     predicted = predictions(plan)
     gain = min(predicted["forward"], predicted["reverse"]) / predicted["auto"]
     findings = [
+        compared.headline,
         f"The mean squared error of unseen pictures falls from {before:.3f} to {after:.4f}.",
         f"The waist is {plan.waist}, {min(plan.sizes)} numbers: the planned order takes {si(predicted['auto'], 'FLOP')}, {gain:.1f} times less than the better simple mode.",
         f"The page takes {si(path.stat().st_size, 'B')}.",
     ]
-    if shot is None:
-        print("There is no Chromium on this machine, so there is no picture of the page.")
     numbers = {
-        "seed": seed, "quick": quick, "sizes": SIZES, "error": (before, after), "gain": gain, "pages": [path.name],
+        "seed": seed, "quick": quick, "sizes": SIZES, "error": (before, after), "gain": gain, "pages": [path.name, compared.path.name],
         "page_bytes": path.stat().st_size,
     }  # fmt: skip
-    conclude(out / "digits_report.json", numbers, findings, [] if shot is None else [shot])
-    print(f"  {path.name}")
-
-
-def picture_of(page: Path, path: Path, size: tuple[int, int] = (1280, 1360)) -> Path | None:
-    """The top of a page as a headless browser draws it; ``None`` where there is no browser."""
-    if (chromium := browser()) is None:
-        return None
-    with tempfile.TemporaryDirectory() as profile:
-        command = [
-            chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}",
-            f"--window-size={size[0]},{size[1]}", "--virtual-time-budget=8000", f"--screenshot={path.resolve()}",
-            f"{page.resolve().as_uri()}#mode=mixed&step=4",
-        ]  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return path
+    conclude(out / "digits_report.json", numbers, findings, list(filter(None, shots)))
+    print(f"  {path.name}\n  {compared.path.name}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 import tyro
-from common import RESULTS, conclude, heading
+from common import RESULTS, conclude, heading, picture_of
 
 from jaxchain.lesson import write_lesson
 from jaxchain.show.values import count
@@ -26,7 +26,7 @@ def main(quick: bool = False, out: Path = RESULTS) -> None:
     Parameters
     ----------
     quick
-        Nothing is made shorter: the page is always the whole one.
+        Take no picture; the page is always the whole one.
     out
         Folder for the page and the numbers.
     """
@@ -44,7 +44,8 @@ def main(quick: bool = False, out: Path = RESULTS) -> None:
         f"From the waist, an hourglass's Jacobian takes {costs['forward'] / costs['mixed']:.1f} times less work than in forward mode.",
     ]
     numbers = {"bytes": len(text.encode()), "chapters": list(data), "ends": ends, "costs": costs, "pages": [path.name]}
-    conclude(out / "lesson.json", numbers, findings, [])
+    shot = None if quick else picture_of(path, out / "lesson.png", size=(1280, 1080))
+    conclude(out / "lesson.json", numbers, findings, [] if shot is None else [shot])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 const INLINED = "fill stroke stroke-width stroke-dasharray stroke-opacity fill-opacity opacity font-family font-size font-weight text-anchor".split(" ");
 
-/** Offer to save what stands in `root`, by a line under it; `name` is the file's, without its ending. */
+/** Offer to save what stands in `root`, by a line at its end; `name` is the file's, without its ending. */
 function saver(root, name) {
   const button = (word, ending, write) =>
     make(
@@ -16,7 +16,9 @@ function saver(root, name) {
       word,
     );
   const asFile = (svg) => new Blob([svg.text], { type: "image/svg+xml" });
-  root.after(make("p", { class: "save" }, "save ", button("SVG", "svg", asFile), " ", button("PNG", "png", pngOf)));
+  const line = make("p", { class: "save" }, "save ", button("SVG", "svg", asFile), " ", button("PNG", "png", pngOf));
+  if (root.tagName === "FIGURE") root.append(line);
+  else root.after(line);
 }
 
 function download(blob, name) {
@@ -67,7 +69,7 @@ function* linesIn(root) {
   const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     const parent = node.parentElement;
-    if (!node.data.trim() || parent.closest("svg, button.tab")) continue;
+    if (!node.data.trim() || parent.closest("svg, .save")) continue;
     const range = document.createRange();
     range.selectNodeContents(node);
     const box = range.getBoundingClientRect();

@@ -179,8 +179,12 @@ def test_the_demo_trains_explains_and_writes_the_networks_page(folder, tmp_path)
         "Jacobian of 10 × 64 by the chain input, argument 1: reverse mode",
         "in every mode",
         f"Wrote {page}",
+        "What to look at:\n1. ",
     ):
         assert words in done.out
+    loss = page.with_name("digits_loss.html")
+    assert f"3. {loss}: the loss is one number" in done.out
+    assert "cross_entropy" in loss.read_text(encoding="utf-8")
     assert "<html" in page.read_text(encoding="utf-8")[:200]
 
 

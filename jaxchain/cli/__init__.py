@@ -42,6 +42,12 @@ HINTS = (
 VALUES = ("primal", "tangent", "cotangent")
 
 
+LOOK = """What to look at:
+1. {0}, “The chain rule is a product”: step through it with ▶ in three orders, and see what each costs.
+2. {0}, “Along the chain”: where a cotangent grows or dies on its way back, and which stage does it.
+3. {1}: the loss is one number, so its Jacobian is one row, the gradient. Which pixels would change the answer?"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default the process's own; the exit code, as `jaxchain.cli.outcome` defines it."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -316,7 +322,7 @@ def demo(
     open_page: OpenPage = False,
     force: Flag = False,
 ) -> Answer:
-    """Train a network on handwritten digits; print its chain, plan and modes; write its page.
+    """Train a network on handwritten digits; print its chain, plan and modes; write its page, and its loss's.
 
     Parameters
     ----------
@@ -327,7 +333,7 @@ def demo(
     seed
         Of the split of the data, the initial weights and the minibatches.
     output
-        The file to write.
+        The file to write; the loss's page stands beside it.
     open_page
         Open the page in the browser.
     force
@@ -348,10 +354,16 @@ def demo(
         planned, compared = jc.plan(net, (params, image)), jc.compare_modes(net, params, image, progress=False)
     title = f"A digits network, at a picture of a {labels[0]}"
     path = jc.report(net, params, image, path=output, title=title, force=force, progress=common.progress)
+    loss = jc.Chain([*net, jc.Stage("cross_entropy", lambda scores: -jax.nn.log_softmax(scores)[labels[0]])])
+    second = output.with_name(f"{output.stem}_loss{output.suffix}")
+    jc.report(
+        loss, params, image, path=second, title=f"Its loss at that {labels[0]}", force=force, progress=common.progress
+    )
     trained = f"After {steps} steps the network reads {read:.1%} of {len(labels)} unseen digits correctly."
-    parts = (trained, chain, planned, compared, _written(path, open_page))
+    parts = (trained, chain, planned, compared, LOOK.format(path, second), _written(path, open_page))
     data = {"accuracy": read, "steps": steps, "seed": seed, "stages": [stage.row for stage in chain]}
-    return "\n\n".join(map(str, parts)), {**data, "plan": _plan(planned), "modes": compared, "report": path}
+    pages = {"report": path, "loss_report": second}
+    return "\n\n".join(map(str, parts)), {**data, "plan": _plan(planned), "modes": compared, **pages}
 
 
 def _plan(found: Decision) -> dict[str, Any]:

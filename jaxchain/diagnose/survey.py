@@ -23,7 +23,7 @@ from jaxchain.cost.count import total_flops
 from jaxchain.derivative import Linear, Pass, jvp, vjp
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.program.flatten import flatten
-from jaxchain.program.interpret import numbers_of
+from jaxchain.program.interpret import interpret, numbers_of
 from jaxchain.show.extremes import Floats
 from jaxchain.stage import Side, Stage, State
 from jaxchain.structure import Structure
@@ -42,6 +42,9 @@ ENTRIES = 1 << 22
 
 CHUNK = 64
 """Columns pushed at once."""
+
+STEPS = 8
+"""Power steps for the largest singular value of what is not decomposed."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Link:
         What the matrix is; ``None`` where it is not known whole or too large to decompose.
     sigma
         Its singular values, largest first; ``None`` likewise, or where an entry is not finite.
+    largest
+        The largest one, where they are not all known: a lower bound by some power steps; ``None`` where that failed.
     gradient
         Norm of the cotangent of its side inputs; ``None`` where it has none or they were not computed.
     refusal
@@ -77,6 +82,7 @@ class Link:
     columns: tuple[int, ...] | None = None
     structure: Structure | None = None
     sigma: Floats | None = None
+    largest: float | None = None
     gradient: float | None = None
     refusal: str = ""
 
@@ -221,15 +227,39 @@ def _link(
     try:
         if count is not None:
             columns = tuple(np.unique(np.linspace(0, here.size - 1, count).astype(int)).tolist())
-            return replace(link, matrix=np.asarray(_some_columns(linear, columns), np.float64), columns=columns)
+            some = np.asarray(_some_columns(linear, columns), np.float64)
+            return replace(link, matrix=some, columns=columns, largest=_largest(linear))
         matrix = np.zeros(link.shape) if 0 in link.shape else np.asarray(numbers_of(linear.matrix))
     except REFUSALS as error:
         return replace(link, refusal=f"{refusal(error)}.")
     wide = matrix.astype(np.float64)
     if wide.size * min(wide.shape) > most:
-        return replace(link, matrix=wide)
+        fresh = replace(linear)  # what was kept of the trace above has no place outside it
+        return replace(link, matrix=wide, largest=_largest(fresh))
     sigma = np.linalg.svd(wide, compute_uv=False) if wide.size and np.isfinite(wide).all() else None
     return replace(link, matrix=wide, structure=Structure.of(matrix, here.shape, there.shape), sigma=sigma)
+
+
+def _largest(linear: Linear) -> float | None:
+    """σ₁ from below: ‖J v‖ after power steps v ← Jᵀ J v from a random direction (Golub and Van Loan, ch. 8.2)."""
+    try:
+        for mode in ("forward", "reverse"):  # linearised once, not at every step
+            linear.value(mode)
+    except REFUSALS as error:  # a stage without one of the modes
+        refusal(error)
+        return None
+
+    def step(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
+        pushed = linear.push(vector)
+        back = linear.pull(pushed)
+        return back / jnp.maximum(jnp.linalg.norm(back), jnp.finfo(back.dtype).tiny), jnp.linalg.norm(pushed)
+
+    vector = np.random.default_rng(2).normal(size=linear.here.size)
+    vector, length = jnp.asarray(vector / max(float(np.linalg.norm(vector)), 1e-30), linear.here.dtype), np.nan
+    traced = jax.make_jaxpr(step)(vector)
+    for _ in range(STEPS):
+        vector, length = interpret(traced, [vector])
+    return float(length) if np.isfinite(length) else None
 
 
 def _some_columns(linear: Linear, columns: Sequence[int]) -> jax.Array:

@@ -519,12 +519,22 @@ def graph(
     return found if tangent is not None else replace(found, notes=(*drawn(args, flat.at), *found.notes))
 
 
-def graph_of(program: Program, trace: Trace, own: Sequence[Var] | None = None, *, folded: bool = True) -> Graph:
-    """The graph of a program whose trace is known; where it has many inputs, of what depends on its ``own`` alone."""
+def graph_of(
+    program: Program,
+    trace: Trace,
+    own: Sequence[Var] | None = None,
+    *,
+    folded: bool = True,
+    entries: int = ENTRIES,
+) -> Graph:
+    """The graph of a program whose trace is known; where it has many inputs, of what depends on its ``own`` alone.
+
+    ``folded``: calls and modules are one node; ``entries``: the most of an arrow's matrix.
+    """
     names = Names(program)
     inputs = program.invars if own is None or len(program.invars) <= FEW else own
     moving = {names[var] for var in active(program.eqns, [var for var in inputs if is_inexact(var)])}
-    builder = _Builder(program, trace.rows, names, moving)
+    builder = _Builder(program, trace.rows, names, moving, entries)
     fixed = sum(1 for var in program.invars if is_inexact(var) and names[var] not in moving)
     held = [f"{count(fixed, 'array')} of the other arguments are held fixed."] if fixed else []
     rows = trace.tree if folded else trace.rows
@@ -535,8 +545,10 @@ def graph_of(program: Program, trace: Trace, own: Sequence[Var] | None = None, *
 class _Builder:
     """Makes graphs, folds' included, from the rows of one trace."""
 
-    def __init__(self, program: Program, rows: Sequence[TraceRow], names: Names, moving: set[str]) -> None:
-        self.program, self.moving = program, moving
+    def __init__(
+        self, program: Program, rows: Sequence[TraceRow], names: Names, moving: set[str], entries: int
+    ) -> None:
+        self.program, self.moving, self.entries = program, moving, entries
         self.variables = {name: var for var, name in names.items()}
         self.values: dict[str, tuple[Any, Any, Any]] = {}
         self.labels: dict[str, list[str]] = {}
@@ -593,7 +605,7 @@ class _Builder:
             sizes = [Coordinates.of(value).size for value in state]
             heights = [Coordinates.of(self.values[name][0]).size for name in self.moves(row.writes)]
             matrix: Floats | None = None
-            if sum(sizes) * sum(heights) > min(ENTRIES, left):
+            if sum(sizes) * sum(heights) > min(self.entries, left):
                 large += 1
             else:
                 left -= sum(sizes) * sum(heights)

@@ -33,11 +33,12 @@ from jaxchain.explore.tracing import Trace, names_of, trace_of
 from jaxchain.explore.transformed import transforms_of
 from jaxchain.jacobians.compare import Limits, compare_decided, predictions
 from jaxchain.jacobians.decision import Decision, decide
-from jaxchain.page.drawing import drawings, is_small
+from jaxchain.page.drawing import NODES, drawings, is_small, too_many
 from jaxchain.page.folding import fold
 from jaxchain.page.headline import directions, headline, passes
 from jaxchain.page.picture import picture
 from jaxchain.page.ways import named, ways
+from jaxchain.program.interpret import numbers_of
 from jaxchain.program.primitives import plain_parameters
 from jaxchain.show.plain import plain
 from jaxchain.show.shapes import describe
@@ -51,6 +52,9 @@ __all__ = ["facts", "page"]
 CELLS = 8e5
 """Cells that the local Jacobians' pictures share; with those of the steps a page stays below 10 MB."""
 
+POSITIONS = 128
+"""The most positions between which the norms of blocks are shown."""
+
 SPECTRUM = 64
 """The most singular values of one stage that the page holds."""
 
@@ -59,6 +63,9 @@ TRACED, KINDS = 5_000, 1_000
 
 FORMED = 1 << 24
 """The most entries of a whole Jacobian that leads the page; beyond, what happens along the chain comes first."""
+
+PARTIAL = 1 << 14
+"""The most entries of a partial derivative in a graph on the page."""
 
 FEW_ROWS = 32
 """Up to so many equations a graph is tried with nothing folded."""
@@ -178,6 +185,7 @@ def _stages(surveyed: Survey, sources: Sequence[str]) -> list[dict[str, Any]]:
             **_spectrum(link),
             "gradient": link.gradient,
             "picture": _picture(link, side),
+            "positions": _positions(link, before, after),
             "why_not": link.refusal,
         }
         for link, before, after, source, passed in zip(
@@ -198,7 +206,7 @@ def _leaves(chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[dict[
         return [leaf for k in range(len(given)) if k != at for leaf in jax.tree.leaves(pulled[k]) if is_inexact(leaf)]
 
     try:
-        pulled = iter(jax.jit(gradients)(surveyed.cotangent, *args))
+        pulled = iter(numbers_of(gradients, surveyed.cotangent, *args))
     except REFUSALS as error:
         refusal(error)
         return []
@@ -223,8 +231,31 @@ def _picture(link: Link, side: int) -> dict[str, Any] | None:
     return picture(link.matrix, side, columns=link.columns, width=link.shape[1])
 
 
+def _positions(link: Link, before: Any, after: Any) -> dict[str, Any] | None:
+    """Norms of the blocks between positions, where both states are arrays along one leading axis: who depends on whom."""
+    shapes = [np.shape(leaf) for state in (before, after) for leaf in jax.tree.leaves(state)]
+    if (
+        link.whole is None
+        or len(shapes) != 2
+        or min(map(len, shapes)) < 2
+        or any(map(jnp.iscomplexobj, (before, after)))
+    ):
+        return None
+    (count, *_), (out, *_) = shapes
+    if count != out or not 2 <= count <= POSITIONS:
+        return None
+    m, n = link.shape
+    blocks = link.whole.reshape(count, m // count, count, n // count)
+    with np.errstate(all="ignore"):
+        norms = np.sqrt(np.square(blocks).sum(axis=(1, 3)))
+    return {**picture(norms, POSITIONS), "positions": True}
+
+
 def _spectrum(link: Link) -> dict[str, Any]:
     """Singular values, thinned out where there are many; or why there are none."""
+    if link.sigma is None and link.largest is not None:
+        note = "Not all were computed; the largest is at least this, by power steps."
+        return {"sigma": None, "largest": link.largest, "sigma_note": note}
     if link.sigma is None:
         why = "Only some columns were computed." if link.columns else "The matrix is too large to decompose here."
         if link.structure is not None:
@@ -333,11 +364,13 @@ def _graph(traced: Trace | str, names: Sequence[str], found: Found, args: tuple[
     """The computational graph, one node a stage where those are folds; or why there is none."""
     if isinstance(traced, str):
         return {"graphs": [], "notes": [traced], "small": False}
+    if (made := sum(bool(row.reads and row.writes) for row in traced.tree)) > NODES:
+        return too_many(made)
     start = len(jax.tree.leaves(args[:at]))
     own = found.program.invars[start : start + len(jax.tree.leaves(args[at]))]
     stages = {name: _stage_of(row) for row, _ in traced.walk(everything=True) for name in row.writes}
     whole = graph_of(found.program, traced, own, folded=False) if len(traced.rows) <= FEW_ROWS else None
-    graph = whole if whole is not None and is_small(whole) else graph_of(found.program, traced, own)
+    graph = whole if whole is not None and is_small(whole) else graph_of(found.program, traced, own, entries=PARTIAL)
     return drawings(graph, stages, partial(_unmarked, names=names))
 
 

@@ -14,7 +14,7 @@ from jaxchain.explore.dependence import IN_TABLE, Accumulated, Direction, Graph,
 from jaxchain.show.extremes import extreme_of_blocks
 from jaxchain.show.values import norm, summary
 
-__all__ = ["drawings", "is_small"]
+__all__ = ["NODES", "drawings", "is_small", "too_many"]
 
 NODES = 40
 """The most nodes of a graph that is drawn."""
@@ -51,8 +51,7 @@ def drawings(graph: Graph, stages: Mapping[str, int | None], formula: Callable[[
         How a node's formula is written.
     """
     if len(graph.rows) > NODES:
-        note = f"{len(graph.rows)} values are too many to be drawn as one graph: jc.graph(stage, x) shows a stage's."
-        return {"graphs": [], "notes": [note], "small": False}
+        return too_many(len(graph.rows))
     if not graph.arrows:
         return {"graphs": [], "notes": ["Nothing depends on the input, so there is no graph to draw."], "small": False}
     graphs, drawn, room = [graph], list[dict[str, Any]](), ALL_NODES - len(graph.rows)
@@ -66,6 +65,12 @@ def drawings(graph: Graph, stages: Mapping[str, int | None], formula: Callable[[
                 graphs.append(inner)
         drawn.append(_drawing(one, inside, stages, formula))
     return {"graphs": drawn, "notes": list(graph.notes), "small": is_small(graph)}
+
+
+def too_many(values: int) -> dict[str, Any]:
+    """What stands in a graph's place."""
+    note = f"{values} values are too many to be drawn as one graph: jc.graph(stage, x) shows a stage's."
+    return {"graphs": [], "notes": [note], "small": False}
 
 
 def is_small(graph: Graph) -> bool:

@@ -52,16 +52,24 @@ function norms() {
 function bands() {
   const sigmas = data.stages.map(({ sigma }) => sigma);
   const root = byId("bands");
-  if (!sigmas.some((sigma) => sigma?.length)) {
+  if (!data.stages.some(({ sigma, largest }) => sigma?.length || largest !== null)) {
     root.replaceChildren(make("p", { class: "note" }, "No stage’s singular values were computed."));
     return () => null;
   }
   const decomposed = sigmas.filter((sigma) => sigma?.length).length;
   if (decomposed < sigmas.length)
-    say(byId("bands-note"), `Known of ${decomposed} of the ${plural(sigmas.length, "stage")}.`);
+    say(
+      byId("bands-note"),
+      `Known of ${decomposed} of the ${plural(sigmas.length, "stage")}; of others, the largest from below, where it could be had.`,
+    );
   const pick = (one) => sigmas.map((sigma) => (sigma?.length ? one(sigma) : null));
   const lines = [
-    { name: "largest", kind: "state", label: "largest", values: pick((sigma) => sigma[0]) },
+    {
+      name: "largest",
+      kind: "state",
+      label: "largest",
+      values: data.stages.map(({ sigma, largest }) => (sigma?.length ? sigma[0] : largest)),
+    },
     { name: "median", kind: "middle", label: "median", values: pick((sigma) => sigma[Math.floor(sigma.length / 2)]) },
     { name: "smallest", kind: "low", label: "smallest", values: pick((sigma) => sigma.at(-1)) },
   ];

@@ -114,7 +114,9 @@ function entryOf(picture, [row, column]) {
     row: firstRow,
     column: first,
     digits,
-    place: `∂ ${name("output", firstRow, lastRow)} / ∂ ${name("input", first, last)}`,
+    place: picture.positions
+      ? `‖∂ ${name("position", firstRow, lastRow)} / ∂ ${name("position", first, last)}‖`
+      : `∂ ${name("output", firstRow, lastRow)} / ∂ ${name("input", first, last)}`,
     block: lastRow > firstRow || last > first,
     text: Number.isFinite(value) ? digits.replace("-", MINUS) : odd(value),
   };

@@ -2,7 +2,11 @@
 
 function startStage() {
   const show = heatMap(byId("stage-figure"), byId("hover"), { widest: 520, tallest: 300 });
-  const update = () => showStage(show, selection.stage);
+  const showBlocks = heatMap(byId("positions-figure"), byId("positions-hover"), { widest: 240, tallest: 180 });
+  const update = () => {
+    showStage(show, selection.stage);
+    showPositions(showBlocks, data.stages[selection.stage]);
+  };
   follow(["stage"], update);
   update();
 }
@@ -27,6 +31,14 @@ function showStage(show, k) {
   );
   showValues(stage, before, after);
   showSpectrum(stage);
+}
+
+/** Which position of a sequence depends on which. */
+function showPositions(show, { name, positions }) {
+  byId("positions-figure").hidden = !positions;
+  if (!positions) return;
+  const label = `Norms of the blocks of the Jacobian of ${name} between its positions; arrow keys move over them.`;
+  show(positions, { rows: "position of the output", columns: "position of the input", label, hint: "" });
 }
 
 function showValues(stage, before, after) {
@@ -57,8 +69,13 @@ function showValues(stage, before, after) {
   );
 }
 
-function showSpectrum({ sigma, sigma_note: remark }) {
+function showSpectrum({ sigma, largest, sigma_note: remark }) {
   const root = byId("spectrum");
+  if (largest !== null) {
+    const words = `Largest singular value: at least ${short(largest)}. ${remark}`;
+    root.replaceChildren(make("p", { class: "note" }, words));
+    return;
+  }
   if (!sigma || !sigma.length) {
     root.replaceChildren(...(remark ? [make("p", { class: "note" }, `No singular values: ${remark}`)] : []));
     return;

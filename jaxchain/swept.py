@@ -179,7 +179,6 @@ class LocalJacobian(Shown):
         return array_html(self.matrix, str(self), axes if self.matrix.ndim == 2 else ())
 
 
-@jax.tree_util.register_pytree_with_keys_class
 @dataclass(frozen=True, eq=False)
 class Jacobians(Shown, tuple[T, ...]):
     """Several Jacobians of a chain: a tuple that shows itself as a table. A pytree.
@@ -212,16 +211,6 @@ class Jacobians(Shown, tuple[T, ...]):
         """The tuple itself; what it is called is the dataclass's."""
         return super().__new__(cls, members)
 
-    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, T]], tuple[tuple[str, ...], str]]:
-        """Under the keys of a tuple."""
-        keys = map(jax.tree_util.SequenceKey, range(len(self)))
-        return list(zip(keys, self, strict=True)), (self.names, self.title)
-
-    @classmethod
-    def tree_unflatten(cls, told: tuple[tuple[str, ...], str], members: Iterable[T]) -> Jacobians[T]:
-        """The inverse."""
-        return cls(tuple(members), *told)
-
     def _brief(self) -> str:
         ends = dict.fromkeys((*self.names[:1], *self.names[-1:]))
         return f"{len(self)}, {' … '.join(map(escaped, ends))}"
@@ -233,3 +222,12 @@ class Jacobians(Shown, tuple[T, ...]):
             for name, matrix in zip(self.names, matrices, strict=True)
         ]
         return Table(self.title, ("Jacobian", "shape", "‖J‖"), rows)
+
+
+def _flatten(jacobians: Jacobians[Any]) -> tuple[list[tuple[Any, Any]], tuple[tuple[str, ...], str]]:
+    """Under the keys of a tuple."""
+    keys = map(jax.tree_util.SequenceKey, range(len(jacobians)))
+    return list(zip(keys, jacobians, strict=True)), (jacobians.names, jacobians.title)
+
+
+jax.tree_util.register_pytree_with_keys(Jacobians, _flatten, lambda told, members: Jacobians(tuple(members), *told))

@@ -54,6 +54,8 @@ MALFORMED = {
 X = jnp.array([1.0, 2.0, 3.0])
 CHAIN = jc.Chain([jc.Stage("sin", jnp.sin), jc.Stage("square", jnp.square)])
 NET = jc.nets.mlp([3, 2])
+GRAPH = jc.graph(lambda a: jnp.sin(a), X)
+FOLDED = jc.graph(jc.Chain([jc.Stage("line", lambda x: 2 * x + 1), jc.Stage("sine", jnp.sin)]), 1.0)
 LOCAL = jc.local_jacobians(CHAIN, (X,))
 DATA = (jnp.ones((4, 3)), jnp.ones(4))
 NORMS = {"sin": [1.0, 2.0]}
@@ -124,6 +126,13 @@ CALLS = {
         at(jc.trace),
         {"fun_": jnp.sin, "x": X, "argnum": 0, "tangent": X, "cotangent": X, "unroll_limit": 3},
     ),
+    "graph": (
+        at(jc.graph),
+        {"fun_": jnp.sin, "x": X, "argnum": 0, "tangent": X, "cotangent": X, "unroll_limit": 3},
+    ),
+    "Graph.paths": (GRAPH.paths, {"start": "a", "stop": "y"}),
+    "Graph.open": (FOLDED.open, {"name": "v2"}),
+    "Graph.accumulate": (GRAPH.accumulate, {"direction": "forward"}),
     "transforms": (at(jc.transforms), {"fun_": jnp.sin, "x": X, "argnum": 0, "granularity": None}),
     "report": (
         at(jc.report),
@@ -137,7 +146,7 @@ CALLS = {
             "tangent": X,
             "cotangent": X,
         }
-        | {"force": False, "progress": False},
+        | {"inline": False, "force": False, "progress": False},
     ),
     "compare": (
         jc.compare,
@@ -181,6 +190,11 @@ CALLS = {
         {"sizes": [1, 2], "forward": [1, 2], "reverse": [1, 2], "theory_forward": None, "theory_reverse": None}
         | {"crossing": None, "ax": None, "title": None, "xlabel": "x", "ylabel": "y"},
     ),
+    "plot.graph": (jc.plot.graph, {"graph": GRAPH, "paths": None, "title": None, "ax": None}),
+    "plot.animate": (
+        jc.plot.animate,
+        {"what": GRAPH, "path": "film.gif", "direction": "forward", "seconds": 1.0},
+    ),
     "plot.save": (jc.plot.save, {"figure": None, "path": "figure.png"}),
 }
 
@@ -219,6 +233,9 @@ MEANT = {
     "chunk_size": ["none", "huge", "int64"],
     "memory_limit": ["none", "zero", "huge", "int64"],  # in `bracket` none may be recorded
     "sharding": ["none"],
+    "granularity": ["none"],
+    "paths": ["none"],
+    "seconds": SCALES,
     "tangent": ["none"],
     "cotangent": ["none"],
     "batch_size": ["none"],
@@ -240,7 +257,7 @@ MEANT = {
     "theory_forward": ["none"],
     "theory_reverse": ["none"],
     **{name: ["none", "int64"] for name in ["hidden", "depth", "classes", "kernel_size", "stride"]},
-    **{name: ["true"] for name in ["check", "matrix_free", "force", "progress", "product", "colorbar"]},
+    **{name: ["true"] for name in ["check", "matrix_free", "force", "inline", "progress", "product", "colorbar"]},
 }
 """By parameter: what may be given for it. That it works is other tests' business, and takes their time."""
 

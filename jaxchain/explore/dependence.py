@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax.numpy as jnp
 import numpy as np
 
-from jaxchain.checks import check_function, word
+from jaxchain.checks import check_function, text, word
 from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Linear
 from jaxchain.discovery.find import UNROLL_LIMIT
@@ -118,6 +118,11 @@ class Arrow(NamedTuple):
         Names of the node that is read and of the one that reads it.
     partial
         ∂stop/∂start, a matrix (m, n) of the flattened values, in float64; ``None`` where it is too large, or has no mode.
+
+    Examples
+    --------
+    >>> jc.graph(lambda x: 3 * x, 2.0).arrows
+    (Arrow(v0 → v1, 3),)
     """
 
     start: str
@@ -144,6 +149,11 @@ class Accumulated(Shown):
         What was given from outside and not along an arrow: the input's tangent, the output's cotangent; else ``None``.
     text
         The arithmetic, ``5.5 = 1 · 0.5 + 1 · 5``.
+
+    Examples
+    --------
+    >>> jc.graph(lambda x: x + 3 * x, 2.0).accumulate("forward")[-1]
+    Accumulated(v2: 4 = 1 · 1 + 1 · 3)
     """
 
     node: str
@@ -173,6 +183,11 @@ class Path(Shown):
         Of the partial derivatives, the last arrow's on the left, a matrix (m, n); ``None`` where one is not known.
     text
         The arithmetic, ``1 · 1 · 0.5 = 0.5``.
+
+    Examples
+    --------
+    >>> print(jc.graph(lambda x: x + 3 * x, 2.0).paths("x", "y").rows[1])
+    v0 → v1 → v2: 1 · 3 = 3
     """
 
     nodes: tuple[str, ...]
@@ -203,6 +218,12 @@ class Paths(Tabular):
         ∂stop/∂start, a matrix (m, n); ``None`` where an arrow's is not known.
     text
         The sum, ``5.5 = 0.5 + 5``.
+
+    Examples
+    --------
+    >>> paths = jc.graph(lambda x: x + 3 * x, 2.0).paths("x", "y")
+    >>> paths.number, paths.total, paths.text
+    (2, array([[4.]]), '4 = 1 + 3')
     """
 
     start: str
@@ -273,6 +294,7 @@ class Graph(Tabular):
         KeyError
             If there is none; suggests the nearest names.
         """
+        text("name", name)
         for node in self.rows:
             if name in (node.name, *node.label.split(", ")):
                 return node
@@ -325,6 +347,11 @@ class Graph(Tabular):
         direction
             ``"forward"``: a tangent is the sum over the arrows that come in, of partial derivative times tangent.
             ``"reverse"``: a cotangent is the sum over the arrows that go out, of cotangent times partial derivative.
+
+        Examples
+        --------
+        >>> [step.text for step in jc.graph(lambda x: x + 3 * x, 2.0).accumulate("reverse")]
+        ['1 = 1 (given)', '1 = 1 · 1', '4 = 1 · 3 + 1 · 1']
         """
         word("direction", direction, get_args(Direction))
         forward = direction == "forward"
@@ -356,6 +383,11 @@ class Graph(Tabular):
         ------
         KeyError
             If there is no such node.
+
+        Examples
+        --------
+        >>> jc.graph(lambda x: x + 3 * x, 2.0).paths("x", "y").text
+        '4 = 1 + 3'
         """
         first, last = self[start].name, self[stop].name
         numbers, totals = {first: 1}, dict[str, Floats | None]({first: _identity(self[first])})
@@ -370,8 +402,8 @@ class Graph(Tabular):
             self._path(arrows) for arrows, _ in zip(self._walks(first, last, numbers), range(LISTED), strict=False)
         )
         told = [path.product for path in found]
-        text = sum_of_products(total, [(part,) for part in told]) if number <= len(told) else written(total)
-        return Paths(start, stop, found, number, total, text)
+        words = sum_of_products(total, [(part,) for part in told]) if number <= len(told) else written(total)
+        return Paths(start, stop, found, number, total, words)
 
     def _walks(self, first: str, last: str, numbers: Mapping[str, int]) -> Iterator[tuple[Arrow, ...]]:
         """Every path, as its arrows, found from its end."""
@@ -516,7 +548,7 @@ def graph(
     )
     own = [*flat.begin] or flat.program.invars[flat.own]
     found = graph_of(flat.program, trace, own if tangent is None else None)
-    return found if tangent is not None else replace(found, notes=(*drawn(args, flat.at), *found.notes))
+    return found if tangent is not None else replace(found, notes=(*drawn(trace, args, flat.at), *found.notes))
 
 
 def graph_of(

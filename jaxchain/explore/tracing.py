@@ -285,7 +285,7 @@ def trace(
     )
     if tangent is not None:
         return found
-    names, notes = Names(flat.program), (*drawn(args, flat.at), *found.notes)
+    names, notes = Names(flat.program), (*drawn(found, args, flat.at), *found.notes)
     from_there = "".join(f", from {names[var]} on" for var in flat.begin)
     return replace(found, title=f"Evaluation trace along argument {flat.at}{from_there}", notes=notes)
 
@@ -376,9 +376,11 @@ def trace_of(
     return Trace(rows_of(program, values, names, _results(out), cotangents), notes=tuple(notes))
 
 
-def drawn(args: tuple[Any, ...], at: int) -> tuple[str, ...]:
-    """What is said of a tangent that nobody gave: nothing of a number's, which is 1."""
-    return (f"The tangent of argument {at} is random, of length one.",) if Coordinates.of(args[at]).size > 1 else ()
+def drawn(found: Trace, args: tuple[Any, ...], at: int) -> tuple[str, ...]:
+    """What is said of a tangent that nobody gave: nothing of a number's, which is 1, nor where there are none."""
+    pushed = any(row.tangent is not None for row in found.rows if row.reads and row.writes)
+    many = Coordinates.of(args[at]).size > 1
+    return (f"The tangent of argument {at} is random, of length one.",) if pushed and many else ()
 
 
 def tangents_of(args: tuple[Any, ...], at: int, tangent: Any) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from jaxchain.checks import number, path_to_write, word
 from jaxchain.explore import Graph
 from jaxchain.explore.dependence import Direction
-from jaxchain.plot.nodes import graph as draw_graph
+from jaxchain.plot.nodes import draw as draw_graph
 from jaxchain.plot.nodes import size_of
 from jaxchain.plot.product import PAGE, chain, check_jacobians
 from jaxchain.plot.style import styled
@@ -125,7 +125,7 @@ def _of_graph(graph: Graph, direction: Direction) -> tuple[tuple[float, float], 
         vars(so_far)["layout"] = graph.layout  # the same places in every frame
         title = f"{k + 1} of {len(steps)}: the {which} of {steps[k].node}, {steps[k].text}"
         into = {(arrow.start, arrow.stop) for arrow in steps[k].arrows}
-        return lambda ax: draw_graph(so_far, bold=into, title=title, ax=ax)
+        return lambda ax: draw_graph(so_far, into, title, ax)
 
     return size_of(graph), [frame(k) for k in range(len(steps))]
 

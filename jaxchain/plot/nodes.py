@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.path import Path as Curve
 
-from jaxchain.checks import shown
+from jaxchain.checks import shown, text
 from jaxchain.explore import Graph, Paths
 from jaxchain.explore.arithmetic import written
 from jaxchain.plot.style import COLOURS, FAINT, INK, axes, note, styled
 from jaxchain.show.table import shorten
 from jaxchain.show.values import summary
 
-__all__ = ["graph", "size_of"]
+__all__ = ["draw", "graph", "size_of"]
 
 ACROSS, UP = 1.45, 1.0
 """From one layer to the next, and from one node to the next in it, in units of the picture."""
@@ -36,15 +36,7 @@ SAID = """On an arrow: the partial derivative. A tangent is the sum over the arr
 a cotangent is the sum over the arrows that go out, of cotangent × partial derivative."""
 
 
-@styled
-def graph(
-    graph: Graph,
-    *,
-    paths: Paths | None = None,
-    bold: Collection[tuple[str, str]] = (),
-    title: str | None = None,
-    ax: Axes | None = None,
-) -> Axes:
+def graph(graph: Graph, *, paths: Paths | None = None, title: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw a computational graph: nodes from left to right in the order of evaluation.
 
     Parameters
@@ -53,8 +45,6 @@ def graph(
         Of `jaxchain.graph`, or one that was opened.
     paths
         Of ``graph.paths(…)``: their arrows are drawn in bold, and the sum over them is told.
-    bold
-        Further arrows that are drawn in bold, as pairs of names.
     title
         What it shows.
     ax
@@ -63,7 +53,7 @@ def graph(
     Raises
     ------
     TypeError
-        If ``graph`` is no graph.
+        If ``graph`` is no graph, or ``paths`` are none of one.
 
     Examples
     --------
@@ -74,21 +64,30 @@ def graph(
     if not isinstance(graph, Graph):  # pyright: ignore[reportUnnecessaryIsInstance]
         msg = f"graph is what jaxchain.graph(fun, *args) returns, but {shown(graph)} was given."
         raise TypeError(msg)
+    if not isinstance(paths, Paths | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+        msg = f"paths are what graph.paths(start, stop) returns or None, but {shown(paths)} was given."
+        raise TypeError(msg)
+    text("title", title, optional=True)
+    if paths is None:
+        return draw(graph, (), title or graph.title, ax)
+    number = f"{paths.number:,} path{'s' * (paths.number != 1)}"
+    found = f"∂{paths.stop}/∂{paths.start} is the sum over {number}: {paths.text}"
+    return draw(graph, {pair for path in paths.rows for pair in pairwise(path.nodes)}, title or found, ax)
+
+
+@styled
+def draw(graph: Graph, bold: Collection[tuple[str, str]], title: str, ax: Axes | None) -> Axes:
+    """Draw a graph, some of its arrows in bold."""
     width, height = graph.layout.size
     drawn = axes(ax, size_of(graph))
-    marked = {*bold, *(pair for path in (paths.rows if paths else ()) for pair in pairwise(path.nodes))}
     for arrow, route in zip(graph.arrows, graph.layout.routes, strict=True):
-        _arrow(
-            drawn, [_place(point) for point in route], written(arrow.partial, 2), (arrow.start, arrow.stop) in marked
-        )
+        marked = (arrow.start, arrow.stop) in bold
+        _arrow(drawn, [_place(point) for point in route], written(arrow.partial, 2), marked)
     for node, place in zip(graph.rows, graph.layout.places, strict=True):
         _box(drawn, _place(place), node)
     drawn.set(xlim=(-0.6, width * ACROSS + 0.6), ylim=(-0.5, height * UP + 0.5), aspect="equal")
     drawn.set_axis_off()
-    if title is None and paths is not None:
-        number = f"{paths.number:,} path{'s' * (paths.number != 1)}"
-        title = f"∂{paths.stop}/∂{paths.start} is the sum over {number}: {paths.text}"
-    drawn.set_title(title or graph.title, loc="left")
+    drawn.set_title(title, loc="left")
     note(drawn, SAID, below=6)
     return drawn
 
@@ -116,9 +115,9 @@ def _box(ax: Axes, place: tuple[float, float], node: Any) -> None:
     told = [(shorten(node.title, MOST), INK), (f"= {_value(node.primal)}", INK)]
     told.append(("" if node.tangent is None else f"tangent {_value(node.tangent)} →", COLOURS["forward"]))
     told.append(("" if node.cotangent is None else f"← cotangent {_value(node.cotangent)}", COLOURS["reverse"]))
-    for k, (text, colour) in enumerate(told):
+    for k, (line, colour) in enumerate(told):
         height = y + HEIGHT / 2 - (k + 0.5) * HEIGHT / len(told)
-        ax.text(x, height, text, color=colour, ha="center", va="center", fontsize=8, zorder=3)
+        ax.text(x, height, line, color=colour, ha="center", va="center", fontsize=8, zorder=3)
 
 
 def _value(value: Any) -> str:
@@ -129,7 +128,7 @@ def _value(value: Any) -> str:
     return summary(value, shape=False, picture=False)
 
 
-def _arrow(ax: Axes, route: list[tuple[float, float]], text: str, bold: bool) -> None:
+def _arrow(ax: Axes, route: list[tuple[float, float]], label: str, bold: bool) -> None:
     """A smooth line that leaves and enters boxes at their sides, with a label by its start."""
     points = [(route[0][0] + WIDTH / 2, route[0][1]), *route[1:-1], (route[-1][0] - WIDTH / 2 - 0.03, route[-1][1])]
     vertices, codes = [points[0]], [Curve.MOVETO]
@@ -145,4 +144,4 @@ def _arrow(ax: Axes, route: list[tuple[float, float]], text: str, bold: bool) ->
     x, y = (np.asarray(points[0]) + points[1]) / 2
     box = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none"}
     weight = "bold" if bold else "normal"
-    ax.text(x, y, text, ha="center", va="center", fontsize=8, bbox=box, color=INK, fontweight=weight, zorder=4)
+    ax.text(x, y, label, ha="center", va="center", fontsize=8, bbox=box, color=INK, fontweight=weight, zorder=4)

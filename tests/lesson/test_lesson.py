@@ -1,9 +1,11 @@
 """Laws of the lesson: its numbers are JAX's, its words come after what they name, and everyone can use it."""
 
+import fcntl
 import html
 import importlib
 import itertools
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -30,15 +32,24 @@ NAMES = ("slopes", "paths", "directions", "weights", "layers", "activations", "d
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """Made by the experiment, which so is run, too."""
-    folder = tmp_path_factory.mktemp("pages")
+    """Made by the experiment, which so is run, too; once for all workers, of whom the first does it."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent / "lesson" if "PYTEST_XDIST_WORKER" in os.environ else folder / "lesson"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not (folder / "lesson.json").exists():  # written last
+            made_in(folder)
+    assert json.loads((folder / "lesson.json").read_text(encoding="utf-8"))["pages"] == ["lesson.html"]
+    return folder / "lesson.html"
+
+
+def made_in(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(EXPERIMENTS))
         importlib.import_module("lesson").main(quick=True, out=folder)
     for name in ("lesson", "common"):
         sys.modules.pop(name)
-    assert json.loads((folder / "lesson.json").read_text(encoding="utf-8"))["pages"] == ["lesson.html"]
-    return folder / "lesson.html"
 
 
 @pytest.fixture(scope="module")

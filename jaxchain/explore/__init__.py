@@ -1,6 +1,7 @@
 """Look at a function: its evaluation trace, its graph, and what each transform makes of its program."""
 
-from jaxchain.explore.dependence import Accumulated, Arrow, Graph, Node, Path, Paths, graph
+from jaxchain.explore.computation import Accumulated, Arrow, Graph, Node, Path, Paths
+from jaxchain.explore.dependence import graph
 from jaxchain.explore.nest import TraceRow
 from jaxchain.explore.tracing import Trace, trace
 from jaxchain.explore.transformed import TransformRow, Transforms, transforms

@@ -25,7 +25,8 @@ from jaxchain.derivative import vjp
 from jaxchain.diagnose.survey import Link, Survey, survey
 from jaxchain.discovery.find import Found, find
 from jaxchain.errors import REFUSALS, refusal
-from jaxchain.explore.dependence import Node, graph_of
+from jaxchain.explore.computation import Node
+from jaxchain.explore.dependence import graph_of
 from jaxchain.explore.evaluate import constant_direction
 from jaxchain.explore.mark import marked, stage_of
 from jaxchain.explore.nest import TraceRow

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxchain.explore.arithmetic import MOST, Floats, number, written
-from jaxchain.explore.dependence import IN_TABLE, Accumulated, Direction, Graph, Node
+from jaxchain.explore.computation import IN_TABLE, Accumulated, Direction, Graph, Node
 from jaxchain.show.extremes import extreme_of_blocks
 from jaxchain.show.values import norm, summary
 

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 
 from jaxchain.checks import number, path_to_write, word
 from jaxchain.explore import Graph
-from jaxchain.explore.dependence import Direction
+from jaxchain.explore.computation import Direction
 from jaxchain.plot.nodes import draw as draw_graph
 from jaxchain.plot.nodes import size_of
 from jaxchain.plot.product import PAGE, chain, check_jacobians

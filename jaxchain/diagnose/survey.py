@@ -254,8 +254,7 @@ def _largest(linear: Linear) -> float | None:
         back = linear.pull(pushed)
         return back / jnp.maximum(jnp.linalg.norm(back), jnp.finfo(back.dtype).tiny), jnp.linalg.norm(pushed)
 
-    vector = np.random.default_rng(2).normal(size=linear.here.size)
-    vector, length = jnp.asarray(vector / max(float(np.linalg.norm(vector)), 1e-30), linear.here.dtype), np.nan
+    vector, length = linear.here.flatten(random_direction(linear.state, 2)), np.nan
     traced = jax.make_jaxpr(step)(vector)
     for _ in range(STEPS):
         vector, length = interpret(traced, [vector])

@@ -127,7 +127,7 @@ class _Builder:
     def __init__(
         self, program: Program, rows: Sequence[TraceRow], names: Names, moving: set[str], entries: int
     ) -> None:
-        self.program, self.moving, self.entries = program, moving, entries
+        self.program, self.names, self.moving, self.entries = program, names, moving, entries
         self.variables = {name: var for var, name in names.items()}
         self.values: dict[str, tuple[Any, Any, Any]] = {}
         self.labels: dict[str, list[str]] = {}
@@ -213,8 +213,7 @@ class _Builder:
 
     def jacobian(self, segment: Segment, state: tuple[Any, ...]) -> Floats:
         """All of a row's partial derivatives as one matrix."""
-        named = {var: name for name, var in self.variables.items()}
-        sides = [self.values[named[var]][0] for var in segment.sides]
+        sides = [self.values[self.names[var]][0] for var in segment.sides]
         there = numbers_of(lambda given: Linear(lambda x: tuple(segment.call(*sides, *x)), given).matrix(), state)
         return np.asarray(there, np.float64)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxchain.checks import flag, path_to_write
 from jaxchain.lesson.activations import activations_decide
 from jaxchain.lesson.cell import number
 from jaxchain.lesson.chapter import Chapter
@@ -72,10 +71,7 @@ def write_lesson(path: str | os.PathLike[str] = "learn.html", *, force: bool = F
     The chapters that train on digits need scikit-learn, which brings them; without it they say so, and
     the rest is there.
     """
-    target = path_to_write("path", path)
-    flag("force", force)
-    flag("progress", progress)
-    check_target(target, force=force, kind="lesson")
+    target = check_target(path, force=force, progress=progress, kind="lesson")
     with telling(progress) as say:
         chapters: list[Chapter] = []
         for make in CHAPTERS:
@@ -90,7 +86,9 @@ def lesson_html(chapters: list[Chapter]) -> str:
     from jaxchain import __version__
 
     data = {chapter.name: _for_script(chapter) for chapter in chapters}
-    return render("lesson/page.html", chapters=chapters, data=data, terms=TERMS, number=number, version=__version__)
+    own = [f"lesson/{chapter.name}" for chapter in chapters]
+    given = {"chapters": chapters, "data": data, "own": own, "terms": TERMS, "number": number}
+    return render("lesson/page.html", **given, version=__version__)
 
 
 def _for_script(chapter: Chapter) -> dict[str, Any]:

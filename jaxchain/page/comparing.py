@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxchain.arguments import looked_along
 from jaxchain.chain import Chain
-from jaxchain.checks import check_function, flag, path_to_write, shown, text
+from jaxchain.checks import check_function, shown, text
 from jaxchain.diagnose.survey import survey
 from jaxchain.discovery import discover
 from jaxchain.explore.evaluate import check_numbers
@@ -93,12 +93,9 @@ def compare(
     >>> [row.name for row in found.rows], found.rows[1].difference  # J of dense_0 is its weight, doubled
     (['input', 'dense_0', 'tanh_0', 'dense_1'], 1.0)
     """
-    target = path_to_write("path", path)
     names = _names(names)
     text("title", title, optional=True)
-    flag("force", force)
-    flag("progress", progress)
-    check_target(target, force=force, kind="comparison")
+    target = check_target(path, force=force, progress=progress, kind="comparison")
     given = [_given(label, side, argnum) for label, side in (("a", a), ("b", b))]
     with telling(progress) as say:
         first, second = (

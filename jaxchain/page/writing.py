@@ -138,12 +138,9 @@ def report(
     >>> jc.report(lambda x: jnp.sin(x) * x, jnp.float32(2.0), path="sine.html").name
     'sine.html'
     """
-    target = path_to_write("path", path)
     text("title", title, optional=True)
     flag("inline", inline)
-    flag("force", force)
-    flag("progress", progress)
-    check_target(target, force=force)
+    target = check_target(path, force=force, progress=progress)
     check_function(fun, "report", args)
     check_numbers(args, "A report")
     at, coarse = looked_along(fun, argnum, args), check_granularity(granularity, fun)
@@ -175,14 +172,19 @@ def to_html(data: dict[str, Any], template: str = "report/page.html") -> str:
     return render(template, data=data, block=block, version=__version__)
 
 
-def check_target(target: Path, *, force: bool, kind: str = "report") -> None:
-    """Refuse a file that cannot be written, or that is not ours; ``kind`` is what the page is called.
+def check_target(path: str | os.PathLike[str], *, force: bool, progress: bool, kind: str = "report") -> Path:
+    """The file that a page is to be written to; ``kind`` is what the page is called.
 
     Raises
     ------
     FileExistsError, FileNotFoundError, IsADirectoryError, PermissionError
-        Says which, and the way out.
+        If it cannot be written, or is not ours and not ``force``; says which, and the way out.
+    TypeError, ValueError
+        If ``path`` is no path, or an option no yes or no.
     """
+    target = path_to_write("path", path)
+    flag("force", force)
+    flag("progress", progress)
     if target.is_dir():
         msg = f"The {kind} is one file, but {target} is a folder. Name a file in it: {target / f'{kind}.html'}."
         raise IsADirectoryError(msg)
@@ -195,6 +197,7 @@ def check_target(target: Path, *, force: bool, kind: str = "report") -> None:
     if target.exists() and not force and not _is_ours(target):
         msg = f"{target} exists, and jaxchain did not write it. Choose another path, or replace it with force=True."
         raise FileExistsError(msg)
+    return target
 
 
 def _is_ours(target: Path) -> bool:

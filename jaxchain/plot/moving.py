@@ -122,7 +122,6 @@ def _of_graph(graph: Graph, direction: Direction) -> tuple[tuple[float, float], 
         blank = {"tangent": None, "cotangent": None}
         rows = tuple(replace(n, **{**blank, which: getattr(n, which) if n.name in known else None}) for n in graph.rows)
         so_far = replace(graph, rows=rows)
-        vars(so_far)["layout"] = graph.layout  # the same places in every frame
         title = f"{k + 1} of {len(steps)}: the {which} of {steps[k].node}, {steps[k].text}"
         into = {(arrow.start, arrow.stop) for arrow in steps[k].arrows}
         return lambda ax: draw_graph(so_far, into, title, ax)

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.chain import Chain
 from jaxchain.coordinates import Coordinates, check_like, random_direction, require_inexact
-from jaxchain.cost.count import total_flops
-from jaxchain.derivative import Linear, Pass, jvp, vjp
+from jaxchain.diagnose.kinds import Placed, placed
 from jaxchain.errors import REFUSALS, refusal
-from jaxchain.program.flatten import flatten
-from jaxchain.program.interpret import interpret, numbers_of
+from jaxchain.program.interpret import numbers_of
 from jaxchain.show.extremes import Floats
 from jaxchain.stage import Side, Stage, State
 from jaxchain.structure import Structure
@@ -39,12 +35,6 @@ DECOMPOSITIONS = 1e10
 
 ENTRIES = 1 << 22
 """The most entries of one matrix that is accumulated whole."""
-
-CHUNK = 64
-"""Columns pushed at once."""
-
-STEPS = 8
-"""Power steps for the largest singular value of what is not decomposed."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +86,8 @@ class Link:
 class Survey:
     """A chain at one point: q links between q + 1 states, norms by state, and what was left out.
 
-    ``tangent`` and ``cotangent`` are the directions that were followed, at the input and at the output.
+    ``tangent`` and ``cotangent`` are the directions that were followed, at the input and at the output; ``pulled`` is
+    the cotangent of what `Chain.split` gives, the input and the stages' side inputs, ``None`` where none arrived.
     """
 
     links: tuple[Link, ...]
@@ -106,6 +97,7 @@ class Survey:
     cotangents: tuple[float | None, ...]
     tangent: State
     cotangent: State
+    pulled: tuple[State, tuple[Side, ...]] | None
     notes: tuple[str, ...]
 
 
@@ -114,12 +106,8 @@ def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, co
     state, sides = numbers_of(chain.split, *args)
     state = require_inexact(state, "chain input")
     tangent = random_direction(state, 0) if tangent is None else check_like(tangent, state, "tangent", "chain input")
-    states, pulls, notes, tangents = [state], list[Any](), list[str](), [tangent]
-    for stage, side in zip(chain, sides, strict=True):
-        tangents.append(_pushed(stage, side, states[-1], tangents[-1], notes))
-        out, pull = _linear(stage, side, states[-1], notes)
-        states.append(jax.tree.map(jnp.asarray, out))
-        pulls.append(pull)
+    stages, notes = placed(chain.stages, sides, state), list[str]()
+    states = [state, *(at.out for at in stages)]
     if not jax.tree.leaves(states[-1]):
         msg = f"The last stage, {chain.names[-1]!r}, returns no array, so there is nothing to differentiate."
         raise TypeError(msg)
@@ -128,77 +116,59 @@ def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, co
         if cotangent is None
         else check_like(cotangent, states[-1], "cotangent", "chain output")
     )
-    cotangents, gradients = _pulled(chain, pulls, cotangent, notes)
+    tangents = _pushed(stages, tangent, notes)
+    cotangents, given = _pulled(stages, cotangent, notes)
     spaces = [Coordinates.of(state) for state in states]
-    work = [_work(stage, side, x) for stage, side, x in zip(chain, sides, states, strict=False)]
-    counts = _affordable(work, spaces)
+    counts = _affordable([at.kind.work for at in stages], spaces)
     links = [
-        replace(_link(stage, side, x, pair, cost, count, DECOMPOSITIONS / len(chain)), gradient=gradient)
-        for stage, side, x, pair, cost, count, gradient in zip(
-            chain, sides, states, pairwise(spaces), work, counts, gradients, strict=False
-        )
+        replace(_link(at, pair, count, DECOMPOSITIONS / len(chain)), gradient=_length(side))
+        for at, pair, count, side in zip(stages, pairwise(spaces), counts, given, strict=True)
     ]
     return Survey(
         tuple(links),
         tuple(states),
         tuple(map(state_norm, states)),
-        _norms(tangents),
-        _norms(cotangents),
+        tuple(map(_length, tangents)),
+        tuple(map(_length, cotangents)),
         tangent,
         cotangent,
+        None if cotangents[0] is None else (cotangents[0], tuple(given)),
         tuple(dict.fromkeys(notes)),
     )
 
 
-def _norms(states: Sequence[State | None]) -> tuple[float | None, ...]:
-    return tuple(None if state is None else state_norm(state) for state in states)
+def _length(state: State | None) -> float | None:
+    return None if state is None or not jax.tree.leaves(state) else state_norm(state)
 
 
-def _pushed(stage: Stage, side: Side, state: State, tangent: State | None, notes: list[str]) -> State | None:
-    if tangent is None:
-        return None
-    try:
-        return numbers_of(lambda x, t: jvp(partial(stage, *side), x, t, stage.carries)[1], state, tangent)
-    except REFUSALS as error:
-        notes.append(f"No tangent passes {stage.name}: {refusal(error)}.")
-        return None
-
-
-def _linear(stage: Stage, side: Side, state: State, notes: list[str]) -> tuple[State, Any]:
-    out = numbers_of(stage, *side, state)  # whatever is wrong with the stage itself is raised here
-
-    def pull(cotangent: State) -> tuple[Any, ...]:
-        return numbers_of(lambda c, *given: vjp(stage, *given, which=stage.carries_back)[1](c), cotangent, *side, state)
-
-    try:
-        jax.eval_shape(lambda *given: vjp(stage, *given, which=stage.carries_back)[0], *side, state)
-    except REFUSALS as error:
-        notes.append(f"No cotangent passes {stage.name}: {refusal(error)}.")
-        return out, None
-    return out, pull
+def _pushed(stages: Sequence[Placed], tangent: State, notes: list[str]) -> list[State | None]:
+    """Tangents of all states."""
+    tangents: list[State | None] = [tangent]
+    for at in stages:
+        try:
+            tangents.append(None if tangents[-1] is None else at.push(tangents[-1]))
+        except REFUSALS as error:
+            notes.append(f"No tangent passes {at.stage.name}: {refusal(error)}.")
+            tangents.append(None)
+    return tangents
 
 
 def _pulled(
-    chain: Chain, pulls: Sequence[Any], cotangent: State, notes: list[str]
-) -> tuple[list[State | None], list[float | None]]:
-    """Cotangents of all states, and the norm of that of every stage's side inputs."""
+    stages: Sequence[Placed], cotangent: State, notes: list[str]
+) -> tuple[list[State | None], list[Side | None]]:
+    """Cotangents of all states, and of every stage's side inputs."""
     cotangents: list[State | None] = [cotangent]
-    gradients: list[float | None] = []
-    for stage, pull in zip(reversed(chain.stages), reversed(pulls), strict=True):
-        before, gradient = None, None
-        if pull is not None and cotangents[-1] is not None:
-            try:
-                *side, before = pull(cotangents[-1])
-                gradient = state_norm(side) if jax.tree.leaves(side) else None
-            except REFUSALS as error:
-                notes.append(f"No cotangent passes {stage.name}: {refusal(error)}.")
+    given: list[Side | None] = []
+    for at in reversed(stages):
+        side, before = None, None
+        try:
+            if cotangents[-1] is not None:
+                *side, before = at.pull(cotangents[-1])
+        except REFUSALS as error:
+            notes.append(f"No cotangent passes {at.stage.name}: {refusal(error)}.")
         cotangents.append(before)
-        gradients.append(gradient)
-    return cotangents[::-1], gradients[::-1]
-
-
-def _work(stage: Stage, side: Side, state: State) -> float:
-    return total_flops(flatten(jax.make_jaxpr(stage)(*side, state)).eqns)
+        given.append(None if side is None else tuple(side))
+    return cotangents[::-1], given[::-1]
 
 
 def _affordable(work: Sequence[float], spaces: Sequence[Coordinates]) -> list[int | None]:
@@ -212,55 +182,29 @@ def _affordable(work: Sequence[float], spaces: Sequence[Coordinates]) -> list[in
     return counts
 
 
-def _link(
-    stage: Stage,
-    side: Side,
-    state: State,
-    spaces: tuple[Coordinates, Coordinates],
-    work: float,
-    count: int | None,
-    most: float,
-) -> Link:
+def _link(at: Placed, spaces: tuple[Coordinates, Coordinates], count: int | None, most: float) -> Link:
     here, there = spaces
-    link = Link(stage, (there.size, here.size), work)
-    linear = Linear(partial(stage, *side), state, stage.carries)
+    link = Link(at.stage, (there.size, here.size), at.kind.work)
     try:
         if count is not None:
             columns = tuple(np.unique(np.linspace(0, here.size - 1, count).astype(int)).tolist())
-            some = np.asarray(_some_columns(linear, columns), np.float64)
-            return replace(link, matrix=some, columns=columns, largest=_largest(linear))
-        matrix = np.zeros(link.shape) if 0 in link.shape else np.asarray(numbers_of(linear.matrix))
+            some = at.columns(columns).astype(np.float64)
+            return replace(link, matrix=some, columns=columns, largest=_largest(at))
+        matrix = np.zeros(link.shape) if 0 in link.shape else at.matrix()
     except REFUSALS as error:
         return replace(link, refusal=f"{refusal(error)}.")
     wide = matrix.astype(np.float64)
     if wide.size * min(wide.shape) > most:
-        fresh = replace(linear)  # what was kept of the trace above has no place outside it
-        return replace(link, matrix=wide, largest=_largest(fresh))
+        return replace(link, matrix=wide, largest=_largest(at))
     sigma = np.linalg.svd(wide, compute_uv=False) if wide.size and np.isfinite(wide).all() else None
     return replace(link, matrix=wide, structure=Structure.of(matrix, here.shape, there.shape), sigma=sigma)
 
 
-def _largest(linear: Linear) -> float | None:
-    """σ₁ from below: ‖J v‖ after power steps v ← Jᵀ J v from a random direction (Golub and Van Loan, ch. 8.2)."""
+def _largest(at: Placed) -> float | None:
+    """σ₁ from below; ``None`` where it is not finite, or the stage lacks one of the modes."""
     try:
-        for mode in ("forward", "reverse"):  # linearised once, not at every step
-            linear.value(mode)
-    except REFUSALS as error:  # a stage without one of the modes
+        length = at.largest()
+    except REFUSALS as error:
         refusal(error)
         return None
-
-    def step(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
-        pushed = linear.push(vector)
-        back = linear.pull(pushed)
-        return back / jnp.maximum(jnp.linalg.norm(back), jnp.finfo(back.dtype).tiny), jnp.linalg.norm(pushed)
-
-    vector, length = linear.here.flatten(random_direction(linear.state, 2)), np.nan
-    traced = jax.make_jaxpr(step)(vector)
-    for _ in range(STEPS):
-        vector, length = interpret(traced, [vector])
-    return float(length) if np.isfinite(length) else None
-
-
-def _some_columns(linear: Linear, columns: Sequence[int]) -> jax.Array:
-    basis = jax.nn.one_hot(jnp.asarray(columns), linear.here.size, dtype=linear.here.dtype)
-    return linear.columns(basis.T, Pass(CHUNK))
+    return length if np.isfinite(length) else None

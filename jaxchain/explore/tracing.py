@@ -10,6 +10,7 @@ survey, JMLR 2018, tables 2 and 3; Griewank and Walther, Evaluating Derivatives,
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from jaxchain.explore.nest import Names, TraceRow, rows_of
 from jaxchain.explore.terminal import trace_text
 from jaxchain.program.flat import Program
 from jaxchain.program.flatten import flatten, unrolled
-from jaxchain.program.primitives import ClosedJaxpr, like
+from jaxchain.program.primitives import like
 from jaxchain.program.reading import trace_program
 from jaxchain.show.html import render
 from jaxchain.show.shapes import describe
@@ -349,7 +350,7 @@ def flattened(
             with contextlib.suppress(TypeError):  # where there is no such state, there are no tangents
                 state = first_state(program, program.invars[own])
                 program, begin = unrolled(program, [state], unroll_limit), {state: random_direction(like(state), 0)}
-    return Flattened(program, out, at, own, names_of(fun, args, closed), begin)
+    return Flattened(program, out, at, own, names_of(fun, args), begin)
 
 
 def trace_of(
@@ -410,16 +411,19 @@ def _part(part: Any, like: Any) -> Any:
     return jnp.asarray(part, like.dtype) if isinstance(part, int | float | complex) else part
 
 
-def names_of(fun: Callable[..., Any], args: tuple[Any, ...], closed: ClosedJaxpr) -> list[str]:
+def names_of(fun: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
     """What the caller names every array among the arguments: ``x``, ``params['w']``."""
+    return [name for word, arg in _words(fun, args) for name in _paths(word, arg)]
+
+
+def _words(fun: Callable[..., Any], args: tuple[Any, ...]) -> Iterable[tuple[str, Any]]:
+    """The arguments, each with its parameter's name."""
     if isinstance(fun, Chain) and len(args) <= 2:
-        words = ("params", "x")[-len(args) :]
-    else:
-        known = closed.jaxpr.debug_info.arg_names or ()
-        if len(known) == len(closed.in_avals) and all(known):
-            return list(known)
-        words = [f"x{k}" for k in range(1, len(args) + 1)] if len(args) > 1 else ["x"]
-    return [name for word, arg in zip(words, args, strict=True) for name in _paths(word, arg)]
+        return zip(("params", "x")[-len(args) :], args, strict=True)
+    try:
+        return inspect.signature(fun).bind(*args).arguments.items()
+    except (TypeError, ValueError):  # a built-in has no signature
+        return [(f"x{k}" if len(args) > 1 else "x", arg) for k, arg in enumerate(args, start=1)]
 
 
 def _results(out: Any) -> list[str]:

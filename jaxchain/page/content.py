@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.arguments import from_start, in_words
 from jaxchain.chain import Chain
@@ -90,7 +89,7 @@ def page(
     ``fun`` is what the chain was discovered in, and ``say`` is told what is under way.
     """
     of, given, at = from_start(chain, args)
-    fun = of if fun is None or chain.lead else fun
+    fun = chain if fun is None else fun
     say(f"Sweeping both ways through {len(chain)} stages")
     surveyed = survey(chain, args, tangent, cotangent)
     say("Planning the cheapest order")
@@ -102,7 +101,7 @@ def page(
     say("Comparing the modes")
     modes = _modes(of, found, decision, given)
     say("Tracing every equation")
-    traced = _traced(fun, of, given, surveyed, found)
+    traced = _traced(of if chain.lead else fun, of, given, surveyed, found)
     say("Transforming the program")
     return plain(
         {
@@ -115,7 +114,7 @@ def page(
             "states": _states(chain, surveyed),
             "stages": _stages(surveyed, _sources(found, len(chain))),
             "groups": fold(chain.names),
-            "leaves": _leaves(chain, args, surveyed),
+            "leaves": _leaves(fun, chain, args, surveyed),
             "ways": orders,
             "modes": modes,
             "plan": _planned(decision),
@@ -195,35 +194,25 @@ def _stages(surveyed: Survey, sources: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _leaves(chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[dict[str, Any]]:
+def _leaves(fun: Callable[..., Any], chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[dict[str, Any]]:
     """The gradient of every array of the other arguments, beside the array itself."""
     at = chain.argnum % len(args)
-    others = [arg for k, arg in enumerate(args) if k != at]
-    if None in surveyed.cotangents or not any(map(is_inexact, jax.tree.leaves(others))):
+    told = [k != at and is_inexact(leaf) for k, arg in enumerate(args) for leaf in jax.tree.leaves(arg)]
+    if surveyed.pulled is None or not any(told):
         return []
-
-    def gradients(cotangent: Any, *given: Any) -> Any:
-        pulled = vjp(chain, *given)[1](cotangent)
-        return [leaf for k in range(len(given)) if k != at for leaf in jax.tree.leaves(pulled[k]) if is_inexact(leaf)]
-
     try:
-        pulled = iter(numbers_of(gradients, surveyed.cotangent, *args))
+        gradients = numbers_of(lambda pulled, *args: vjp(chain.split, *args)[1](pulled), surveyed.pulled, *args)
     except REFUSALS as error:
         refusal(error)
         return []
     rows: list[dict[str, Any]] = []
-    for word, arg in zip(words_of(len(args), at), others, strict=True):
-        for path, leaf in tree_flatten_with_path(arg)[0]:
-            if is_inexact(leaf):
-                size, steep = norm(leaf), norm(next(pulled))
-                about = {"name": word + keystr(path), "shape": "×".join(map(str, np.shape(leaf))) or "scalar"}
-                rows.append({**about, "weight": size, "gradient": steep, "ratio": steep / size if size else math.inf})
+    columns = names_of(fun, args), jax.tree.leaves(args), jax.tree.leaves(gradients), told
+    for name, leaf, gradient, tells in zip(*columns, strict=True):
+        if tells:
+            size, steep = norm(leaf), norm(gradient)
+            about = {"name": name, "shape": "×".join(map(str, np.shape(leaf))) or "scalar"}
+            rows.append({**about, "weight": size, "gradient": steep, "ratio": steep / size if size else math.inf})
     return rows
-
-
-def words_of(count: int, at: int) -> list[str]:
-    """What the arguments beside the chain input are called."""
-    return ["params"] if (count, at) == (2, 1) else [f"argument {k}" for k in range(count) if k != at]
 
 
 def _picture(link: Link, side: int) -> dict[str, Any] | None:
@@ -336,7 +325,7 @@ def _traced(
         return f"{count(len(program.equations), 'equation')} of {count(len(kinds), 'kind')} are too many to be traced here: jc.trace(fun, *args) shows them."
     tangent, at = list(constant_direction(args, 0)), chain.argnum % len(args)
     tangent[at] = surveyed.tangent
-    names = names_of(fun, args, jax.make_jaxpr(fun)(*args))  # as the caller named them, not the marked chain
+    names = names_of(fun, args)  # as the caller named them, not the marked chain
     return trace_of(program, found.out, args, names, tuple(tangent), surveyed.cotangent)
 
 

@@ -1,0 +1,150 @@
+"""Stages of one kind have the same program, and each of its derivatives is traced once for all of them.
+
+The blocks of a network differ in their numbers alone. JAX keeps what it traced by function, so here stages of one
+program share their functions. Builds on `fingerprint`, `derivative` and `interpret`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxchain.coordinates import random_direction
+from jaxchain.cost.count import total_flops
+from jaxchain.derivative import Linear, jvp, vjp
+from jaxchain.program.fingerprint import fingerprint
+from jaxchain.program.flatten import flatten
+from jaxchain.program.interpret import numbers_of
+from jaxchain.stage import Side, Stage, State
+
+__all__ = ["Placed", "placed"]
+
+CHUNK = 64
+"""Columns pushed at once."""
+
+STEPS = 8
+"""Power steps for the largest singular value."""
+
+
+class Kind(NamedTuple):
+    """What stages of one program share: the work of a call, and functions of side inputs and state."""
+
+    work: float
+    value: Callable[..., State]
+    push: Callable[[Side, State, State], State]
+    pull: Callable[[Side, State, State], tuple[Any, ...]]
+    matrix: Callable[[Side, State], jax.Array]
+    columns: Callable[[Side, State, Sequence[int]], jax.Array]
+    largest: Callable[[Side, State], jax.Array]
+
+    @classmethod
+    def of(cls, stage: Stage, work: float) -> Kind:
+        """Those of any one of the stages."""
+
+        def linear(side: Side, state: State) -> Linear:
+            return Linear(partial(stage, *side), state, stage.carries)
+
+        return cls(
+            work,
+            stage,
+            lambda side, state, tangent: jvp(partial(stage, *side), state, tangent, stage.carries)[1],
+            lambda side, state, cotangent: vjp(stage, *side, state, which=stage.carries_back)[1](cotangent),
+            lambda side, state: linear(side, state).matrix(),
+            lambda side, state, which: _columns(linear(side, state), which),
+            lambda side, state: _largest(linear(side, state)),
+        )
+
+
+def _columns(linear: Linear, which: jax.Array) -> jax.Array:
+    return linear.columns(jax.nn.one_hot(which, linear.here.size, dtype=linear.here.dtype).T)
+
+
+def _largest(linear: Linear) -> jax.Array:
+    """σ₁ from below: ‖J v‖ after power steps v ← Jᵀ J v from a random direction (Golub and Van Loan, ch. 8.2)."""
+    for mode in ("forward", "reverse"):  # linearised here, not inside of a step
+        linear.value(mode)
+
+    @jax.jit  # so that one step is traced, and interpreted each time
+    def step(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
+        pushed = linear.push(vector)
+        back = linear.pull(pushed)
+        return back / jnp.maximum(jnp.linalg.norm(back), jnp.finfo(back.dtype).tiny), jnp.linalg.norm(pushed)
+
+    vector, length = linear.here.flatten(random_direction(linear.state, 2)), jnp.asarray(jnp.nan)
+    for _ in range(STEPS):
+        vector, length = step(vector)
+    return length
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A stage at a point, with its derivatives there as numbers.
+
+    Attributes
+    ----------
+    stage
+        The stage.
+    side, state
+        Where it is.
+    out
+        What it makes of them.
+    kind
+        What it shares with others.
+    """
+
+    stage: Stage
+    side: Side
+    state: State
+    out: State
+    kind: Kind
+
+    def push(self, tangent: State) -> State:
+        """J ẋ."""
+        return numbers_of(self.kind.push, self.side, self.state, tangent)
+
+    def pull(self, cotangent: State) -> tuple[Any, ...]:
+        """Ȳ J, of all side inputs and then of the state."""
+        return numbers_of(self.kind.pull, self.side, self.state, cotangent)
+
+    def matrix(self) -> np.ndarray:
+        """J."""
+        return np.asarray(numbers_of(self.kind.matrix, self.side, self.state))
+
+    def columns(self, which: Sequence[int]) -> np.ndarray:
+        """Some columns of J."""
+        chunks = (np.asarray(which[k : k + CHUNK]) for k in range(0, len(which), CHUNK))
+        return np.concatenate([numbers_of(self.kind.columns, self.side, self.state, chunk) for chunk in chunks], 1)
+
+    def largest(self) -> float:
+        """The largest singular value of J, from below."""
+        return float(numbers_of(self.kind.largest, self.side, self.state))
+
+
+def placed(stages: Sequence[Stage], sides: Sequence[Side], state: State) -> list[Placed]:
+    """The stages of a chain, each at its side inputs and the state before it.
+
+    Whatever is wrong with a stage itself is raised here.
+    """
+    kinds, found = dict[Hashable, Kind](), list[Placed]()
+    for stage, side in zip(stages, sides, strict=True):
+        kind = _kind(stage, side, state, kinds)
+        out = jax.tree.map(jnp.asarray, numbers_of(kind.value, *side, state))
+        found.append(Placed(stage, side, state, out, kind))
+        state = out
+    return found
+
+
+def _kind(stage: Stage, side: Side, state: State, known: dict[Hashable, Kind]) -> Kind:
+    closed, out = jax.make_jaxpr(stage, return_shape=True)(*side, state)
+    program, consts = closed.jaxpr, dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+    same = fingerprint(program.eqns, program.invars, program.outvars, consts)
+    key = same, stage.carries, stage.carries_back, jax.tree.structure((side, state, out))
+    if key not in known:
+        known[key] = Kind.of(stage, total_flops(flatten(closed).eqns))
+    return known[key]

@@ -26,15 +26,14 @@ class _Calls:
 
     def __init__(self) -> None:
         self.paths, self.under_way = dict[int, Path](), list[Path]()
-        self.held: list[Any] = []  # no other module can come to have the identity of one that is held
+        self.held: dict[int, Any] = {}  # no other module can come to have the identity of one that is held
 
     def scope(self, module: Any) -> tuple[Path, str]:
         """Where a module lies, and the rest of it in the module that calls it."""
         outer = self.under_way[-1] if self.under_way else ()
-        if id(module) not in self.paths:
-            self.held.append(module)
-            for path, inner in sys.modules["flax.nnx"].iter_graph(module):
-                self.held.append(inner)
+        if not self.under_way or id(module) not in self.paths:  # an outermost one may have got more parts
+            for path, inner in [((), module), *sys.modules["flax.nnx"].iter_graph(module)]:
+                self.held[id(inner)] = inner
                 self.paths.setdefault(id(inner), (*outer, type(module).__name__, *path))
         path = self.paths[id(module)]
         return path, _words(path[len(outer) :] if path[: len(outer)] == outer else path)
@@ -47,7 +46,7 @@ def _words(path: Path) -> str:
 
 
 _calls: ContextVar[_Calls | None] = ContextVar("calls", default=None)
-_lock, _tracing, _own = threading.Lock(), [0], dict[type, Callable[..., Any]]()
+_lock, _tracing, _own = threading.Lock(), [0], dict[tuple[type, str], Callable[..., Any]]()
 
 
 def scoped_by_attribute(fun: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,8 +71,11 @@ def _named(fun: Callable[..., Any]) -> Callable[..., Any]:
         held = partial(lambda fun: fun, fun)
 
     def named(*args: Any) -> Any:
+        call: Any = held()  # whoever traces it holds it
+        if inspect.ismethod(call):  # bound before the classes got their wrappers
+            call = partial(_scoped(call.__func__), call.__self__)
         with _scopes():
-            return held()(*args)  # pyright: ignore[reportOptionalCall]  # whoever traces it holds it
+            return call(*args)
 
     with suppress(TypeError, ValueError):  # a built-in has no signature
         named.__signature__ = inspect.signature(fun)  # pyright: ignore[reportFunctionMemberAccess]
@@ -87,9 +89,10 @@ def _scopes() -> Generator[None]:
     with _lock:  # threads may trace side by side; the last one takes the wrappers away
         _tracing[0] += 1
         for cls in _below(nnx.Module):
-            if inspect.isfunction(vars(cls).get("__call__")) and cls not in _own:
-                _own[cls] = vars(cls)["__call__"]
-                cls.__call__ = _scoped(_own[cls])
+            for name, method in list(vars(cls).items()):
+                if _computes(cls, name) and inspect.isfunction(method) and (cls, name) not in _own:
+                    _own[cls, name] = method
+                    setattr(cls, name, _scoped(method))
     token = _calls.set(_Calls())
     try:
         yield
@@ -98,8 +101,13 @@ def _scopes() -> Generator[None]:
         with _lock:
             _tracing[0] -= 1
             while _own and not _tracing[0]:
-                cls, call = _own.popitem()
-                cls.__call__ = call
+                (cls, name), method = _own.popitem()
+                setattr(cls, name, method)
+
+
+def _computes(cls: type, name: str) -> bool:
+    """Whether a method may be what a model is called by: of flax's own modules ``__call__`` alone."""
+    return name == "__call__" or not (name.startswith("__") or cls.__module__.partition(".")[0] == "flax")
 
 
 def _below(cls: type) -> Iterator[Any]:
@@ -108,17 +116,21 @@ def _below(cls: type) -> Iterator[Any]:
         yield from _below(child)
 
 
-def _scoped(call: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(call)
-    def scoped(module: Any, *args: Any, **kwargs: Any) -> Any:
-        calls = _calls.get()
-        if calls is None:  # another thread's
-            return call(module, *args, **kwargs)
+def _scoped(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def scoped(*args: Any, **kwargs: Any) -> Any:
+        calls, module = _calls.get(), args[0] if args else None
+        if calls is None or not isinstance(
+            module, sys.modules["flax.nnx"].Module
+        ):  # another thread's; no method's call
+            return method(*args, **kwargs)
         path, words = calls.scope(module)
+        if calls.under_way and path == calls.under_way[-1]:  # a method that calls another
+            return method(*args, **kwargs)
         calls.under_way.append(path)
         try:
             with jax.named_scope(words or type(module).__name__):
-                return call(module, *args, **kwargs)
+                return method(*args, **kwargs)
         finally:
             calls.under_way.pop()
 

@@ -52,6 +52,24 @@ def test_stages_are_named_by_attributes():
     assert "mlp" in {row.call for row, _ in inside.walk()}
 
 
+class Encoder(Net):
+    def encode(self, x):
+        x = self.embed(x)
+        for layer in self.layers:
+            x = self.step(layer, x)
+        return x
+
+    def step(self, layer, x):
+        return layer(x)
+
+
+def test_any_method_may_be_what_is_called():
+    net = Encoder()
+    graph, state = nnx.split(net)
+    assert names(net.encode, jnp.ones(3)) == names(lambda x: net.encode(x), jnp.ones(3)) == NAMES[:-1]
+    assert names(lambda state, x: nnx.merge(graph, state).encode(x), state, jnp.ones(3)) == NAMES[:-1]
+
+
 def test_a_function_that_jax_has_traced_before_is_named_so_too():
     net = Net()
 

@@ -6,7 +6,7 @@ rows of a trace, folds included: a fold is one node, and a graph of its own when
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from jaxchain.explore.arithmetic import Floats
 from jaxchain.explore.computation import ENTRIES, Arrow, Graph, Node, flat, times, total_of
 from jaxchain.explore.nest import Names, TraceRow
 from jaxchain.explore.tracing import Trace, drawn, flattened, tangents_of, trace_of
+from jaxchain.program.fingerprint import fingerprint
 from jaxchain.program.flat import Program
 from jaxchain.program.flow import active
 from jaxchain.program.interpret import numbers_of
@@ -142,6 +143,7 @@ class _Builder:
             several = len(row.writes) > 1
             for k, name in enumerate(row.writes):
                 self.values[name] = tuple(c[k] if several and c is not None else c for c in columns)  # pyright: ignore[reportArgumentType]
+        self.matrices: dict[Hashable, Callable[..., Any]] = {}
         self.results = {name for row in rows if not row.writes for name in row.reads}
 
     def graph(self, rows: Sequence[TraceRow], inputs: Sequence[str], outputs: Iterable[str], title: str) -> Graph:
@@ -206,16 +208,23 @@ class _Builder:
 
     def segment(self, row: TraceRow) -> Segment:
         """The equations of a row, from what it reads to what it makes, of what depends on the inputs."""
-        made = {self.variables[name] for leaf in row.leaves for name in leaf.writes}
-        equations = tuple(e for e in self.program.equations if not made.isdisjoint(e.writes))
+        made = (self.program.makers[self.variables[name]] for leaf in row.leaves for name in leaf.writes)
+        equations = tuple({id(equation): equation for equation in made}.values())
         reads, writes = (tuple(self.variables[n] for n in self.moves(names)) for names in (row.reads, row.writes))
         return Segment(equations, reads, writes, self.program)
 
     def jacobian(self, segment: Segment, state: tuple[Any, ...]) -> Floats:
         """All of a row's partial derivatives as one matrix."""
+
+        def matrix(sides: Sequence[Any], state: tuple[Any, ...]) -> Any:
+            return Linear(lambda x: tuple(segment.call(*sides, *x)), state).matrix()
+
         sides = [self.values[self.names[var]][0] for var in segment.sides]
-        there = numbers_of(lambda given: Linear(lambda x: tuple(segment.call(*sides, *x)), given).matrix(), state)
-        return np.asarray(there, np.float64)
+        constants = {var: self.program.constants[var] for var in segment.constants}
+        eqns = [equation.eqn for equation in segment.equations]
+        kind = fingerprint(eqns, [*segment.inputs, *segment.sides], segment.outputs, constants)
+        # One function for all rows of the same program: JAX traces it once.
+        return np.asarray(numbers_of(self.matrices.setdefault(kind, matrix), sides, state), np.float64)
 
 
 def _of_this_alone(node: Node, graph: Graph) -> Node:

@@ -235,7 +235,7 @@ def constant_direction(point: Any, value: float) -> Any:
     def one(leaf: Any) -> Any:
         like = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
         if jnp.issubdtype(like.dtype, jnp.inexact):
-            return jnp.full(like.shape, value, like.dtype)
+            return jnp.asarray(np.full(like.shape, value, like.dtype))  # jnp.full is compiled for every shape
         return np.zeros(like.shape, jax.dtypes.float0)
 
     return jax.tree.map(one, point)

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -41,7 +39,7 @@ def by_numpy(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any] | None:
     if rule is not None:
         moved = rule(eqn, *arrays)
         return None if moved is None else list(moved) if isinstance(moved, tuple) else [np.asarray(moved)]
-    if exact is None or any(array.dtype.name not in ARITHMETIC for array in arrays):
+    if exact is None or any(array.dtype not in ARITHMETIC for array in arrays):
         return None
     result = exact(*arrays)
     # XLA takes what is below the normal numbers for zero, and NumPy does not.
@@ -52,19 +50,20 @@ def _is_plain(value: Any) -> bool:
     """Whether NumPy can hold a value, or values of a dtype."""
     if isinstance(value, Tracer):
         return False
-    dtype = getattr(value, "dtype", value)
-    return dtype is not None and not jnp.issubdtype(dtype, jax.dtypes.extended)
+    return isinstance(getattr(value, "dtype", value), np.dtype)  # that of random keys is JAX's own
 
 
 def _is_subnormal(array: Any) -> bool:
+    """Whether a number is not zero, but below the normal ones: its bits, as a whole number, tell."""
     if array.dtype.kind != "f":
         return False
-    return bool(np.any((np.abs(array) < np.finfo(array.dtype).tiny) & (array != 0)))
+    distinct = array[tuple(slice(None if step else 1) for step in array.strides)]  # what is broadcast is seen once
+    whole, limits = np.dtype(f"u{array.itemsize}"), np.finfo(array.dtype)
+    bits = np.abs(distinct).view(whole) - whole.type(1)  # zero's become the largest
+    return bool(bits.min(initial=np.iinfo(whole).max) < limits.tiny.view(whole) - 1)
 
 
-ARITHMETIC = frozenset(
-    ["bool", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
-)
+ARITHMETIC = frozenset(map(np.dtype, ["bool", "float32", "float64", *np.typecodes["AllInteger"]]))
 """Of these dtypes NumPy and XLA have the same arithmetic."""
 
 EXACT: dict[str, Callable[..., Any]] = {
@@ -105,7 +104,7 @@ def _broadcast(eqn: JaxprEqn, x: Any) -> Any:
 def _convert(eqn: JaxprEqn, x: Any) -> Any:
     dtype = np.dtype(dtype_of(eqn.outvars[0]))
     # From real to whole numbers, what is out of range is XLA's to say.
-    exact = {x.dtype.name, dtype.name} <= ARITHMETIC and not (x.dtype.kind == "f" and dtype.kind in "iu")
+    exact = {x.dtype, dtype} <= ARITHMETIC and not (x.dtype.kind == "f" and dtype.kind in "iu")
     return None if not exact or _is_subnormal(x) or _is_subnormal(made := x.astype(dtype)) else made
 
 
@@ -154,7 +153,7 @@ def _gather(eqn: JaxprEqn, operand: Any, indices: Any) -> Any:
 
 def _scatter(eqn: JaxprEqn, operand: Any, indices: Any, updates: Any) -> Any:
     adds, windows = eqn.primitive.name == "scatter-add", windows_of(eqn)
-    exact = operand.dtype.name in ARITHMETIC and not _is_subnormal(updates) if adds else writes_as_given(eqn)
+    exact = operand.dtype in ARITHMETIC and not _is_subnormal(updates) if adds else writes_as_given(eqn)
     places, axes = _places(windows, operand, indices), windows.axes
     if not (exact and places):
         return None

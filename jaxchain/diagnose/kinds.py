@@ -40,7 +40,7 @@ class Kind(NamedTuple):
     push: Callable[[Side, State, State], State]
     pull: Callable[[Side, State, State], tuple[Any, ...]]
     matrix: Callable[[Side, State], jax.Array]
-    columns: Callable[[Side, State, Sequence[int]], jax.Array]
+    columns: Callable[[Side, State, jax.Array], jax.Array]
     largest: Callable[[Side, State], jax.Array]
 
     @classmethod
@@ -51,13 +51,13 @@ class Kind(NamedTuple):
             return Linear(partial(stage, *side), state, stage.carries)
 
         return cls(
-            work,
-            stage,
-            lambda side, state, tangent: jvp(partial(stage, *side), state, tangent, stage.carries)[1],
-            lambda side, state, cotangent: vjp(stage, *side, state, which=stage.carries_back)[1](cotangent),
-            lambda side, state: linear(side, state).matrix(),
-            lambda side, state, which: _columns(linear(side, state), which),
-            lambda side, state: _largest(linear(side, state)),
+            work=work,
+            value=stage,
+            push=lambda side, state, tangent: jvp(partial(stage, *side), state, tangent, stage.carries)[1],
+            pull=lambda side, state, cotangent: vjp(stage, *side, state, which=stage.carries_back)[1](cotangent),
+            matrix=lambda side, state: linear(side, state).matrix(),
+            columns=lambda side, state, which: _columns(linear(side, state), which),
+            largest=lambda side, state: _largest(linear(side, state)),
         )
 
 

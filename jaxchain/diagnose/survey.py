@@ -121,7 +121,10 @@ def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, co
     spaces = [Coordinates.of(state) for state in states]
     counts = _affordable([at.kind.work for at in stages], spaces)
     links = [
-        replace(_link(at, pair, count, DECOMPOSITIONS / len(chain)), gradient=_length(side))
+        replace(
+            _link(at, pair, count, DECOMPOSITIONS / len(chain)),
+            gradient=state_norm(side) if jax.tree.leaves(side) else None,
+        )
         for at, pair, count, side in zip(stages, pairwise(spaces), counts, given, strict=True)
     ]
     return Survey(
@@ -132,13 +135,13 @@ def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, co
         tuple(map(_length, cotangents)),
         tangent,
         cotangent,
-        None if cotangents[0] is None else (cotangents[0], tuple(given)),
+        None if cotangents[0] is None else (cotangents[0], tuple(side or () for side in given)),
         tuple(dict.fromkeys(notes)),
     )
 
 
 def _length(state: State | None) -> float | None:
-    return None if state is None or not jax.tree.leaves(state) else state_norm(state)
+    return None if state is None else state_norm(state)
 
 
 def _pushed(stages: Sequence[Placed], tangent: State, notes: list[str]) -> list[State | None]:

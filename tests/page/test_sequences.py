@@ -12,6 +12,7 @@ import pytest
 from conftest import draw, some_params
 
 import jaxchain as jc
+from jaxchain.diagnose import kinds
 from jaxchain.diagnose import survey as surveying
 from jaxchain.page import content
 from jaxchain.page.content import page
@@ -52,6 +53,26 @@ def test_of_a_stage_that_is_not_decomposed_the_largest_singular_value_is_estimat
             exact = float(np.linalg.norm(np.asarray(jacobian.matrix), 2))
             assert 0.8 * exact < link.largest <= exact * (1 + 1e-5)
     assert any(link.sigma is None for link in found.links)
+
+
+def test_only_stages_of_the_same_program_share_their_derivatives():
+    def scaled(factor):
+        @jax.custom_jvp
+        def same(x):
+            return x
+
+        same.defjvp(lambda primals, tangents: (primals[0], factor * tangents[0]))
+        return same
+
+    scales = jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])
+    stages = [jc.Stage(f"w_{k}", jnp.multiply, init=lambda _: jnp.ones(2)) for k in range(2)]
+    stages += [jc.Stage(f"scale_{k}", lambda x, scale=scale: x * scale) for k, scale in enumerate(scales)]
+    stages += [jc.Stage(f"rule_{k}", scaled(k)) for k in (5, 6)]
+    params = {"w_0": jnp.array([7.0, 8.0]), "w_1": jnp.array([9.0, 10.0])}
+    placed = kinds.placed(stages, [(params["w_0"],), (params["w_1"],), (), (), (), ()], jnp.ones(2))
+    diagonals = [np.diag(at.matrix()).tolist() for at in placed]
+    assert diagonals == [[7, 8], [9, 10], [1, 2], [3, 4], [5, 5], [6, 6]]
+    assert [at.kind is placed[0].kind for at in placed] == [True, True, False, False, False, False]
 
 
 def test_each_stages_factor_and_each_leafs_gradient_are_jaxs():

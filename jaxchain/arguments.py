@@ -13,6 +13,7 @@ import jax
 
 from jaxchain.chain import Chain
 from jaxchain.checks import integer, shown
+from jaxchain.program.interpret import numbers_of
 from jaxchain.sides import GivenSides
 
 __all__ = [
@@ -103,7 +104,7 @@ def from_start(chain: Chain, args: tuple[Any, ...]) -> tuple[Chain, tuple[Any, .
     if not chain.lead:
         return chain, args, at
     abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(args))
-    state, sides = jax.eval_shape(chain.split, *args) if abstract else chain.split(*args)
+    state, sides = (jax.eval_shape if abstract else numbers_of)(chain.split, *args)
     return Chain(chain.stages, sides=GivenSides(range(len(chain)))), (sides, state), 1
 
 

@@ -57,7 +57,7 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, steps: int = 2
     path = jc.report(
         net, fit.params, unseen[0], path=out / "digits_report.html", title="digits autoencoder", progress=True
     )
-    shots = [picture_of(path, out / "digits_report.png", "#mode=mixed&step=4")]
+    shots = [picture_of(path, out / "digits_report.png", "#mode=planned&step=4")]
     compared = jc.compare(
         (net, (params, unseen[0])), (net, (fit.params, unseen[0])), out / "digits_compare.html",
         names=("before training", "after"), title="digits autoencoder, before and after training", progress=True,

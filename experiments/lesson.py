@@ -41,7 +41,7 @@ def main(quick: bool = False, out: Path = RESULTS) -> None:
         f"One page of {len(text.encode()) / 1e3:.0f} kB: {count(len(data), 'chapter')}, {count(cells, 'cell')} of Python.",
         f"One cotangent tells what {data['directions']['million']:,} tangents tell.",
         f"Twenty layers leave of a cotangent's norm: sigmoid {ends['sigmoid']:.1e}, tanh {ends['tanh']:.2f}, ReLU {ends['ReLU']:.2f}.",
-        f"From the waist, an hourglass's Jacobian takes {costs['forward'] / costs['mixed']:.1f} times less work than in forward mode.",
+        f"From the waist, an hourglass's Jacobian takes {costs['forward'] / costs['planned']:.1f} times less work than in forward mode.",
     ]
     numbers = {"bytes": len(text.encode()), "chapters": list(data), "ends": ends, "costs": costs, "pages": [path.name]}
     shot = None if quick else picture_of(path, out / "lesson.png", size=(1280, 1080))

@@ -159,7 +159,7 @@ def cells(name: str, one: Gain) -> tuple[str, ...]:
 
 def draw(sweep: Mapping[int, Gain], title: str, path: Path) -> Path:
     """The gain over the width of the waist: predicted as a line, measured as points."""
-    codes, colour = list(sweep), jc.plot.COLOURS["mixed"]
+    codes, colour = list(sweep), jc.plot.COLOURS["planned"]
     with mpl.rc_context(jc.plot.STYLE):
         figure, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
         ax.axhline(1, color="#555555", linewidth=0.9)

@@ -110,7 +110,7 @@ def test_signature_is_keyword_only_after_the_data(draw):
 
 
 def test_modes_differ_in_colour_lightness_marker_and_dash():
-    assert set(plot.COLOURS) == set(plot.MARKERS) == set(plot.LINESTYLES) == {"forward", "reverse", "mixed"}
+    assert set(plot.COLOURS) == set(plot.MARKERS) == set(plot.LINESTYLES) == {"forward", "reverse", "planned"}
     for kind in (plot.COLOURS, plot.MARKERS, plot.LINESTYLES):
         assert len(set(kind.values())) == 3
     grey = sorted(np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) for colour in plot.COLOURS.values())

@@ -43,7 +43,7 @@ from_the_input, from_the_output
 """,
     )
     values = {
-        "names": book.names["net"].names, "sizes": book.names["plan"].sizes, "costs": dict(zip(("forward", "reverse", "mixed"), costs, strict=True)),
+        "names": book.names["net"].names, "sizes": book.names["plan"].sizes, "costs": dict(zip(("forward", "reverse", "planned"), costs, strict=True)),
         "gain": min(costs[:2]) / costs[2], "gap": gap[1], "ways": _steps(book.names["plan"].plan), "check_costs": check_costs,
     }  # fmt: skip
     asks = "If the whole table is wanted, in which order should the Jacobians be multiplied?"
@@ -65,7 +65,7 @@ def _steps(plan: Plan) -> dict[str, list[dict[str, Any]]]:
             {"from": start, "to": stop, "shape": (sizes[stop], sizes[start]), "cost": cost}
             for start, stop, cost in steps
         ]
-        for mode, steps in (("forward", pushed), ("reverse", pulled), ("mixed", planned))
+        for mode, steps in (("forward", pushed), ("reverse", pulled), ("planned", planned))
     }
 
 

@@ -279,7 +279,7 @@ def _decided(found: Found, chain: Chain, argument: str) -> Decision:
 def _planned(decision: Decision) -> dict[str, Any]:
     """What the page's script needs to know of a decision: which order to show first, and where it is narrow."""
     assert decision.plan is not None
-    shown = decision.mode if decision.mode in ("forward", "reverse") else "mixed"
+    shown = decision.mode if decision.mode in ("forward", "reverse") else "planned"
     return {
         "waist": decision.plan.waist,
         "waist_size": min(decision.plan.sizes),
@@ -290,7 +290,7 @@ def _planned(decision: Decision) -> dict[str, Any]:
 
 def _modes(chain: Chain, found: Found, decision: Decision, args: tuple[Any, ...]) -> dict[str, Any]:
     about = {
-        "mixed": "the cheapest order of multiplication",
+        "mixed": "the planned order of multiplication",
         "sparse": "several columns or rows at once, by colours",
         "auto": f"what jc.jacobian does: {decision.mode} mode",
     }

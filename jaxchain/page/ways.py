@@ -46,7 +46,7 @@ Sweeps = Callable[[Literal["prefixes", "suffixes"]], Sequence[Any]]
 
 
 def ways(surveyed: Survey, decision: Decision, sweeps: Sweeps | None = None) -> dict[str, Any]:
-    """``forward``, ``reverse`` and ``mixed``, each with its steps, as the page's script reads them.
+    """``forward``, ``reverse`` and ``planned``, each with its steps, as the page's script reads them.
 
     ``sweeps`` gives the products that begin at the input or end at the output where they cannot be multiplied.
     """
@@ -95,7 +95,7 @@ def ways(surveyed: Survey, decision: Decision, sweeps: Sweeps | None = None) -> 
             f"Pull the {count(sizes[q], 'row')} of the identity back through the stages, the last stage first.",
             reverse, pulled[::-1], suffixes, side, why,
         ),
-        "mixed": _mixed(decision, plan, sizes, _Known(matrices, prefixes, suffixes), side, why),
+        "planned": _planned(decision, plan, sizes, _Known(matrices, prefixes, suffixes), side, why),
     }  # fmt: skip
 
 
@@ -243,7 +243,7 @@ def _places(plan: Plan, last: int) -> list[float]:
     return [0.0, *inner, float(last)]
 
 
-def _mixed(
+def _planned(
     decision: Decision, plan: Plan, sizes: Sequence[int], products: _Known, side: int, why: str
 ) -> dict[str, Any]:
     q = len(sizes) - 1

@@ -22,11 +22,11 @@ from jaxchain.checks import path_to_write, shown, text
 
 Floats = NDArray[np.float64]
 
-COLOURS = {"forward": "#004488", "reverse": "#BB5566", "mixed": "#DDAA33"}
+COLOURS = {"forward": "#004488", "reverse": "#BB5566", "planned": "#DDAA33"}
 """One colour a mode, the same on every picture: Paul Tol's high-contrast set, told apart in greyscale."""
 
-MARKERS = {"forward": "o", "reverse": "s", "mixed": "^"}
-LINESTYLES = {"forward": "-", "reverse": "--", "mixed": "-."}
+MARKERS = {"forward": "o", "reverse": "s", "planned": "^"}
+LINESTYLES = {"forward": "-", "reverse": "--", "planned": "-."}
 
 INK, FAINT = "#222222", "#8A8A8A"
 NOTE_SIZE = 8.5

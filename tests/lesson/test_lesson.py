@@ -178,7 +178,7 @@ def test_the_steps_of_every_order_cost_what_the_plan_says(data):
     for mode, steps in found["ways"].items():
         assert sum(step["cost"] for step in steps) == pytest.approx(found["costs"][mode])
         assert steps[-1]["shape"] == [100, 100]
-    assert found["costs"]["mixed"] < found["costs"]["forward"] / 10
+    assert found["costs"]["planned"] < found["costs"]["forward"] / 10
     assert found["gap"] < 1e-5
     assert found["check_costs"] == [500 * 500 * 6 + 200 * 500 * 6, 200 * 500 * 500 + 200 * 500 * 6]
 

@@ -137,23 +137,23 @@ def test_every_step_shows_the_jacobian_known_by_then(browser, waist, mode):
 
 
 def test_the_plan_ends_with_the_whole_jacobian(browser, waist):
-    browser.open(waist.path, "#mode=mixed&step=0")
+    browser.open(waist.path, "#mode=planned&step=0")
     browser.press(Keys.END)
     check_entries(walk_over(browser, "#step-heat", "#step-hover"), jc.suffix_jacobians(waist.chain, waist.args)[0])
 
 
 def test_the_sentences_add_up_to_the_plans_cost(browser, waist):
     plan = jc.plan(waist.chain, waist.args)
-    for mode, cost in (("forward", plan.forward_cost), ("reverse", plan.reverse_cost), ("mixed", plan.cost)):
+    for mode, cost in (("forward", plan.forward_cost), ("reverse", plan.reverse_cost), ("planned", plan.cost)):
         browser.open(waist.path, f"#mode={mode}&step=0")
         browser.press(Keys.END)
         total = re.search(r"([\d.,]+)\s*(k?)\s*so far", browser.text("#sentence"))
         assert float(total[1].replace(",", "")) * (1000 if total[2] else 1) == pytest.approx(cost, rel=6e-3)
 
 
-@pytest.mark.parametrize("mode", ["forward", "reverse", "mixed"])
+@pytest.mark.parametrize("mode", ["forward", "reverse", "planned"])
 def test_a_mode_chosen_begins_at_its_beginning(browser, waist, mode):
-    for before in ("forward", "reverse", "mixed"):
+    for before in ("forward", "reverse", "planned"):
         browser.open(waist.path, f"#mode={before}&step=2")
         browser.click(f"#mode-{mode}")
         assert browser.text("#sentence").startswith("0 of")
@@ -256,7 +256,7 @@ def test_every_program_is_there_with_the_stages_lines_marked(browser, waist, nam
 
 
 def test_an_address_is_followed_and_a_wrong_one_is_told(browser, waist):
-    browser.open(waist.path, "#stage=tanh_0&mode=mixed&step=2")
+    browser.open(waist.path, "#stage=tanh_0&mode=planned&step=2")
     assert browser.text("#stage-name") == "tanh_0"
     assert browser.text("#sentence").startswith("2 of")
     assert not browser.find("#message").is_displayed()

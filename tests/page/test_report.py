@@ -92,7 +92,7 @@ def test_the_steps_show_the_prefix_and_suffix_jacobians(digits, data):
 def test_the_plan_ends_with_the_whole_jacobian_and_costs_what_it_says(widths):
     net = jc.nets.mlp(widths, "tanh")
     args = some_params(net), draw(jnp.zeros(widths[0]), 2)
-    way = page(net, args, "", say=quiet)["ways"]["mixed"]
+    way = page(net, args, "", say=quiet)["ways"]["planned"]
     last = way["steps"][-1]
     assert (last["from"], last["to"]) == (0, len(net))
     np.testing.assert_allclose(cells(last["picture"]), jax.jacrev(net, 1)(*args), rtol=1e-4, atol=1e-5)
@@ -104,7 +104,7 @@ def test_every_step_of_a_plan_shows_the_jacobian_that_it_names():
     net = jc.nets.mlp([9, 5, 2, 5, 9], "tanh")
     args = some_params(net), draw(jnp.zeros(9), 2)
     states = net.names_with_input
-    for step in page(net, args, "", say=quiet)["ways"]["mixed"]["steps"]:
+    for step in page(net, args, "", say=quiet)["ways"]["planned"]["steps"]:
         if step["from"] + 1 == step["to"]:
             want = jc.local_jacobians(net, args)[step["from"]].matrix
         else:
@@ -247,7 +247,7 @@ def test_a_loss_shows_its_gradient_as_the_one_row_that_it_is_however_large_its_p
     data = page(jc.discover(loss, *args, argnum=argnum), args, "loss", fun=loss, say=quiet)
     (gradient, _) = jax.flatten_util.ravel_pytree(jax.grad(loss, argnum)(*args))
     assert argnum or data["stages"][0]["picture"]["sampled"]
-    for way in ("reverse", "mixed"):
+    for way in ("reverse", "planned"):
         last = data["ways"][way]["steps"][-1]["picture"]
         assert last["shape"] == [1, gradient.size]
         shown = np.frombuffer(base64.b64decode(last["values"]), "<f8" if last["double"] else "<f4")
@@ -292,7 +292,7 @@ def test_every_chain_of_the_zoo_has_a_page(case, monkeypatch):
     assert len(data["stages"]) == len(case.chain)
     json.dumps(data, allow_nan=False)
     if case.forward and case.reverse:
-        last = data["ways"]["mixed"]["steps"][-1]
+        last = data["ways"]["planned"]["steps"][-1]
         assert_close(jnp.asarray(last["shape"]), jnp.asarray(case.jacobian(0, len(case.chain)).shape))
 
 

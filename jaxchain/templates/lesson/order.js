@@ -2,7 +2,7 @@
 
 pictures.order = (values) => {
   const id = "order-product";
-  const modes = ["forward", "reverse", "mixed"];
+  const modes = ["forward", "reverse", "planned"];
   let mode = modes[0];
   let go = null;
   buttons(id, "Which order", ["forward", "reverse", "from the waist"], (k) => {
@@ -49,6 +49,6 @@ function drawCosts({ costs }) {
   Object.entries(costs).forEach(([mode, cost], k) => {
     const y = 8 + 38 * k;
     const width = (cost / most) * 220;
-    svg.append(draw("text", { x: 0, y: y + 16 }, mode === "mixed" ? "from the waist" : mode), draw("rect", { class: `sweeps ${mode}`, x: 106, y, width, height: 22 }), draw("text", { x: 114 + width, y: y + 16 }, digits(Math.round(cost))));
+    svg.append(draw("text", { x: 0, y: y + 16 }, mode === "planned" ? "from the waist" : mode), draw("rect", { class: `sweeps ${mode}`, x: 106, y, width, height: 22 }), draw("text", { x: 114 + width, y: y + 16 }, digits(Math.round(cost))));
   });
 }

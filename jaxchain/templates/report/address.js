@@ -1,6 +1,6 @@
 // What is selected on the report's page: a stage, a mode and a step of it; and how its address says so.
 
-const MODES = ["forward", "reverse", "mixed"];
+const MODES = ["forward", "reverse", "planned"];
 Object.assign(selection, { stage: 0, mode: "reverse", step: 0 });
 
 const stepsOf = (mode) => data.ways[mode].steps;
@@ -27,7 +27,7 @@ function readAddress(hash) {
       if (stage !== undefined) asked.stage = stage;
     } else if (key === "mode") {
       if (MODES.includes(value)) asked.mode = value;
-      else refused.push(`there is no mode “${value}”, only forward, reverse and mixed`);
+      else refused.push(`there is no mode “${value}”, only forward, reverse and planned`);
     } else if (key === "step") asked.step = value;
   }
   if (asked.step !== undefined) {

@@ -4,7 +4,7 @@ const SLOWEST = 1100;
 const LESSONS = {
   forward: "The product grows from the right, towards the output; the work goes with the number of inputs.",
   reverse: "The product grows from the left, towards the input; the work goes with the number of outputs.",
-  mixed: "It may begin anywhere: where the chain is narrow, the matrices stay small.",
+  planned: "It may begin anywhere: where the chain is narrow, the matrices stay small.",
 };
 let timer = 0;
 

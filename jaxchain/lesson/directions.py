@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxchain.lesson.cell import Workbook, number
 from jaxchain.lesson.chapter import Chapter, Choice, Option
-from jaxchain.lesson.small_graph import FUNCTION, PARTIALS, drawn, steps_back, steps_forward
+from jaxchain.lesson.small_graph import FUNCTION, drawn, steps
 from jaxchain.show.plain import plain
 
 __all__ = ["two_directions"]
@@ -13,9 +13,15 @@ __all__ = ["two_directions"]
 def two_directions() -> Chapter:
     """Both sweeps over the small graph, then what they cost for a network with a million numbers."""
     book = Workbook()
-    book.run("tangents", f"{FUNCTION}\ntrace = jc.trace(f, 2.0, 5.0, argnum=0)\n{{row.formula: row.tangent for row in trace.rows}}")  # fmt: skip
-    book.run("other", 'other = jc.trace(f, 2.0, 5.0, argnum=1)\nother["y"].tangent')
-    book.run("cotangents", "backwards = reversed(trace.rows)\n{row.formula: row.cotangent for row in backwards}")
+    book.run(
+        "tangents",
+        f"""{FUNCTION}
+graph = jc.graph(f, 2.0, 5.0, tangent=(1.0, 0.0))
+{{step.node: step.text for step in graph.accumulate("forward")}}
+""",
+    )
+    book.run("other", 'other = jc.graph(f, 2.0, 5.0, tangent=(0.0, 1.0))\nother["y"].tangent')
+    book.run("cotangents", '{step.node: step.text for step in graph.accumulate("reverse")}')
     pushed, pulled = book.run(
         "jax",
         "y, speed = jax.jvp(f, (2.0, 5.0), (1.0, 0.0))\ny, pull = jax.vjp(f, 2.0, 5.0)\nspeed, pull(1.0)",
@@ -32,11 +38,10 @@ inputs = sum(p.size for p in jax.tree.leaves(params))
 inputs, {k: programs[k].flops for k in ("fun", "jvp", "vjp")}
 """,
     )
-    partials = Workbook().run("arrows", PARTIALS)
-    graphs = [drawn(book.names[name], partials) for name in ("trace", "other")]
-    steps = [*(steps_forward(graph) for graph in graphs), steps_back(graphs[0])]
+    graph, other = book.names["graph"], book.names["other"]
+    walks = [steps(graph, "forward"), steps(other, "forward"), steps(graph, "reverse")]
     values = {
-        "graph": graphs[0], "steps": steps, "pushed": pushed, "pulled": pulled, "million": million,
+        "graph": drawn(graph), "steps": walks, "pushed": pushed, "pulled": pulled, "million": million,
         "operations": operations, "all_forward": million * operations["jvp"],
         "ratio": million * operations["jvp"] / operations["vjp"],
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxchain.lesson.cell import Workbook, number
 from jaxchain.lesson.chapter import Amount, Chapter
-from jaxchain.lesson.small_graph import FUNCTION, PARTIALS, drawn, paths_from
+from jaxchain.lesson.small_graph import FUNCTION, drawn, ways
 from jaxchain.show.plain import plain
 
 __all__ = ["paths_add"]
@@ -14,9 +14,10 @@ def paths_add() -> Chapter:
     """Y = ln x1 + x1·x2 − sin x2 at (2, 5), as a graph; then two outputs, and two such functions in a row."""
     book = Workbook()
     book.run("function", f"{FUNCTION}\nf(2.0, 5.0)")
-    book.run("values", "trace = jc.trace(f, 2.0, 5.0)\n{row.formula: row.primal for row in trace.rows}")
+    book.run("values", "graph = jc.graph(f, 2.0, 5.0)\n{node.title: node.primal for node in graph.rows}")
     one = book.run("one", "times = lambda x1, x2: x1 * x2\njax.grad(times, 0)(2.0, 5.0), jax.grad(times, 1)(2.0, 5.0)")
-    partials = book.run("arrows", PARTIALS)
+    book.run("arrows", '{f"{a.start} → {a.stop}": a.partial.item() for a in graph.arrows}')
+    book.run("listed", 'graph.paths("x1", "y")')
     both = book.run("both", "jax.grad(f, 0)(2.0, 5.0), jax.grad(f, 1)(2.0, 5.0)")
     table = book.run(
         "table",
@@ -36,10 +37,9 @@ K, K @ J, jc.jacobian(lambda x: g(two(x)))(x)
 """,
     )
     (answer,) = book.run("check", "jax.grad(f, (0,))(4.0, 3.0)")
-    graph = drawn(book.names["trace"], partials)
-    ways = {start: paths_from(graph, start) for start in ("x1", "x2")}
+    graph = book.names["graph"]
     values = {
-        "graph": graph, "paths": ways, "sums": {"x1": both[0], "x2": both[1]}, "one": one,
+        "graph": drawn(graph), "paths": {start: ways(graph, start) for start in ("x1", "x2")}, "both": both, "one": one,
         "table": table, "outer": outer, "product": product, "whole": whole, "answer": answer,
     }  # fmt: skip
     asks = "What if a change can reach the end in more than one way?"
@@ -50,7 +50,7 @@ def _check(answer: float, elsewhere: float) -> Amount:
     return Amount(
         "Take the same function at x1 = 4, x2 = 3. What is ∂y/∂x1 there? (The slope of ln x1 is 1/x1.)",
         float(answer),
-        f"Two paths leave x1. The one through v1 has the product 1/4 · 1 · 1 = 0.25, the one through v2 has x2 · 1 · 1 = 3. Their sum is {number(answer)}.",
+        f"Two paths leave x1. The one through v1 has the product 1 · 1 · 1/4 = 0.25, the one through v2 has 1 · 1 · x2 = 3. Their sum is {number(answer)}.",
         "Find the paths from x1 to y: one goes through v1, one through v2. Write a product for each, with the numbers of this point, and add.",
         (
             (0.75, "That is 0.25 · 3: the two paths multiplied. Along one path slopes multiply, but different paths add."),

@@ -84,13 +84,21 @@ def test_slopes_multiply_at_every_stored_x(data):
 def test_products_along_paths_add_up_to_the_partial_derivatives(data):
     found = data["paths"]
     expected = {"x1": 1 / 2 + 5, "x2": 2 - np.cos(5)}
-    assert found["sums"] == pytest.approx(expected, rel=1e-6)
+    assert found["both"] == pytest.approx([*expected.values()], rel=1e-6)
     for start, paths in found["paths"].items():
-        assert sum(path["product"] for path in paths) == pytest.approx(expected[start], rel=1e-6)
+        assert paths["total"] == pytest.approx(expected[start], rel=1e-6)
+        for text in (paths["text"], *(path["text"] for path in paths["rows"])):
+            assert_sides_are_equal(text)
     values = {node["id"]: node["primal"] for node in found["graph"]["nodes"]}
     assert values["y"] == pytest.approx(baydin(2, 5), rel=1e-6)
     np.testing.assert_allclose(found["product"], np.array(found["outer"]) @ np.array(found["table"]), rtol=1e-6)
     np.testing.assert_allclose(found["whole"], found["product"], rtol=1e-5)
+
+
+def assert_sides_are_equal(text):
+    """What is written out adds up."""
+    left, right = map(eval, text.replace("−", "-").replace("·", "*").replace("(given)", "").split(" = "))
+    assert left == pytest.approx(right, rel=2e-3, abs=2e-3)
 
 
 def test_every_step_of_a_sweep_is_the_sum_that_it_writes_out(data):
@@ -98,9 +106,7 @@ def test_every_step_of_a_sweep_is_the_sum_that_it_writes_out(data):
     for steps, end in zip(found["steps"], (5.5, 2 - np.cos(5), 5.5), strict=True):
         assert steps[-1]["value"] == pytest.approx(end, rel=1e-6)
         for step in steps:
-            if "=" in step["text"]:
-                sides = step["text"].partition(": ")[2].replace("−", "-").replace("·", "*").split(" = ")
-                assert eval(sides[0]) == pytest.approx(float(sides[1]), rel=2e-3, abs=2e-3)
+            assert_sides_are_equal(step["text"])
     assert found["pulled"] == pytest.approx([5.5, 2 - np.cos(5)], rel=1e-6)
     assert found["million"] == 784 * 1000 + 1000 + 1000 * 200 + 200 + 200 * 10 + 10
 
@@ -383,7 +389,8 @@ def test_sliders_and_steps_tell_in_words_what_the_picture_shows(browser, path, d
         browser.click(f"#directions-graph .tab:nth-child({way + 1})")
         for step in steps:
             browser.click("#directions-graph .controls button:nth-child(2)")
-            assert step["text"] in browser.text("#directions-graph .said")
+            said = browser.text("#directions-graph .said")
+            assert said.startswith(f"{step['node']} moves" if step["given"] else f"{step['node']}: {step['text']}.")
     assert "both ∂y/∂x1 and ∂y/∂x2" in browser.text("#directions-graph .said")
 
 

@@ -19,10 +19,17 @@ pictures.directions = (values) => {
     graph.markArrows(step ? steps[step - 1].arrows : []);
     if (!step) return way < 2 ? "Press Next: tangents are filled in from the left." : "Press Next: cotangents are filled in from the right.";
     const done = step < steps.length ? "" : way < 2 ? ` Done: one forward sweep has found ∂y/∂${["x1", "x2"][way]}, and only that.` : " Done: one reverse sweep has found both ∂y/∂x1 and ∂y/∂x2.";
-    return steps[step - 1].text + (steps[step - 1].text.endsWith(".") ? "" : ".") + done;
+    return toldOf(steps[step - 1], way) + done;
   });
   countSweeps();
 };
+
+/** One step in words: the sum over its arrows, or what was chosen before the walk began. */
+function toldOf({ node, text, value, given }, way) {
+  if (!given) return `${node}: ${text}.`;
+  if (way < 2) return `${node} moves at speed ${digits(value)}: we chose so.`;
+  return `${node} moves by 1 for each 1 that it is moved: the walk begins with 1.`;
+}
 
 function countSweeps() {
   const id = "directions-count";

@@ -3,7 +3,7 @@
 pictures.paths = (values) => {
   const id = "paths-graph";
   const starts = Object.keys(values.paths);
-  const choices = starts.flatMap((start) => [...values.paths[start].map((path) => ({ start, path })), { start, path: null }]);
+  const choices = starts.flatMap((start) => [...values.paths[start].rows.map((path) => ({ start, path })), { start, path: null }]);
   const names = choices.map(({ start, path }) => (path ? path.nodes.join(" → ") : `all paths from ${start}`));
   const keysOf = ({ nodes }) => nodes.slice(1).map((node, k) => `${nodes[k]} ${node}`);
   const row = buttons(id, "Which path", names, (k) => show(choices[k]));
@@ -12,12 +12,11 @@ pictures.paths = (values) => {
   const said = make("p", { class: "said", role: "status" });
   placeOf(id).append(said);
   const show = ({ start, path }) => {
-    const shown = path ? [path] : values.paths[start];
+    const shown = path ? [path] : values.paths[start].rows;
     graph.markArrows(shown.flatMap(keysOf));
     graph.markNodes(shown.flatMap(({ nodes }) => nodes));
-    const products = shown.map(({ text, product }) => `${text} = ${digits(product)}`);
-    const sum = shown.map(({ product }, k) => (k && product < 0 ? `(${digits(product)})` : digits(product))).join(" + ");
-    say(said, path ? `Along this path: ${products[0]}.` : `Along the paths: ${products.join(", and ")}. Their sum, ${sum} = ${digits(values.sums[start])}, is ∂y/∂${start}.`);
+    const products = shown.map(({ text }) => text).join(", and ");
+    say(said, path ? `Along this path: ${products}.` : `Along the paths: ${products}. Their sum is ∂y/∂${start}: ${values.paths[start].text}.`);
   };
   show(choices[0]);
 };

@@ -26,7 +26,8 @@ second @ (first @ x), (second @ first) @ x
 h = jnp.arange(-60, 61) / 20
 bends = {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh,
          "ReLU": jax.nn.relu}
-slopes = {name: jax.vmap(jax.grad(f))(h) for name, f in bends.items()}
+slopes = {name: jax.vmap(jax.grad(f))(h)
+          for name, f in bends.items()}
 {name: (f(h), slopes[name]) for name, f in bends.items()}
 """,
     )

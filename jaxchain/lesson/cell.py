@@ -84,7 +84,7 @@ def told(value: Any) -> str:
         return np.array2string(array, precision=4, suppress_small=True)
     shape = "×".join(map(str, array.shape))
     line = f" {sparkline(array)}" if array.ndim == 1 else ""
-    return f"{shape} numbers, {scalar(array.min())} to {scalar(array.max())}{line}"
+    return f"{shape} numbers, {array.min():.4g} to {array.max():.4g}{line}"
 
 
 def number(value: float, digits: int = 4) -> str:

@@ -17,11 +17,12 @@ def two_directions() -> Chapter:
         "tangents",
         f"""{FUNCTION}
 graph = jc.graph(f, 2.0, 5.0, tangent=(1.0, 0.0))
-{{step.node: step.text for step in graph.accumulate("forward")}}
+forth = graph.accumulate("forward")
+{{step.node: step.text for step in forth}}
 """,
     )
     book.run("other", 'other = jc.graph(f, 2.0, 5.0, tangent=(0.0, 1.0))\nother["y"].tangent')
-    book.run("cotangents", '{step.node: step.text for step in graph.accumulate("reverse")}')
+    book.run("cotangents", 'back = graph.accumulate("reverse")\n{step.node: step.text for step in back}')
     pushed, pulled = book.run(
         "jax",
         "y, speed = jax.jvp(f, (2.0, 5.0), (1.0, 0.0))\ny, pull = jax.vjp(f, 2.0, 5.0)\nspeed, pull(1.0)",

@@ -51,10 +51,12 @@ dict(zip(sweep.names, norms))
         """
 around = zip(net.names, sweep.primals, sweep.cotangents[1:])
 by_hand = {name: jnp.outer(after, before)
-           for name, before, after in around if name in fit.params}
+           for name, before, after in around
+           if name in fit.params}
 one = images[misread[:1]], labels[misread[:1]]
 by_jax = jax.grad(loss)(fit.params, one)
-max(jnp.abs(by_hand[k] - by_jax[k]["w"]).max() for k in by_hand)
+max(jnp.abs(by_hand[k] - by_jax[k]["w"]).max()
+    for k in by_hand)
 """,
     )
     names = book.names

@@ -57,6 +57,6 @@ def _check(answer: float, elsewhere: float) -> Amount:
             (3.0, "That is the path through v2. There is another one, through v1 = ln x1: add it."),
             (0.25, "That is the path through v1. There is another one, through v2 = x1·x2: add it."),
             (float(elsewhere), "That is the slope at (2, 5). The numbers on the arrows depend on where one is: take them anew at (4, 3)."),
-            (4.25, "The arrow from x1 to v2 = x1·x2 carries x2, not x1: move x1 by 1, and the product moves by x2 = 3."),
+            (4.25, "The arrow from x1 to v2 = x1·x2 carries x2, not x1: when x1 moves, the product moves x2 = 3 times as far."),
         ),
     )  # fmt: skip

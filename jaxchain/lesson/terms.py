@@ -21,7 +21,7 @@ TERMS = (
     Term(
         "chain rule",
         "slopes",
-        "the slope of a composition is the product of the slopes along it, each taken where it is",
+        "the slope of functions in a row is the product of their slopes, each taken where it is",
     ),
     Term("stage", "slopes", "one function of a chain of functions"),
     Term("node", "paths", "a value in the graph"),
@@ -36,6 +36,8 @@ TERMS = (
     Term("tangent", "directions", "how fast a value changes when the inputs move in a chosen way"),
     Term("sweep", "directions", "one walk through the whole graph, forward with tangents or back with cotangents"),
     Term("cotangent", "directions", "how fast the output changes when this value is changed"),
+    Term("network", "directions", "a function with very many numbers in it that can be adjusted"),
+    Term("train", "directions", "to adjust a network's numbers until its answers are good"),
     Term("layer", "weights", "the stage y = W x + b, with numbers W and b that are learnt"),
     Term("weight", "weights", "an entry of W: how strongly one input of a layer counts for one output"),
     Term("bias", "weights", "an entry of b: what is added to an output whatever the inputs are"),
@@ -58,4 +60,6 @@ TERMS = (
     Term("momentum", "descent", "a step that keeps part of the step before"),
     Term("Adam", "descent", "steps that are scaled for each weight by how large its gradients have been"),
     Term("multiply-add", "order", "one multiplication and one addition: the unit in which matrix products are counted"),
+    Term("forward mode", "order", "multiplying Jacobians from the input on: a column, or tangent, for each input"),
+    Term("reverse mode", "order", "multiplying Jacobians from the output back: a row, or cotangent, for each output"),
 )

@@ -233,9 +233,9 @@ def test_numbers_read_alike_in_text_and_pictures(browser, path):
     browser.open(path)
     script = (TEMPLATES / "lesson/numbers.js").read_text(encoding="utf-8")
     values = [0, 1, -0.28366, 11.652071, 0.1082, 963.4, 1000, 987210, 4.3e12, 2.06e-13, 72240, 0.00123456]
-    for value in values:
-        said = browser.script(f"{script}\nreturn digits(arguments[0])", value)
-        assert said == in_words(value)
+    for value, count in itertools.product([*values, 2345678.4, 1234.56, 12345.6], (2, 3, 4)):
+        said = browser.script(f"{script}\nreturn digits(...arguments)", value, count)
+        assert said == in_words(value, count)
 
 
 def test_without_scikit_learn_two_chapters_say_what_to_install_and_the_rest_is_there(browser, monkeypatch, tmp_path):

@@ -42,6 +42,6 @@ function twentyLayers(twenty) {
   slider(id, "Layers passed", 20, 20, (k) => {
     cursor.setAttribute("x1", plot.x(k));
     cursor.setAttribute("x2", plot.x(k));
-    return `After ${plural(k, "layer")}: ${names.map((name) => `${name} ${digits(twenty[name][k], 2)}`).join("; ")}.`;
+    return `After ${plural(k, "layer")}: ${names.map((name) => `${name} ${digits(twenty[name][k], 3)}`).join("; ")}.`;
   });
 }

@@ -15,10 +15,11 @@ function graphPicture(id, { nodes, arrows }, label) {
     const length = Math.hypot(b.x - a.x, b.y - a.y);
     const [dx, dy] = [((b.x - a.x) / length) * (RADIUS + 2), ((b.y - a.y) / length) * (RADIUS + 2)];
     const line = draw("line", { class: "arrow-line", x1: a.x + dx, y1: a.y + dy, x2: b.x - dx, y2: b.y - dy, "marker-end": `url(#${id}-tip)` });
-    const text = draw("text", { class: "partial", x: a.x + (b.x - a.x) * 0.47, y: a.y + (b.y - a.y) * 0.47 + 4 }, digits(partial));
-    lines.set(`${from} ${to}`, { line, text });
+    const [x, y, words] = [a.x + (b.x - a.x) * 0.47, a.y + (b.y - a.y) * 0.47, digits(partial)];
+    const under = draw("rect", { class: "under", x: x - 4 * words.length - 2, y: y - 9, width: 8 * words.length + 4, height: 18 });
+    lines.set(`${from} ${to}`, { line, under, text: draw("text", { class: "partial", x, y: y + 4 }, words) });
   }
-  svg.append(...[...lines.values()].map(({ line }) => line), ...[...lines.values()].map(({ text }) => text));
+  svg.append(...[...lines.values()].map(({ line }) => line), ...[...lines.values()].flatMap(({ under, text }) => [under, text]));
   const circles = {};
   const beside = {};
   for (const { id: name, x, y, formula, primal, beside: [right, down] } of nodes) {

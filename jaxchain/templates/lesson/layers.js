@@ -51,6 +51,6 @@ function wordsOf({ names }, digit, step, last) {
   if (k === last) return `At the scores, the cotangent is chance minus wanted: below zero only at ${digit.label}, whose score should rise, above zero at the others.`;
   if (k === 0) return `At the picture: where a pixel is red, more ink would make the loss larger; where it is blue with a dash, smaller. The strongest is in ${strongestOf(digit.cotangents[0])}. Norm ${digits(digit.norms[0], 3)}.`;
   const zeros = digit.cotangents[k].filter((value) => value === 0).length;
-  const off = zeros ? ` ${plural(zeros, "of its numbers is", "of its numbers are")} 0: those units were switched off on the way there, and nothing passes.` : "";
+  const off = zeros ? ` ${plural(zeros, "of its numbers is", "of its numbers are")} 0: there ReLU gave 0 on the way to the scores, and nothing passes back.` : "";
   return `Before ${names[k + 1]}, the cotangent of ${names[k]} has ${plural(digit.cotangents[k].length, "number")} and norm ${digits(digit.norms[k], 3)}.${off}`;
 }

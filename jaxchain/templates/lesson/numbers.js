@@ -8,9 +8,8 @@ function digits(value, count = 4) {
   const size = Math.abs(value);
   if (!Number.isFinite(value)) return Number.isNaN(value) ? "not a number" : value > 0 ? "∞" : `${MINUS}∞`;
   let text;
-  if (value === 0) text = "0";
-  else if (size >= 1000 && size < 1e9 && (Number.isInteger(value) || size >= 10 ** count)) text = Math.round(value).toLocaleString("en");
-  else if (size >= 1e-3 && size < 1e6) text = String(Number(value.toPrecision(count)));
+  if (value === 0 || (size >= 1000 && size < 1e9 && Number.isInteger(value))) text = value.toLocaleString("en");
+  else if (size >= 1e-3 && size < 1e6) text = (size < 10 ** count ? Number(value.toPrecision(count)) : Math.round(value)).toLocaleString("en", { maximumFractionDigits: 12 });
   else {
     const [mantissa, power] = value.toExponential(count - 1).split("e");
     text = `${Number(mantissa)}×10${[...String(Number(power))].map((letter) => RAISED[letter]).join("")}`;

@@ -30,7 +30,7 @@ pictures.weights = (values) => {
     { name: "cotangent", rows: column(values.y_bar) }, "·", { name: "input, lying down", rows: [values.x] }, "=", { name: "gradient of W", rows: values.W_bar, pick },
   ]);
   placeOf("weights-back").append(said);
-  tables["gradient of W"].querySelector("button").click();
+  entry("gradient of W", 0, values.W_bar[0].length - 1).querySelector("button").click(); // the weight that the text is about
 };
 
 /** A table of numbers with its name and shape under it; with `pick`, its entries are buttons. */

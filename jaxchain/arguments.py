@@ -17,12 +17,12 @@ from jaxchain.program.interpret import numbers_of
 from jaxchain.sides import GivenSides
 
 __all__ = [
+    "argument_in_words",
     "begun",
     "check_args",
     "default_argnum",
     "differentiated",
     "from_start",
-    "in_words",
     "looked_along",
     "position_among",
 ]
@@ -115,7 +115,7 @@ def begun(fun: Callable[..., Any], args: tuple[Any, ...], at: int) -> tuple[Call
     return fun, args, at
 
 
-def in_words(fun: Callable[..., Any], args: tuple[Any, ...], at: int) -> str:
+def argument_in_words(fun: Callable[..., Any], args: tuple[Any, ...], at: int) -> str:
     """What is differentiated with respect to, where it is argument ``at``."""
     if not isinstance(fun, Chain) or position_among(args, fun.argnum) != at:
         return f"argument {at}"

@@ -25,8 +25,8 @@ __all__ = [
     "TangentMismatchError",
     "TraceError",
     "first_line",
-    "in_words",
     "refusal",
+    "refused_in_words",
     "unknown",
     "warn",
 ]
@@ -138,7 +138,7 @@ def refusal(error: Exception) -> str:
 
 
 @contextmanager
-def in_words(mode: str, what: str, way_out: str) -> Generator[None]:
+def refused_in_words(mode: str, what: str, way_out: str) -> Generator[None]:
     """Say in jaxchain's words that a mode does not exist for something.
 
     Raises

@@ -25,7 +25,7 @@ from jaxchain.coordinates import check_like, require_inexact
 from jaxchain.derivative import Linear, Pass, jvp, vjp
 from jaxchain.discovery import discover
 from jaxchain.discovery.group import Granularity, check_granularity
-from jaxchain.errors import in_words
+from jaxchain.errors import refused_in_words
 from jaxchain.stage import Side, Stage, State
 from jaxchain.swept import ForwardSweep, Jacobians, LocalJacobian, ReverseSweep
 
@@ -70,7 +70,7 @@ def _mode(mode: Literal["forward", "reverse"], stage: Stage) -> AbstractContextM
         if mode == "forward"
         else "Push tangents (forward_sweep, prefix_jacobians)"
     )
-    return in_words(
+    return refused_in_words(
         mode, f"stage {stage.name!r}", f"{other}, or accumulate local_jacobians, each in a mode that it has."
     )
 

@@ -220,7 +220,7 @@ def test_show_cuts_as_finely_as_it_is_told(run):
         for g in ("finest", "default")
     ]
     assert counts == [5, 3]
-    assert set(get_args(cli.Granularity)) == set(get_args(Granularity))
+    assert set(get_args(cli.Cuts)) == set(get_args(Granularity))
 
 
 def test_trace_ends_with_the_value_and_begins_with_the_gradient(run):

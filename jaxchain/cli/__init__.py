@@ -10,7 +10,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
@@ -25,11 +25,21 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-Granularity = Literal["default", "finest", "module", "bundles"]
+Cuts = Literal["default", "finest", "module", "bundles"]
+Granularity = Annotated[
+    Cuts | None,
+    arg(
+        metavar=f"{{{','.join(get_args(Cuts))}}}",
+        help="How finely to cut. finest: at every cut; default: the parts of a layer are joined; module: those of a "
+        "module; bundles: where few numbers cross, too.",
+        help_behavior_hint="(default: default, or a chain's own stages)",
+    ),
+]
 Program = Literal["fun", "jvp", "linearize", "transpose", "vjp", "grad", "vmap", "jit"]
 Flag = Annotated[bool, FlagCreatePairsOff]
-Output = Annotated[Path, arg(aliases=["-o"])]
-OpenPage = Annotated[bool, FlagCreatePairsOff, arg(name="open")]
+Output = Annotated[Path, arg(aliases=["-o"], help="The file to write.")]
+OpenPage = Annotated[bool, FlagCreatePairsOff, arg(name="open", help="Open the page in the browser.")]
+Force = Annotated[bool, FlagCreatePairsOff, arg(help="Replace a file that is not a page of jaxchain, too.")]
 Seconds = Annotated[float, arg(metavar="SECONDS")]
 Text = Annotated[str | None, arg(metavar="TEXT")]
 
@@ -81,21 +91,11 @@ def _deferred(command: Callable[..., Answer]) -> Callable[..., Any]:
     return parsed
 
 
-def show(target: Target, common: Common, granularity: Granularity = "default") -> Answer:
-    """Print the chain that a function is, one row a stage.
-
-    Parameters
-    ----------
-    target
-        The function and its arguments.
-    common
-        What every command can be told.
-    granularity
-        How finely to cut. finest: at every cut; default: the parts of a layer are joined; module: those of a module; bundles: where few numbers cross, too.
-    """
+def show(target: Target, common: Common, granularity: Granularity = None) -> Answer:
+    """Print the chain that a function is, one row a stage."""
     with common.working("Discovering the chain"):
         fun, args = resolve(target)
-        chain = jc.discover(fun, *args, argnum=target.argnum, granularity=granularity)
+        chain = jc.discover(fun, *args, argnum=target.argnum, granularity=granularity or "default")
     return chain, {"stages": [stage.row for stage in chain]}
 
 
@@ -110,10 +110,6 @@ def trace(
 
     Parameters
     ----------
-    target
-        The function and its arguments.
-    common
-        What every command can be told.
     unfold
         Show the rows inside of this call or module.
     all_
@@ -141,22 +137,16 @@ def transforms(
     common: Common,
     program: Program | None = None,
     stage: Text = None,
-    granularity: Granularity | None = None,
+    granularity: Granularity = None,
 ) -> Answer:
     """Print what each transform makes of the program: jvp, linearize, transpose, vjp, grad, vmap, jit.
 
     Parameters
     ----------
-    target
-        The function and its arguments.
-    common
-        What every command can be told.
     program
         Print this program, each line beside the stage that it came from.
     stage
         Print what became of this stage in every program.
-    granularity
-        How finely to cut, where TARGET is no chain. finest: at every cut; default: the parts of a layer are joined; module: those of a module; bundles: where few numbers cross, too.
     """
     at_most_one(program=program, stage=stage)
     with common.working("Transforming the program"):
@@ -172,10 +162,6 @@ def plan(target: Target, common: Common, memory_limit: Annotated[int | None, arg
 
     Parameters
     ----------
-    target
-        The function and its arguments.
-    common
-        What every command can be told.
     memory_limit
         Most temporary memory in bytes.
     """
@@ -190,10 +176,6 @@ def modes(target: Target, common: Common, repeats: int = 5, time_limit: Seconds 
 
     Parameters
     ----------
-    target
-        The function and its arguments.
-    common
-        What every command can be told.
     repeats
         Timed calls a mode; the median counts.
     time_limit
@@ -212,27 +194,15 @@ def report(
     output: Output = Path("report.html"),
     title: Text = None,
     open_page: OpenPage = False,
-    force: Flag = False,
-    granularity: Granularity | None = None,
+    force: Force = False,
+    granularity: Granularity = None,
 ) -> Answer:
     """Write one self-contained page about the function: chain, Jacobians, sweeps, modes, programs.
 
     Parameters
     ----------
-    target
-        The function and its arguments.
-    common
-        What every command can be told.
-    output
-        The file to write.
     title
         Of the page; default: the function's name.
-    open_page
-        Open the page in the browser.
-    force
-        Replace a file that is not a report, too.
-    granularity
-        How finely to cut, where TARGET is no chain. finest: at every cut; default: the parts of a layer are joined; module: those of a module; bundles: where few numbers cross, too.
     """
     with common.working("Importing the function"):
         fun, args = resolve(target)
@@ -256,26 +226,16 @@ def compare(
     output: Output = Path("compare.html"),
     title: Text = None,
     open_page: OpenPage = False,
-    force: Flag = False,
+    force: Force = False,
 ) -> Answer:
     """Put two functions, or one function at two arguments, beside each other on one self-contained page.
 
     Parameters
     ----------
-    target
-        Both functions and their arguments.
-    common
-        What every command can be told.
     names
         What the two are called on the page.
-    output
-        The file to write.
     title
         Of the page; default: the two names.
-    open_page
-        Open the page in the browser.
-    force
-        Replace a file that is not a page of jaxchain, too.
     """
     second = target.second()
     with common.working("Importing the functions"):
@@ -293,21 +253,9 @@ def learn(
     common: Common,
     output: Output = Path("learn.html"),
     open_page: OpenPage = False,
-    force: Flag = False,
+    force: Force = False,
 ) -> Answer:
-    """Write the lesson: what the chain rule is and how deep learning applies it, computed as the page is made.
-
-    Parameters
-    ----------
-    common
-        What every command can be told.
-    output
-        The file to write.
-    open_page
-        Open the page in the browser.
-    force
-        Replace a file that is not a page of jaxchain, too.
-    """
+    """Write the lesson: what the chain rule is and how deep learning applies it, computed as the page is made."""
     with common.working("Loading JAX"):
         from jaxchain.lesson import write_lesson
     path = write_lesson(output, force=force, progress=common.progress)
@@ -320,24 +268,18 @@ def demo(
     seed: int = 0,
     output: Output = Path("report.html"),
     open_page: OpenPage = False,
-    force: Flag = False,
+    force: Force = False,
 ) -> Answer:
     """Train a network on handwritten digits; print its chain, plan and modes; write its page, and its loss's.
 
     Parameters
     ----------
-    common
-        What every command can be told.
     steps
         Training steps of 64 images each.
     seed
         Of the split of the data, the initial weights and the minibatches.
     output
         The file to write; the loss's page stands beside it.
-    open_page
-        Open the page in the browser.
-    force
-        Replace a file that is not a report, too.
     """
     with common.working("Loading JAX and the digits"):
         import jax

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxchain.arguments import begun, in_words
+from jaxchain.arguments import argument_in_words, begun
 from jaxchain.chain import Chain
 from jaxchain.checks import check_function, check_inexact, check_result, integer
 from jaxchain.coordinates import Coordinates
@@ -75,7 +75,7 @@ class Call:
             raise ValueError(msg)
         words = f"arguments {', '.join(map(str, positions))}"
         if len(positions) == 1:
-            words = in_words(fun, args, positions[0]) if single or isinstance(fun, Chain) else words
+            words = argument_in_words(fun, args, positions[0]) if single or isinstance(fun, Chain) else words
             fun, args, position = begun(fun, args, positions[0])
             positions = (position,)
         for position in positions:

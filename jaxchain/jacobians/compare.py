@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxchain.arguments import begun, differentiated, in_words
+from jaxchain.arguments import argument_in_words, begun, differentiated
 from jaxchain.checks import UNASKED, flag, integer, number, refuse_huge
 from jaxchain.coordinates import Coordinates
 from jaxchain.cost.measure import Measured, measure
@@ -114,7 +114,7 @@ def compare_modes(
     number("time_limit", time_limit, "a number of seconds", optional=True)
     limits = Limits(repeats, math.inf if time_limit is None else time_limit, max(UNASKED, memory_limit or 0))
     shown = flag("progress", progress) and sys.stderr.isatty()
-    words = in_words(fun, args, at)
+    words = argument_in_words(fun, args, at)
     fun, args, at = begun(fun, args, at)
     found = find(fun, args, at)
     here, there = Coordinates.of(found.input), Coordinates.of(found.out)

@@ -23,7 +23,7 @@ from jaxchain.coordinates import Coordinates
 from jaxchain.cost.budget import fit
 from jaxchain.derivative import ALL_AT_ONCE, Linear, Pass, whole
 from jaxchain.discovery.find import Found
-from jaxchain.errors import REFUSALS, first_line, in_words
+from jaxchain.errors import REFUSALS, first_line, refused_in_words
 from jaxchain.jacobians.blocks import Call, as_blocks, named_like, require_real
 from jaxchain.jacobians.decision import Decision, Mode, Way, decide
 from jaxchain.jacobians.execute import by_colours, execute
@@ -152,12 +152,12 @@ def jacobian(
         call = Call.of(fun, argnums, has_aux, args, kwargs)
         if as_it_is and (mode in ("forward", "reverse") or holomorphic):
             way = "forward" if mode == "forward" else "reverse"
-            with in_words(way, named.__name__, way_out):
+            with refused_in_words(way, named.__name__, way_out):
                 return _by_jax(call, way, holomorphic)
         found, decision = decided(call)
         if found is not None and sharding is None:  # who spreads it over devices means it
             _refuse_huge(call, found.out, memory_limit)
-        with in_words(decision.mode, named.__name__, way_out):
+        with refused_in_words(decision.mode, named.__name__, way_out):
             if found is None:
                 return _by_jax(call, decision.mode, holomorphic)
             try:

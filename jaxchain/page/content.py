@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxchain.arguments import from_start, in_words
+from jaxchain.arguments import argument_in_words, from_start
 from jaxchain.chain import Chain
 from jaxchain.coordinates import is_inexact
 from jaxchain.cost.count import flops
@@ -94,7 +94,7 @@ def page(
     surveyed = survey(chain, args, tangent, cotangent)
     say("Planning the cheapest order")
     found = find(marked(of), given, at)
-    decision = _decided(found, chain, in_words(chain, args, chain.argnum % len(args)))
+    decision = _decided(found, chain, argument_in_words(chain, args, chain.argnum % len(args)))
     say("Multiplying the Jacobians in three orders")
     by = {"prefixes": prefix_jacobians, "suffixes": suffix_jacobians}
     orders = ways(surveyed, decision, lambda kind: by[kind](of, given))

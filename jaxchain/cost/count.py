@@ -1,8 +1,9 @@
 """How many floating-point operations one equation takes, counted from its shapes.
 
-A multiply-add counts two, any other element of arithmetic one, moving data nothing: XLA's own
-convention, so that counts and compiled programs can be compared. A transcendental counts one. Factorisations, which
-XLA hands to a library and counts as nothing on some devices, take what the textbook says.
+A multiply-add counts two, any other element of arithmetic one, such as a product that is not summed, moving data
+nothing: XLA's own convention, so that counts and compiled programs can be compared. A transcendental counts one, or
+what XLA makes of it where that is a polynomial. Factorisations, which XLA hands to a library and counts as nothing on
+some devices, take what the textbook says.
 
 Reference: Golub and Van Loan, Matrix Computations, 4th ed., 2013, ch. 3-5, 7, 8.
 """
@@ -31,7 +32,7 @@ from jaxchain.program.primitives import (
     window_along,
 )
 
-__all__ = ["flops", "total_flops"]
+__all__ = ["flops", "summed", "total_flops"]
 
 
 def flops(eqn: JaxprEqn) -> float:
@@ -57,9 +58,14 @@ def _body(jaxpr: Jaxpr) -> float:
     return total_flops(jaxpr.eqns)
 
 
+def summed(sums: float, terms: float) -> float:
+    """Operations of so many sums of so many products each: where it is one product, nothing is added."""
+    return sums * terms * (2.0 if terms > 1 else 1.0)
+
+
 def _dot(eqn: JaxprEqn, out: float) -> float:
     shape = shape_of(eqn.invars[0])
-    return 2.0 * out * math.prod(shape[axis] for axis in dot_of(eqn).contracted[0])
+    return summed(out, math.prod(shape[axis] for axis in dot_of(eqn).contracted[0]))
 
 
 def _convolution(eqn: JaxprEqn, out: float) -> float:
@@ -114,7 +120,13 @@ def _triangular_solve(eqn: JaxprEqn, out: float) -> float:
 BLOCK = 16
 """XLA sums the entries before each one anew, in blocks of so many, and then the blocks."""
 
+POLYNOMIALS = {
+    "asinh": 11, "bessel_i0e": 83, "bessel_i1e": 83, "digamma": 73, "erf_inv": 37, "erfc": 60, "lgamma": 52, "sinh": 10,
+}  # fmt: skip
+"""Operations an entry of the functions that XLA expands."""
+
 RULES: dict[str, Callable[[JaxprEqn, float], float]] = {
+    **{name: lambda _, out, each=each: each * out for name, each in POLYNOMIALS.items()},
     **dict.fromkeys(names_in("cumulative"), _cumulative),
     "cholesky": _cubic(1 / 3),
     "cond": lambda eqn, _: max(_body(opened(branch)[0]) for branch in branches_of(eqn)),

@@ -14,21 +14,24 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from jaxchain.cost.count import flops
+from jaxchain.cost.count import flops, summed
 from jaxchain.program.flow import moved_results
 from jaxchain.program.primitives import (
     ELEMENTWISE,
+    Atom,
     Jaxpr,
     JaxprEqn,
     Var,
     branches_of,
     callee,
+    dot_of,
     is_inexact,
     is_used,
     is_var,
     needed_eqns,
     opened,
     scan_of,
+    shape_of,
     size_of,
     while_of,
 )
@@ -55,7 +58,7 @@ class Work(NamedTuple):
         return Work(*(one + two for one, two in zip(self, other, strict=True)))
 
 
-def linear_work(jaxpr: Jaxpr, moved: Iterable[Var]) -> Work:
+def linear_work(jaxpr: Jaxpr, moved: Iterable[Var], outs: Sequence[Atom] | None = None) -> Work:
     """What a program takes, of what is needed for its results: the part that is linear in some of its inputs, the rest.
 
     Parameters
@@ -64,9 +67,12 @@ def linear_work(jaxpr: Jaxpr, moved: Iterable[Var]) -> Work:
         The program of a JVP.
     moved
         The tangents among its inputs.
+    outs
+        Those of its results that are asked for; default: all.
     """
+    outs = jaxpr.outvars if outs is None else outs
     moving, uses, work = set(moved), Counter[Var](), Work(0.0, 0.0)
-    for eqn in needed_eqns(jaxpr, jaxpr.outvars):
+    for eqn in needed_eqns(jaxpr, outs):
         marks = [is_var(atom) and atom in moving for atom in eqn.invars]
         if not any(marks):
             work = work.plus(Work(0.0, 0.0, flops(eqn)))
@@ -76,7 +82,7 @@ def linear_work(jaxpr: Jaxpr, moved: Iterable[Var]) -> Work:
                 moving.add(var)
         uses.update(atom for atom, moves in zip(eqn.invars, marks, strict=True) if moves and is_var(atom))
         work = work.plus(_of(eqn, marks)).plus(Work(0.0, _stretched(eqn, marks)))
-    uses.update(out for out in jaxpr.outvars if is_var(out) and out in moving)
+    uses.update(out for out in outs if is_var(out) and out in moving)
     # What is read in several places gets a cotangent from each, and they are added.
     joined = sum((times - 1) * size_of(var) for var, times in uses.items())
     return work.plus(Work(0.0, joined))
@@ -131,6 +137,14 @@ def _broadcast(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
     return Work(0.0, float(after) if after > before else 0.0)
 
 
+def _dot(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
+    """Its transpose sums along what the operand that stays has for itself: nothing, where its products are outer ones."""
+    moving, still = sorted(range(2), key=marks.__getitem__, reverse=True)
+    shape = shape_of(eqn.invars[still])
+    own = math.prod(shape[axis] for axis in dot_of(eqn).free(still, len(shape)))
+    return Work(flops(eqn), summed(size_of(eqn.invars[moving]), own))
+
+
 def _gather(eqn: JaxprEqn, marks: Sequence[bool]) -> Work:
     """Its transpose adds what was looked up in several places."""
     del marks
@@ -153,6 +167,7 @@ RULES: dict[str, Callable[[JaxprEqn, Sequence[bool]], Work]] = {
     "broadcast_in_dim": _broadcast,
     "cond": _cond,
     "custom_lin": lambda *_: Work(math.inf, math.inf),  # forward mode through a custom VJP
+    "dot_general": _dot,
     "gather": _gather,
     "scan": _scan,
     "sub": _difference,

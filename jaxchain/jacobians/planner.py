@@ -168,9 +168,9 @@ def _between_cuts(found: Found) -> Plan:
     if by_colour >= cost:
         whole, by_colour = None, math.inf
     forward, reverse = float(_times(sizes[0], tangent)), float(_times(sizes[-1], adjoint))
-    # What no matrix depends on is not evaluated: the last value, where the last matrix is read off or known.
-    evaluated = max((k for k, u in enumerate(units, start=1) if u.needs_state), default=0)
-    once = sum(u.work.once for u in units[:evaluated])
+    # What no matrix depends on is not evaluated: of the last unit whose matrix depends on the state, and after it.
+    last = max((k for k, u in enumerate(units) if u.needs_state), default=None)
+    once = 0.0 if last is None else sum(u.evaluation for u in units[:last]) + units[last].work.once
     return Plan(found, units, solution.steps(0, q), cost, forward, reverse, once, solution, whole, by_colour)
 
 
@@ -179,7 +179,7 @@ def _are_close(units: Sequence[Unit]) -> bool:
     if max(len(unit.segment.equations) for unit in units) > FEW:
         return False
     once, tangent, adjoint = (
-        sum(parts) for parts in zip(*((u.work.once, u.tangent, u.adjoint) for u in units), strict=True)
+        sum(parts) for parts in zip(*((u.evaluation, u.tangent, u.adjoint) for u in units), strict=True)
     )
     forward, reverse = (
         once + size * vector for size, vector in ((units[0].here.size, tangent), (units[-1].there.size, adjoint))

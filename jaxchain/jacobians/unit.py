@@ -31,7 +31,7 @@ from jaxchain.jacobians.sparse import LEAST, Colouring, available, colouring_of,
 from jaxchain.program.fingerprint import Kept, fingerprint
 from jaxchain.program.flat import Equation
 from jaxchain.program.flow import dependent
-from jaxchain.program.primitives import Jaxpr, JaxprEqn, Var, any_equation_of, is_var, like
+from jaxchain.program.primitives import Atom, Jaxpr, JaxprEqn, Var, any_equation_of, is_var, like
 from jaxchain.program.segment import Segment
 from jaxchain.samples.positions import position_axes
 
@@ -63,10 +63,33 @@ mode takes many multiply-adds there may be more of them: that is nothing beside 
 
 
 class Counted(NamedTuple):
-    """Of the program of a stage's derivative: what a vector takes, and whether the state enters it."""
+    """What a vector takes of a stage's derivative, what its value and all that the derivative reads; if it bends.
+
+    It does where the state enters it.
+    """
 
     work: Work
+    value: float
     bends: bool
+
+
+class Program(NamedTuple):
+    """The program of a stage's value and of one tangent or cotangent, the variables that hold that and the state.
+
+    And those of its results that come after the value.
+    """
+
+    jaxpr: Jaxpr
+    vector: Sequence[Var]
+    state: Sequence[Var]
+    outs: Sequence[Atom]
+
+    def counted(self) -> Counted:
+        """What it says."""
+        entered = dependent(self.jaxpr.eqns, self.state)
+        bends = bool(self.jaxpr.effects) or any(is_var(out) and out in entered for out in self.outs)
+        work = linear_work(self.jaxpr, self.vector, self.outs)
+        return Counted(work, linear_work(self.jaxpr, self.vector).once, bends)
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +250,7 @@ class Unit:
 
     @cached_property
     def work(self) -> Work:
-        """Multiply-adds of one tangent, of one cotangent, and of the evaluation at the point."""
+        """Multiply-adds of one tangent, of one cotangent, and of what these read at the point."""
         segment = self.segment
         if self.kind != "dense":
             evaluated = total_flops(equation.eqn for equation in segment.equations) / 2
@@ -236,6 +259,11 @@ class Unit:
             vector = flops(self.core.equations[0].eqn) / 2 if self.kind == "linear" else 0.0
             return Work(vector, vector, evaluated)
         return self._counted.work.times(0.5)
+
+    @property
+    def evaluation(self) -> float:
+        """Multiply-adds of its value and of what its derivative reads."""
+        return self._counted.value / 2 if self.kind == "dense" else self.work.once
 
     @cached_property
     def _counted(self) -> Counted:
@@ -248,44 +276,39 @@ class Unit:
 
     def _count(self) -> Counted:
         try:
-            jaxpr, vector, state = self._program(forward=True)
-            work, bends = linear_work(jaxpr, vector), _enters(state, jaxpr)
+            pushed = self._program(forward=True).counted()
         except REFUSALS as error:
             refusal(error)
-            work, bends = Work(math.inf, math.inf), True
+            pushed = Counted(Work(math.inf, math.inf), 0.0, True)
+        work = pushed.work
         if math.isfinite(work.tangent) and not (self.exact and math.isfinite(work.cotangent)):
-            return Counted(work, bends)
+            return pushed
         try:  # the rule of a custom VJP is seen in reverse mode's own program alone
-            jaxpr, vector, state = self._program(forward=False)
+            pulled = self._program(forward=False).counted()
         except REFUSALS as error:
             refusal(error)
-            return Counted(work._replace(cotangent=math.inf), bends)
-        back = linear_work(jaxpr, vector)
+            return pushed._replace(work=work._replace(cotangent=math.inf))
         # What both modes have must be constant in both: a rule may say different things of them.
-        bends = _enters(state, jaxpr) or (math.isfinite(work.tangent) and bends)
-        return Counted(Work(work.tangent, back.tangent, back.once), bends)
+        bends = pulled.bends or (math.isfinite(work.tangent) and pushed.bends)
+        back = pulled.work
+        return Counted(Work(work.tangent, back.tangent, back.once), pulled.value, bends)
 
-    def _program(self, *, forward: bool) -> tuple[Jaxpr, list[Var], list[Var]]:
-        """The program of one tangent or cotangent, the variable that holds it, and those that hold the state."""
+    def _program(self, *, forward: bool) -> Program:
         sides, state = [[like(v) for v in atoms] for atoms in (self.segment.sides, self.segment.inputs)]
         space = self.here if forward else self.there
 
-        def linear(vector: jax.Array, sides: list[Any], state: list[Any]) -> Any:
+        def linear(vector: jax.Array, sides: list[Any], state: list[Any]) -> tuple[Any, Any]:
             def of_state(state: tuple[Any, ...]) -> tuple[Any, ...]:
                 return self.call(sides, state)
 
             if forward:
-                return jvp(of_state, tuple(state), space.unflatten(vector), self.carries)[1]
-            return vjp(of_state, tuple(state), which=self.carries)[1](space.unflatten_cotangent(vector))
+                return jvp(of_state, tuple(state), space.unflatten(vector), self.carries)
+            value, pull = vjp(of_state, tuple(state), which=self.carries)
+            return value, pull(space.unflatten_cotangent(vector))
 
         jaxpr = jax.make_jaxpr(linear)(jax.ShapeDtypeStruct((space.size,), space.dtype), sides, state).jaxpr
-        return jaxpr, jaxpr.invars[:1], jaxpr.invars[1 + len(sides) :]
-
-
-def _enters(state: Sequence[Var], jaxpr: Jaxpr) -> bool:
-    """Whether a value of the state enters a result of a program, or the program has effects."""
-    entered = dependent(jaxpr.eqns, state)
-    return bool(jaxpr.effects) or any(is_var(out) and out in entered for out in jaxpr.outvars)
+        outs = jaxpr.outvars[len(self.segment.outputs) :]
+        return Program(jaxpr, jaxpr.invars[:1], jaxpr.invars[1 + len(sides) :], outs)
 
 
 def units_of(found: Found) -> list[Unit]:

@@ -10,7 +10,7 @@ from conftest import draw, some_params
 
 import jaxchain as jc
 from jaxchain.cost.measure import flops, measure
-from jaxchain.jacobians.compare import SPEED
+from jaxchain.jacobians.compare import SPEED, predictions
 
 SQUARE = draw(jnp.zeros((24, 24)))
 
@@ -268,12 +268,27 @@ def test_no_limit_is_no_limit(wide):
     assert all(row.run_seconds is not None and not row.note for row in limited(time_limit=None).rows)
 
 
-@pytest.mark.parametrize("argnum", [0, 1])
-def test_the_prediction_of_a_losss_gradient_counts_the_evaluation(argnum, optimised):
-    net = jc.nets.mlp([32, 64, 4], "tanh")
+def cross_entropy(net):
+    return lambda params, x: -jnp.mean(jax.nn.log_softmax(net(params, x))[..., 1])
 
-    def loss(params, xs):
-        return jnp.mean(jax.vmap(lambda x: net(params, x))(xs) ** 2)
 
-    found = jc.compare_modes(loss, some_params(net), draw(jnp.zeros((16, 32))), argnum=argnum, repeats=1)["auto"]
-    assert found.predicted_flops == pytest.approx(found.flops, rel=0.1)
+def over_a_batch(net):
+    return cross_entropy(lambda params, xs: jax.vmap(lambda x: net(params, x))(xs))
+
+
+LOSSES = {
+    "a network's at one sample": (cross_entropy, jc.nets.mlp([32, 64, 4], "tanh"), (32,)),
+    "a network's over a batch": (over_a_batch, jc.nets.mlp([32, 64, 4], "tanh"), (16, 32)),
+    "a transformer's": (cross_entropy, jc.nets.transformer((8, 32, 11), 2, 2), (16, 8)),
+}
+
+
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize("argnum", [0, 1], ids=["by parameters", "by data"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_work_of_a_losss_gradient_is_predicted_with_its_evaluation(name, argnum):
+    loss, net, shape = LOSSES[name]
+    fun, args = loss(net), (some_params(net), draw(jnp.zeros(shape)))
+    predicted = predictions(jc.plan(fun, args, argnum=argnum))
+    for mode in ("reverse", "auto"):
+        assert predicted[mode] == pytest.approx(flops(jc.jacobian(fun, argnum, mode=mode), *args), rel=0.05)

@@ -22,7 +22,7 @@ function drawQuantity(root) {
   const { title, finding } = data.quantities.find((quantity) => quantity.key === key);
   const lines =
     key === "difference"
-      ? [{ kind: "state", label: "difference", values: rows.map(share), dots: true }]
+      ? [{ kind: "state", label: "difference", values: rows.map(share), bridged: true }]
       : SIDES.map((side, k) => ({
           kind: side,
           label: brief(names[k], 14),
@@ -35,7 +35,7 @@ function drawQuantity(root) {
     lines,
     height: 190,
     label: `${title}, by stage, logarithmic. ${finding}`,
-    axis: [rows[0].name, rows.at(-1).name],
+    axis: rows.map(({ name }) => name),
     span: () => [Math.max(selection.stage - 0.5, 0), Math.min(selection.stage + 0.5, rows.length - 1)],
     pick: (stage) => choose({ stage }),
     tell: (k = selection.stage) => `${rows[k].name}: ${words(k)}`,

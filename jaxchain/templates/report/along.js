@@ -43,7 +43,7 @@ function norms() {
       tell,
       height: 230,
       label: `Norms by state, logarithmic. ${text}`,
-      axis: [states[0].name, states.at(-1).name],
+      axis: states.map(({ name }) => name),
       span: () => [selection.stage, selection.stage + 1],
       pick: (k) => choose({ stage: Math.max(k - 1, 0) }),
     });
@@ -89,7 +89,7 @@ function bands() {
 const overStages = {
   offset: 0.5,
   get axis() {
-    return [data.stages[0].name, data.stages.at(-1).name];
+    return data.stages.map(({ name }) => name);
   },
   get count() {
     return data.stages.length + 1;
@@ -105,7 +105,7 @@ function gradients() {
     root.replaceChildren(make("p", { class: "note" }, "No stage has parameters."));
     return () => null;
   }
-  const line = { name: "gradient", kind: "reverse", label: "gradient", values, dots: true };
+  const line = { name: "gradient", kind: "reverse", label: "gradient", values, bridged: true };
   const tell = (k = selection.stage) =>
     `${data.stages[k].name}: ${values[k] === null ? "no parameters" : `gradient ${short(values[k])}`}`;
   return () =>

@@ -1,11 +1,12 @@
 // Curves over the chain on a logarithmic axis: lines told apart by dash and mark, named at their ends.
 
 const MARKS = { state: "diamond", forward: "circle", reverse: "square", middle: "circle", low: "square" };
+const MARKED = 14;
 const EDGE = 14;
 const LANE = 11;
 
 /**
- * Draw lines over places 0 … count − 1. `place` is where the selection is marked, as a span of places;
+ * Draw lines over places 0 … count − 1, `axis` their names, or those of the ends: as many as fit are written. `place` is where the selection is marked, as a span of places;
  * `pick(place)` is called where a person clicks; `tell(place)` says what is there.
  */
 function plot(root, { lines, height = 190, label, axis, area, span, pick, tell, quiet, offset = 0, count }) {
@@ -53,15 +54,7 @@ function plot(root, { lines, height = 190, label, axis, area, span, pick, tell, 
       }),
     );
   });
-  (axis ?? []).forEach((word, k) =>
-    picture.append(
-      draw(
-        "text",
-        { class: `axis ${k ? "right" : ""}`, x: k ? frame.right : frame.left, y: height - 8 },
-        brief(word, 24),
-      ),
-    ),
-  );
+  if (axis) picture.append(...names(axis, (k) => x((k * (lines[0].values.length - 1)) / Math.max(axis.length - 1, 1)), frame, height - 8));
   const readout = quiet ? null : make("p", { class: "readout" });
   root.replaceChildren(picture, ...(readout ? [readout] : []));
   const select = () => {
@@ -94,11 +87,29 @@ function listen(picture, { frame, places, offset, pick, readout, tell }) {
   picture.addEventListener("pointerleave", () => say(readout, tell()));
 }
 
+/** The names of evenly chosen places, the first and the last among them, as many as have room. */
+function names(words, x, frame, y) {
+  const last = words.length - 1;
+  const shown = words.map((word) => brief(word, 24));
+  const room = Math.max(...shown.map((word) => word.length)) * 6.6 * 1.5 + 12; // those at the ends reach inwards
+  const stride = Math.max(Math.ceil((room * last) / (x(last) - x(0) || 1)), 1);
+  return shown.flatMap((word, k) => {
+    if (k !== last && (k % stride || k + stride > last)) return [];
+    const side = k === last && last ? "right" : k ? "middle" : "";
+    const at = { "": frame.left, middle: x(k), right: frame.right }[side];
+    return [
+      draw("line", { class: "grid", x1: x(k), x2: x(k), y1: frame.bottom, y2: frame.bottom + 4 }),
+      draw("text", { class: `axis ${side}`, x: at, y }, word),
+    ];
+  });
+}
+
 function grid({ ticks }, frame, y) {
+  const scale = draw("text", { class: "axis", x: 0, y: 10 }, "log scale");
   return ticks.flatMap((tick) => [
     draw("line", { class: "grid", x1: frame.left, x2: frame.right, y1: y(tick), y2: y(tick) }),
     draw("text", { class: "tick", x: frame.left - 6, y: y(tick) + 4 }, short(tick)),
-  ]);
+  ]).concat(scale);
 }
 
 const shownOnLog = (value) => value !== null && value > 0 && Number.isFinite(value);
@@ -108,7 +119,7 @@ const hasNoPlace = (value) => value !== null && !shownOnLog(value);
  * One line with gaps where the axis has no place; what falls in a gap is marked at an edge. The height of its end.
  * A bridged line passes straight over places where it has no value at all.
  */
-function curve(picture, { values, kind, dots, bridged }, x, y, frame, lanes) {
+function curve(picture, { values, kind, bridged }, x, y, frame, lanes) {
   let path = "";
   let pen = "M";
   let tip = (frame.top + frame.bottom) / 2;
@@ -123,22 +134,13 @@ function curve(picture, { values, kind, dots, bridged }, x, y, frame, lanes) {
       if (hasNoPlace(value)) odds.push([value, k]);
     }
   });
-  if (!dots) picture.append(draw("path", { class: `line ${kind}`, d: path }));
-  const few = dots ? 400 : 14;
-  const crowded = dots && values.length > 120;
-  const stride = Math.max(Math.ceil(values.length / few), 1);
+  picture.append(draw("path", { class: `line ${kind}`, d: path }));
+  const stride = Math.max(Math.ceil(values.length / MARKED), 1);
   values.forEach((value, k) => {
     const alone = !shownOnLog(values[k - 1]) && !shownOnLog(values[k + 1]);
     if (shownOnLog(value) && (k % stride === 0 || k === values.length - 1 || alone))
-      picture.append(point(crowded ? null : MARKS[kind], kind, x(k), y(value)));
+      picture.append(point(MARKS[kind], kind, x(k), y(value)));
   });
-  if (dots)
-    values.forEach(
-      (value, k) =>
-        shownOnLog(value) &&
-        values.length <= few &&
-        picture.append(draw("line", { class: `stem ${kind}`, x1: x(k), x2: x(k), y1: y(value), y2: frame.bottom })),
-    );
   const apart = Math.max(Math.ceil(odds.length / 40), 1);
   odds.forEach(([value, k], rank) => {
     if (rank % apart) return;
@@ -151,7 +153,6 @@ function curve(picture, { values, kind, dots, bridged }, x, y, frame, lanes) {
 }
 
 function point(shape, kind, x, y) {
-  if (!shape) return draw("circle", { class: `mark ${kind}`, cx: x, cy: y, r: 0.8 });
   if (shape === "circle") return draw("circle", { class: `mark ${kind}`, cx: x, cy: y, r: 3 });
   if (shape === "square")
     return draw("rect", { class: `mark ${kind}`, x: x - 2.7, y: y - 2.7, width: 5.4, height: 5.4 });

@@ -68,9 +68,18 @@ function buildFactors() {
   alignCaptions(list);
   list.replaceChildren(...factors.map(({ item }) => item));
   list.classList.toggle("many", factors.length > MANY);
+  showWholeLines(list);
   if (list.scrollHeight > list.clientHeight + 1) list.setAttribute("tabindex", "0");
   else list.removeAttribute("tabindex");
   markFactors();
+}
+
+/** A list that scrolls ends where a line of factors does, so that none is cut. */
+function showWholeLines(list) {
+  list.style.removeProperty("--lines");
+  const ends = factors.map(({ item }) => item.offsetTop + item.offsetHeight - list.offsetTop);
+  const whole = ends.filter((end) => end <= list.clientHeight);
+  if (whole.length && whole.length < ends.length) list.style.setProperty("--lines", `${Math.max(...whole)}px`);
 }
 
 /** Captions of one height, so that the middles of all matrices, and the dots between them, are level. */

@@ -15,7 +15,10 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+
+CONTROLS = "a[href], button, input, select, summary, [tabindex='0']"
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -104,6 +107,23 @@ class Browser:
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
         return said, asked
+
+    def unreached(self):
+        """The markup of all that can be used and that the tabulator key alone does not come to; nothing is pressed."""
+        count = self.script(f"""
+            const radios = new Set();
+            window.wanted = [...document.querySelectorAll("{CONTROLS}")].filter((control) => {{
+              if (control.disabled || !control.checkVisibility()) return false;
+              if (control.type !== "radio") return true;
+              return !radios.has(control.name) && radios.add(control.name);
+            }});
+            window.reached = new Set();
+            document.addEventListener("focusin", ({{ target }}) => reached.add(target));
+            return wanted.length;
+        """)
+        assert count
+        self.press(Keys.TAB * (count + 5))
+        return self.script("return wanted.filter((one) => !reached.has(one)).map((one) => one.outerHTML.slice(0, 200))")
 
     def overflow(self):
         """How many pixels the page is wider than its window."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from chromium import Browser, axe, browser, driver, violations  # noqa: F401
 from conftest import draw, some_params
@@ -30,6 +31,27 @@ def make(folder, name, chain, args, title):
     tangent, cotangent = draw(x, 5), draw(jax.eval_shape(chain, *args), 6)
     path = jc.report(chain, *args, path=folder / f"{name}.html", title=title, tangent=tangent, cotangent=cotangent)
     return Made(path, chain, args, tangent, cotangent)
+
+
+def norm(tree):
+    return float(jnp.sqrt(sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in jax.tree.leaves(tree))))
+
+
+def by_jax(net, args, tangent, cotangent):
+    """Of every state and stage its norms and its Jacobian, by JAX alone."""
+    params, x = args
+    out, pull = jax.vjp(lambda p: net(p, x), params)
+    gradients = pull(cotangent)[0]
+    states = [x, *(net[: k + 1](params, x) for k in range(len(net)))]
+    found = []
+    for k, state in enumerate(states):
+        pushed = tangent if k == 0 else jax.jvp(lambda v, k=k: net[:k](params, v), (x,), (tangent,))[1]
+        pulled = cotangent if k == len(net) else jax.vjp(lambda v, k=k: net[k:](params, v), state)[1](cotangent)[0]
+        jacobian = None if k == 0 else jax.jacrev(lambda v, k=k: net[k - 1 : k](params, v))(states[k - 1])
+        gradient = norm(gradients[net.names[k - 1]]) if k and net.names[k - 1] in params else None
+        found.append((norm(state), norm(pushed), norm(pulled), jacobian, gradient))
+    np.testing.assert_allclose(states[-1], out, rtol=1e-6)
+    return found
 
 
 HOSTILE = (

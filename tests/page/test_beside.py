@@ -13,32 +13,11 @@ import pytest
 from conftest import draw, some_params
 from hypothesis import given
 from hypothesis import strategies as st
-from pages import HOSTILE, axe, browser, driver, folder  # noqa: F401
+from pages import HOSTILE, axe, browser, by_jax, driver, folder, norm, violations  # noqa: F401
 from selenium.webdriver.common.keys import Keys
 
 import jaxchain as jc
 from jaxchain.page.aligning import align
-
-
-def norm(tree):
-    return float(jnp.sqrt(sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in jax.tree.leaves(tree))))
-
-
-def wanted(net, args, tangent, cotangent):
-    """Of every state and stage its norms and its Jacobian, by JAX alone."""
-    params, x = args
-    out, pull = jax.vjp(lambda p: net(p, x), params)
-    gradients = pull(cotangent)[0]
-    states = [x, *(net[: k + 1](params, x) for k in range(len(net)))]
-    found = []
-    for k, state in enumerate(states):
-        pushed = tangent if k == 0 else jax.jvp(lambda v, k=k: net[:k](params, v), (x,), (tangent,))[1]
-        pulled = cotangent if k == len(net) else jax.vjp(lambda v, k=k: net[k:](params, v), state)[1](cotangent)[0]
-        jacobian = None if k == 0 else jax.jacrev(lambda v, k=k: net[k - 1 : k](params, v))(states[k - 1])
-        gradient = norm(gradients[net.names[k - 1]]) if k and net.names[k - 1] in params else None
-        found.append((norm(state), norm(pushed), norm(pulled), jacobian, gradient))
-    np.testing.assert_allclose(states[-1], out, rtol=1e-6)
-    return found
 
 
 @dataclass(frozen=True)
@@ -93,7 +72,7 @@ def data_of(found):
 
 
 def test_every_number_is_jaxs_own(trained):
-    first, second = (wanted(trained.net, args, trained.tangent, trained.cotangent) for args in (trained.a, trained.b))
+    first, second = (by_jax(trained.net, args, trained.tangent, trained.cotangent) for args in (trained.a, trained.b))
     rows = trained.found.rows
     assert [row.name for row in rows] == list(trained.net.names_with_input)
     for row, a, b in zip(rows, first, second, strict=True):
@@ -305,7 +284,7 @@ def test_the_page_says_nothing_in_the_console_and_asks_for_nothing(browser, foun
 
 
 def test_the_norms_shown_are_jaxs_own(browser, trained):
-    first, second = (wanted(trained.net, args, trained.tangent, trained.cotangent) for args in (trained.a, trained.b))
+    first, second = (by_jax(trained.net, args, trained.tangent, trained.cotangent) for args in (trained.a, trained.b))
     browser.open(trained.found.path)
     browser.press(Keys.HOME)
     for a, b, name in zip(first, second, trained.net.names_with_input, strict=True):
@@ -394,11 +373,11 @@ def test_no_window_is_too_narrow(browser, found, size):
 def test_axe_finds_no_violation(browser, axe, found, size, dark):
     browser.open(found.path, size=size, dark=dark)
     browser.press(Keys.ARROW_RIGHT)
-    browser.script(axe)
-    violations = browser.driver.execute_async_script(
-        "const done = arguments[arguments.length - 1]; axe.run().then((found) => done(found.violations));"
-    )
-    assert [(v["id"], v["nodes"][0]["html"], v["nodes"][0]["failureSummary"]) for v in violations] == []
+    assert violations(browser, axe) == []
+
+
+def test_the_keyboard_alone_reaches_every_control(browser, trained):
+    assert browser.open(trained.found.path).unreached() == []
 
 
 def test_without_scripts_the_tables_are_there(browser, deeper):

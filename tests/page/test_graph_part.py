@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import some_params
-from pages import browser, driver, folder  # noqa: F401
+from pages import axe, browser, driver, folder, violations  # noqa: F401
 from selenium.webdriver.common.keys import Keys
 
 import jaxchain as jc
@@ -14,6 +17,16 @@ import jaxchain as jc
 
 def baydin(x1, x2):
     return jnp.log(x1) + x1 * x2 - jnp.sin(x2)
+
+
+def values(x1, x2, shift=(0.0,) * 7):
+    """All that it computes on the way, each moved by its shift: the derivatives by these are the cotangents."""
+    x1, x2 = x1 + shift[0], x2 + shift[1]
+    v1 = jnp.log(x1) + shift[2]
+    v2 = x1 * x2 + shift[3]
+    v3 = v1 + v2 + shift[4]
+    v4 = jnp.sin(x2) + shift[5]
+    return x1, x2, v1, v2, v3, v4, v3 - v4 + shift[6]
 
 
 def scalars(x):
@@ -44,8 +57,20 @@ def test_the_graph_of_a_small_function_is_the_first_section_with_nothing_folded(
     assert len(browser.all("#graph .node")) == len(graph.rows) == 7
     assert len(browser.all("#graph .arrow")) == len(graph.arrows) == 8
     assert browser.all("#graph .opener") == []
-    said, _ = browser.logs()
-    assert said == []
+
+
+def test_the_numbers_in_the_nodes_and_on_the_arrows_are_jaxs(browser, textbook):
+    path, _ = textbook
+    browser.open(path)
+    told = [browser.script("return [...arguments[0].querySelectorAll('text')].map((t) => t.textContent)", one)
+            for one in browser.all("#graph .node")]  # fmt: skip
+    numbers = np.array([[float(re.search(r"[−\d.]+(?:e[−\d]+)?(?= →|$)", line)[0].replace("−", "-")) for line in lines[1:]]
+                        for lines in told])  # fmt: skip
+    primals, tangents = jax.jvp(values, (2.0, 5.0), (numbers[0, 1], numbers[1, 1]))
+    cotangents = jax.grad(lambda shift: values(2.0, 5.0, shift)[-1])((0.0,) * 7)
+    np.testing.assert_allclose(numbers, np.transpose([primals, tangents, cotangents]), rtol=1e-3, atol=1e-6)
+    partials = sorted(float(text.text.replace("−", "-")) for text in browser.all("#graph .arrow text"))
+    np.testing.assert_allclose(partials, sorted([1 / 2, 5, 2, np.cos(5), 1, 1, 1, -1]), rtol=1e-3)
 
 
 @pytest.mark.parametrize("way", ["forward", "reverse"])
@@ -114,11 +139,24 @@ def test_small_steps_are_written_as_arithmetic(browser, folder):
     assert "[13 2] · [2 0; 1 3] = [28 6]" in browser.text("#sentence")
 
 
-@pytest.mark.parametrize("width", [1400, 900, 400])
-def test_the_graph_scrolls_in_its_own_frame(browser, textbook, width):
+def test_the_keyboard_alone_reaches_every_node_and_button(browser, textbook):
     path, _ = textbook
-    browser.open(path, size=(width, 900))
+    assert browser.open(path).unreached() == []
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1400, False), (900, True), (400, True)])
+def test_the_graph_scrolls_in_its_own_frame_and_axe_finds_no_violation(browser, axe, textbook, width, dark):
+    path, graph = textbook
+    browser.open(path, size=(width, 900), dark=dark)
     assert browser.overflow() <= 0
+    browser.click("#graph-reverse")
+    assert violations(browser, axe) == []
+    browser.press(Keys.ENTER, into=node(graph, "x1"))
+    browser.press(Keys.ENTER, into=node(graph, "y"))
+    assert violations(browser, axe) == []
+    said, asked = browser.logs()
+    assert said == []
+    assert {url.split("#")[0] for url in asked if not url.startswith("data:")} <= {path.as_uri(), "about:blank"}
 
 
 def test_every_picture_can_be_saved_as_svg_and_png(browser, network):

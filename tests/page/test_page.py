@@ -3,13 +3,15 @@
 import base64
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pages import axe, browser, driver, folder, hostile, long, transformer, violations, waist  # noqa: F401
+from pages import axe, browser, by_jax, driver, folder, hostile, long, transformer, violations, waist  # noqa: F401
 from selenium.webdriver.common.keys import Keys
 
 import jaxchain as jc
+from jaxchain.cost.measure import flops
 
 PAGES = ("waist", "hostile", "long", "transformer")
 
@@ -180,6 +182,34 @@ def test_playing_walks_to_the_end(browser, waist):
     assert browser.text("#play") == "play"
 
 
+# ---------------------------------------------------------------------------------------------------------- the numbers
+
+
+def told(cell):
+    """A number of a table, in three digits; NaN for a dash."""
+    return float(cell.text.replace("−", "-").replace("–", "nan"))
+
+
+def test_the_tables_numbers_are_jaxs_own(browser, waist):
+    params, _ = waist.args
+    wanted = by_jax(waist.chain, waist.args, waist.tangent, waist.cotangent)
+    browser.open(waist.path)
+    rows = [row.find_elements("css selector", "td") for row in browser.all(".stages tbody tr")]
+    for k, (cells, (state, tangent, cotangent, jacobian, gradient)) in enumerate(zip(rows, wanted, strict=True)):
+        assert list(map(told, cells[2:5])) == pytest.approx([state, tangent, cotangent], rel=6e-3)
+        if k:
+            assert cells[1].text == "{} × {}".format(*jacobian.shape)
+            assert told(cells[5]) == pytest.approx(wanted[k - 1][2] / cotangent, rel=6e-3)
+            assert told(cells[6]) == pytest.approx(gradient or np.nan, rel=6e-3, nan_ok=True)
+            assert cells[7].text == str(
+                sum(leaf.size for leaf in jax.tree.leaves(params.get(waist.chain.names[k - 1], ())))
+            )
+    for mode, row in zip(("forward", "reverse"), browser.all(".modes tbody tr"), strict=False):
+        work = flops(jc.jacobian(waist.chain, mode=mode), *waist.args)
+        assert row.text.startswith(mode)
+        assert row.find_element("css selector", "td .value [title]").get_attribute("title") == f"{work} FLOP"
+
+
 # ---------------------------------------------------------------------------------------------------------- the matrices
 
 
@@ -347,6 +377,12 @@ def test_axe_finds_no_violation(browser, axe, made, size, dark):
     browser.press(Keys.ARROW_RIGHT)
     browser.script("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     assert violations(browser, axe) == []
+
+
+def test_the_keyboard_alone_reaches_every_control(browser, waist):
+    browser.open(waist.path)
+    browser.script("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    assert browser.unreached() == []
 
 
 def test_dark_is_dark_and_light_is_light(browser, waist):

@@ -44,7 +44,7 @@ def main(quick: bool = False, out: Path = RESULTS) -> None:
         f"From the waist, an hourglass's Jacobian takes {costs['forward'] / costs['planned']:.1f} times less work than in forward mode.",
     ]
     numbers = {"bytes": len(text.encode()), "chapters": list(data), "ends": ends, "costs": costs, "pages": [path.name]}
-    shot = None if quick else picture_of(path, out / "lesson.png", size=(1280, 1080))
+    shot = None if quick else picture_of(path, out / "lesson.png", size=(1280, 1300))
     conclude(out / "lesson.json", numbers, findings, [] if shot is None else [shot])
 
 

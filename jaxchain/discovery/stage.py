@@ -14,6 +14,7 @@ import jax
 from jaxchain.chain import Chain
 from jaxchain.cost.count import flops
 from jaxchain.discovery.cuts import cuts, live_sets, minima
+from jaxchain.discovery.group import group
 from jaxchain.discovery.name import names, word
 from jaxchain.errors import warn
 from jaxchain.program.flat import Equation, Program, needed
@@ -223,8 +224,8 @@ def _branch(stage: DiscoveredStage, term: Any) -> Chain:
     kept = needed(whole.equations, [term])
     dependent = reach((e.eqn for e in kept), whole.inputs)
     inner = tuple(e for e in kept if any(v in dependent for v in e.reads))
-    segments = split_at_cuts(Segment(inner, whole.inputs, (term,), whole.program))
-    stages = chain_stages([[s] for s in segments], stage.in_tree, stage.out_tree, stage.active)
+    groups = group(split_at_cuts(Segment(inner, whole.inputs, (term,), whole.program)), "default")
+    stages = chain_stages(groups, stage.in_tree, stage.out_tree, stage.active)
     return Chain(stages, sides=BranchSides(whole.sides, tuple(s.segment.sides for s in stages)))
 
 

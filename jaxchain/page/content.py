@@ -36,6 +36,7 @@ from jaxchain.jacobians.decision import Decision, decide
 from jaxchain.page.drawing import NODES, drawings, is_small, too_many
 from jaxchain.page.folding import fold
 from jaxchain.page.headline import directions, headline, passes
+from jaxchain.page.inside import insides
 from jaxchain.page.picture import picture
 from jaxchain.page.ways import named, ways
 from jaxchain.program.interpret import numbers_of
@@ -92,6 +93,8 @@ def page(
     fun = chain if fun is None else fun
     say(f"Sweeping both ways through {len(chain)} stages")
     surveyed = survey(chain, args, tangent, cotangent)
+    say("Looking inside the stages")
+    inside = insides(of, given, surveyed)
     say("Planning the cheapest order")
     found = find(marked(of), given, at)
     decision = _decided(found, chain, argument_in_words(chain, args, chain.argnum % len(args)))
@@ -112,7 +115,7 @@ def page(
             "notes": list(surveyed.notes),
             "directions": directions(tangent is None, cotangent is None),
             "states": _states(chain, surveyed),
-            "stages": _stages(surveyed, _sources(found, len(chain))),
+            "stages": [a | b for a, b in zip(_stages(surveyed, _sources(found, len(chain))), inside, strict=True)],
             "groups": fold(chain.names),
             "leaves": _leaves(fun, chain, args, surveyed),
             "ways": orders,

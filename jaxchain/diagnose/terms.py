@@ -77,7 +77,7 @@ def terms(stage: DiscoveredStage, side: Side, state: State, link: Link) -> tuple
     elif link.whole is not None:
         for k in unknown:
             matrices[k] = _matrix(branches[k], side, state)
-    return tuple(map(Term, _named(branches, parts), matrices, parts))
+    return tuple(map(Term, _named(stage, branches, parts), matrices, parts))
 
 
 def _is_state(branch: Chain, stage: DiscoveredStage) -> bool:
@@ -127,9 +127,9 @@ def _identity(link: Link) -> Floats:
     return matrix
 
 
-def _named(branches: Sequence[Chain], parts: Sequence[Sequence[Part]]) -> Iterator[str]:
-    """What each branch is called: the last part of the name that it would have as a stage beside the others."""
-    groups = [[stage.segment for stage in branch] for branch, own in zip(branches, parts, strict=True) if own]
-    words = iter(names(groups))
+def _named(stage: Stage, branches: Sequence[Chain], parts: Sequence[Sequence[Part]]) -> Iterator[str]:
+    """What each branch is called, without module and line: as the stage if it is the only one, else as a stage beside others."""
+    groups = [[one.segment for one in branch] for branch, own in zip(branches, parts, strict=True) if own]
+    words = iter([stage.name] if len(groups) == 1 else names(groups))
     for own in parts:
         yield next(words).partition("@")[0].rpartition("/")[2] if own else IDENTITY

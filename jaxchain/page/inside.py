@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxchain.chain import Chain
-from jaxchain.coordinates import is_inexact
+from jaxchain.coordinates import Coordinates, is_inexact
 from jaxchain.diagnose.heads import Mixing, Shares, mixings
 from jaxchain.diagnose.survey import Link, Survey
 from jaxchain.diagnose.terms import Term, terms
@@ -42,7 +43,8 @@ def insides(chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[dict[
     """Of each stage its ``attention``, one entry a product that mixes positions, and its ``sum``, if it is one."""
     _, sides = numbers_of(chain.split, *args)
     told: list[dict[str, Any]] = []
-    for link, side, state in zip(surveyed.links, sides, surveyed.states, strict=False):
+    shapes = [Coordinates.of(state).shape for state in surveyed.states]
+    for k, (link, side, state) in enumerate(zip(surveyed.links, sides, surveyed.states, strict=False)):
         if not all(map(is_inexact, jax.tree.leaves(state))):
             told.append({"attention": [], "sum": None})
             continue
@@ -52,7 +54,7 @@ def insides(chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[dict[
         told.append(
             {
                 "attention": [_attention(mixing, WORK * share, CELLS * share / len(found)) for mixing in found],
-                "sum": _sum(terms(stage, own, state, link), link, CELLS * share),
+                "sum": _sum(terms(stage, own, state, link), link, shapes[k : k + 2], CELLS * share),
             }
         )
     return told
@@ -109,7 +111,7 @@ def _says(mixing: Mixing, shares: Shares | None, shown: int) -> str:
     return " ".join(told)
 
 
-def _sum(found: tuple[Term, ...], link: Link, most: float) -> dict[str, Any] | None:
+def _sum(found: Sequence[Term], link: Link, shapes: Sequence[tuple[Any, ...]], most: float) -> dict[str, Any] | None:
     """The terms of a sum, each with its norm, a picture and the stages of its own chain."""
     if not found:
         return None
@@ -119,7 +121,7 @@ def _sum(found: tuple[Term, ...], link: Link, most: float) -> dict[str, Any] | N
             "name": term.name,
             "identity": term.is_identity,
             "norm": _norm(term.matrix, link),
-            "words": _words(term, link),
+            "words": _words(term, link, shapes),
             "picture": None
             if term.matrix is None
             else picture(term.matrix, side, columns=link.columns, width=link.shape[1]),
@@ -143,8 +145,7 @@ def _norm(matrix: Floats | None, link: Link | None = None) -> float | None:
     return norm(matrix) * times
 
 
-def _words(term: Term, link: Link) -> str:
-    if term.is_identity:
-        return "identity"
+def _words(term: Term, link: Link, shapes: Sequence[tuple[Any, ...]]) -> str:
+    """What a term's Jacobian is, between states of these shapes."""
     small = link.columns is None and term.matrix is not None and term.matrix.size <= WORDS
-    return str(Structure.of(term.matrix)) if small else ""
+    return "identity" if term.is_identity else str(Structure.of(term.matrix, *shapes)) if small else ""

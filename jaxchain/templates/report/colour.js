@@ -1,7 +1,10 @@
 // One colour map for all Jacobians: blue below zero, red above, the page's own ground at zero; NaN and ∞ are grey, marked.
+// Weights between zero and one have another, green from the ground on.
 
 const LIGHT = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f";
 const DARK = "c4e2fa 78b6ea 3f88ca 28608f 1e3b55 1c2025 4c2a26 873c32 c95a45 f0916f fcd5bb";
+const WEIGHTS_LIGHT = "f7f7f7 e0f1dc c2e4bf 98d097 66b86f 389b53 167d3c 005f2a 00401b";
+const WEIGHTS_DARK = "1c2025 1d3529 1f4b32 23633d 2f7d4d 479863 6fb384 a0cfab d6efda";
 const dark = matchMedia("screen and (prefers-color-scheme: dark)");
 const repaints = [];
 let printing = false;
@@ -11,9 +14,9 @@ const notFinite = () => (isDark() ? "#9a9a9a" : "#555555");
 
 const scales = new Map();
 
-/** 255 colours from negative to positive, the middle one for zero; as bytes for images, and as a gradient for bars. */
-function colours() {
-  const name = isDark() ? DARK : LIGHT;
+/** 255 colours from negative to positive, the middle one for zero, or of weights from zero to one; as bytes for images, and as a gradient for bars. */
+function colours(weights = false) {
+  const name = weights ? (isDark() ? WEIGHTS_DARK : WEIGHTS_LIGHT) : isDark() ? DARK : LIGHT;
   if (!scales.has(name)) {
     const anchors = name.split(" ").map((hex) => [0, 2, 4].map((k) => parseInt(hex.slice(k, k + 2), 16)));
     const bytes = new Uint8ClampedArray(255 * 3);
@@ -36,22 +39,23 @@ function colours() {
 }
 
 /** The cells as a small image, one pixel each. */
-function imageOf({ values, rows, columns }, limit) {
+function imageOf({ values, rows, columns }, limit, weights) {
   const canvas = document.createElement("canvas");
   canvas.width = columns;
   canvas.height = rows;
   const context = canvas.getContext("2d");
   const image = context.createImageData(columns, rows);
-  const { bytes } = colours();
+  const { bytes } = colours(weights);
+  const [zero, most] = weights ? [0, 254] : [127, 127];
   const grey = parseInt(notFinite().slice(1, 3), 16);
   for (let k = 0; k < values.length; k += 1) {
     const value = values[k];
     const finite = Number.isFinite(value);
-    // What is not zero is never drawn as zero: the least colour is one away from the middle.
+    // What is not zero is never drawn as zero: the least colour is one away from its.
     const shade = finite
-      ? 127 + Math.sign(value) * Math.max(Math.min(Math.round((Math.abs(value) / limit) * 127), 127), 1)
+      ? zero + Math.sign(value) * Math.max(Math.min(Math.round((Math.abs(value) / limit) * most), most), 1)
       : 0;
-    for (let c = 0; c < 3; c += 1) image.data[4 * k + c] = finite ? bytes[3 * (value === 0 ? 127 : shade) + c] : grey;
+    for (let c = 0; c < 3; c += 1) image.data[4 * k + c] = finite ? bytes[3 * (value === 0 ? zero : shade) + c] : grey;
     image.data[4 * k + 3] = 255;
   }
   context.putImageData(image, 0, 0);
@@ -73,7 +77,7 @@ function paint(canvas, picture, width, height, limit = cells(picture).limit) {
   const shown = coarser(all, canvas.height, canvas.width);
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
-  context.drawImage(imageOf(shown, limit), 0, 0, canvas.width, canvas.height);
+  context.drawImage(imageOf(shown, limit, picture.weights), 0, 0, canvas.width, canvas.height);
   if (picture.not_finite) markNotFinite(context, shown, canvas);
   const [rows, columns] = picture.shape;
   const few = Math.max(rows, columns) <= WRITTEN.cells && rows * columns === shown.values.length;

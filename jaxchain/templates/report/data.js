@@ -38,7 +38,7 @@ function decode(text) {
 
 const kept = new WeakMap();
 
-/** The cells of a picture and the colour limit: the 99.5th percentile of what is finite and not zero. */
+/** The cells of a picture and the colour limit: the 99.5th percentile of what is finite and not zero; of weights one. */
 function cells(picture) {
   if (!kept.has(picture)) {
     const view = new DataView(decode(picture.values).buffer);
@@ -50,9 +50,10 @@ function cells(picture) {
       .map(Math.abs)
       .sort();
     const last = strengths.length - 1;
-    const limit = last < 0 ? 1 : between(strengths, 0.995 * last);
+    const limit = last < 0 || picture.weights ? 1 : between(strengths, 0.995 * last);
     const largest = last < 0 ? 0 : strengths[last];
-    kept.set(picture, { values, limit, largest, clipped: largest > limit, rows: picture.cells[0], columns: picture.cells[1] });
+    const clipped = largest > limit && !picture.weights;
+    kept.set(picture, { values, limit, largest, clipped, rows: picture.cells[0], columns: picture.cells[1] });
   }
   return kept.get(picture);
 }

@@ -114,12 +114,16 @@ function entryOf(picture, [row, column]) {
     row: firstRow,
     column: first,
     digits,
-    place: picture.positions
-      ? `‖∂ ${name("position", firstRow, lastRow)} / ∂ ${name("position", first, last)}‖`
-      : `∂ ${name("output", firstRow, lastRow)} / ∂ ${name("input", first, last)}`,
+    place: placeIn(picture, (word) => name(word, firstRow, lastRow), (word) => name(word, first, last)),
     block: lastRow > firstRow || last > first,
     text: Number.isFinite(value) ? digits.replace("-", MINUS) : odd(value),
   };
+}
+
+/** What an entry is called, by words for its row and its column. */
+function placeIn({ positions, weights }, row, column) {
+  if (weights) return `${row("query")} on ${column("key")}`;
+  return positions ? `‖∂ ${row("position")} / ∂ ${column("position")}‖` : `∂ ${row("output")} / ∂ ${column("input")}`;
 }
 
 function crosshair(canvas, picture, [row, column]) {
@@ -145,8 +149,9 @@ function drawScale(root, picture, place) {
   if (!picture || !picture.values) return root.replaceChildren();
   const { limit, clipped } = cells(picture);
   const bar = make("span", { class: "bar-colours", "aria-hidden": "true" });
-  bar.style.background = `linear-gradient(to right, ${colours().gradient})`;
-  const ends = [`${clipped ? "◂ " : ""}${short(-limit)}`, `${short(limit)}${clipped ? " ▸" : ""}`];
+  bar.style.background = `linear-gradient(to right, ${colours(picture.weights).gradient})`;
+  const low = picture.weights ? 0 : -limit;
+  const ends = [`${clipped ? "◂ " : ""}${short(low)}`, `${short(limit)}${clipped ? " ▸" : ""}`];
   const grey = picture.not_finite
     ? make(
         "span",
@@ -158,7 +163,7 @@ function drawScale(root, picture, place) {
   root.replaceChildren(
     make(
       "span",
-      { title: clipped ? "Some entries lie beyond: the scale ends at the 99.5th percentile." : full(-limit) },
+      { title: clipped ? "Some entries lie beyond: the scale ends at the 99.5th percentile." : full(low) },
       ends[0],
     ),
     bar,

@@ -5,7 +5,7 @@ function drawReport() {
   selection.mode = data.plan.mode;
   selection.stage = firstToShow();
   if (location.hash.includes("=")) followAddress();
-  for (const start of [startProduct, startSteps, startStage, startAlong, startPrograms, startTrace, startGraph, startSavers, watchGround])
+  for (const start of [startProduct, startSteps, startStage, startAttention, startSum, startAlong, startPrograms, startTrace, startGraph, startSavers, watchGround])
     start();
   markTable(document.querySelectorAll(".stages tr[data-stage]"));
   window.addEventListener("hashchange", followAddress);

@@ -104,6 +104,6 @@ async function pngOf({ text, width, height }) {
 }
 
 function startSavers() {
-  const parts = { factors: "product", "step-figure": "known", "stage-figure": "stage", norms: "norms", bands: "singular_values", gradients: "gradients", graph: "graph" };
+  const parts = { factors: "product", "step-figure": "known", "stage-figure": "stage", sum: "sum", attention: "attention", norms: "norms", bands: "singular_values", gradients: "gradients", graph: "graph" };
   for (const [id, name] of Object.entries(parts)) if (byId(id)?.childElementCount) saver(byId(id), name);
 }

@@ -10,12 +10,12 @@ References: Vaswani et al., Attention is all you need, 2017; Hutchinson, A stoch
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import compress
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -133,23 +133,23 @@ def mixings(stage: DiscoveredStage, side: Side, state: State) -> list[Mixing]:
     What a fused primitive, a loop or a call with its own derivative rule does inside is not looked at.
     """
     segment, leaves = stage.segment, jax.tree.leaves(state)
-    moved = active((e.eqn for e in segment.equations), compress(segment.inputs, stage.carries))
+    moved = active((e.eqn for e in segment.equations), itertools.compress(segment.inputs, stage.carries))
     candidates = [(e, k) for e in segment.equations for k in _candidates(e) if e.eqn.invars[k] in moved]
     if not candidates:
         return []
     operands = _part(segment, segment.inputs, [e.eqn.invars[k] for e, k in candidates])
     values = numbers_of(partial(_call, segment, side, operands), *leaves)
-    found = [
-        _mixing(stage, side, state, equation, k, np.asarray(value, np.float64))
+    return [
+        _mixing(stage, side, state, equation, layout, np.asarray(value, np.float64))
         for (equation, k), value in zip(candidates, values, strict=True)
         if _are_weights(value, dot_of(equation.eqn).contracted[k][0])
+        and (layout := _layout(segment, equation, k)) is not None
     ]
-    return [mixing for mixing in found if mixing is not None]
 
 
 def _candidates(equation: Equation) -> list[int]:
     """The operands of a product that may be weights: summed over one axis of several keys, and others stay."""
-    if equation.name != "dot_general":
+    if equation.name != "dot_general" or not jnp.issubdtype(dtype_of(equation.eqn.outvars[0]), jnp.floating):
         return []
     dot, atoms = dot_of(equation.eqn), equation.eqn.invars
     return [
@@ -171,50 +171,63 @@ def _are_weights(value: Any, axis: int) -> bool:
     return bool((wide >= 0).all() and (np.abs(wide.sum(axis) - 1) <= near).all())
 
 
-def _mixing(
-    stage: DiscoveredStage, side: Side, state: State, equation: Equation, k: int, weights: Floats
-) -> Mixing | None:
-    """The product of ``equation``, whose operand ``k`` is weights; ``None`` where each sample has but one query."""
-    segment, leaves = stage.segment, jax.tree.leaves(state)
-    dot, (o,) = dot_of(equation.eqn), equation.writes
-    free = dot.free(k, weights.ndim)
-    before = len(dot.free(0, ndim_of(equation.eqn.invars[0]))) if k else 0  # the left's free axes come first
-    axes = [*dot.batched[k], *free]
-    place = dict(zip(axes, [*range(len(dot.batched[k])), *(len(dot.batched[k]) + before + j for j in range(len(free)))], strict=True))
-    samples = [axis for axis in _sample_axes(segment, equation.eqn.invars[k]) if axis in place]
+class _Layout(NamedTuple):
+    """Which axes of weights are what, and which of the product's result the heads lie along."""
+
+    samples: list[int]
+    heads: list[int]
+    queries: int
+    keys: int
+    heads_out: list[int]
+
+
+def _layout(segment: Segment, equation: Equation, k: int) -> _Layout | None:
+    """The layout of the weights that are operand ``k`` of a product; ``None`` where each sample has but one query."""
+    dot, atoms = dot_of(equation.eqn), equation.eqn.invars
+    free = dot.free(k, ndim_of(atoms[k]))
+    first = len(dot.batched[k]) + (len(dot.free(0, ndim_of(atoms[0]))) if k else 0)
+    # In the result the batched axes come first, then the left's free ones, then the right's.
+    out = dict(zip(dot.batched[k], itertools.count())) | dict(zip(free, itertools.count(first)))
+    samples = [axis for axis in _sample_axes(segment, atoms[k]) if axis in out]
     queries = [axis for axis in free if axis not in samples]
     if not queries:
         return None
-    heads = sorted((axis for axis in axes if axis not in samples and axis != queries[-1]), key=place.__getitem__)
-    rows = weights.transpose(*samples, *heads, queries[-1], dot.contracted[k][0])
-    counts = [weights.shape[axis] for axis in heads]
-    along = {place[axis] for axis in heads}
-    numbers = np.arange(math.prod(counts)).reshape([n if i in along else 1 for i, n in enumerate(shape_of(o))])
+    heads = sorted(out.keys() - {*samples, queries[-1]}, key=out.__getitem__)
+    return _Layout(samples, heads, queries[-1], dot.contracted[k][0], [out[axis] for axis in heads])
 
+
+def _mixing(
+    stage: DiscoveredStage, side: Side, state: State, equation: Equation, layout: _Layout, weights: Floats
+) -> Mixing:
+    """The product that ``equation`` is, its weights laid out like that."""
+    segment, leaves = stage.segment, jax.tree.leaves(state)
+    samples, heads, queries, keys, heads_out = layout
+    rows = weights.transpose(*samples, *heads, queries, keys)
+    count, several = (math.prod(weights.shape[axis] for axis in axes) for axes in (heads, samples))
+    (o,) = equation.writes
+    numbers = np.arange(count).reshape([n if axis in heads_out else 1 for axis, n in enumerate(shape_of(o))])
     into = _part(segment, segment.inputs, [o])
     past = _part(segment, [*segment.inputs, o], segment.outputs, without=equation)
     mixed = numbers_of(partial(_call, segment, side, into), *leaves)[0]
     work = [total_flops(e.eqn for e in part.equations) for part in (into, past)]
     return Mixing(
-        weights=rows.reshape(-1, numbers.size, *rows.shape[-2:])[0],
-        samples=math.prod(weights.shape[axis] for axis in samples),
+        weights=rows.reshape(several, count, *rows.shape[-2:])[0],
+        samples=several,
         owner=np.broadcast_to(numbers, shape_of(o)).ravel(),
         into=Linear(lambda x: _call(segment, side, into, *jax.tree.leaves(x))[0], state, stage.carries),
         out=Linear(lambda value: _call(segment, side, past, *leaves, value), mixed),
         past=Linear(lambda x: _call(segment, side, past, *jax.tree.leaves(x), mixed), state, stage.carries),
-        work=2 * (work[0] + (1 + numbers.size) * work[1]),
+        work=2 * (work[0] + (1 + count) * work[1]),
     )
 
 
-def _sample_axes(segment: Segment, weights: Var) -> tuple[int, ...]:
+def _sample_axes(segment: Segment, weights: Atom) -> tuple[int, ...]:
     """The axes of weights along which samples lie: those of the state that never mix on the way to them."""
     proven = position_axes(_part(segment, segment.inputs, [weights]))
     return () if proven is None else proven.out[0]
 
 
-def _part(
-    segment: Segment, inputs: Sequence[Var], outputs: Sequence[Atom], without: Equation | None = None
-) -> Segment:
+def _part(segment: Segment, inputs: Sequence[Var], outputs: Sequence[Atom], without: Equation | None = None) -> Segment:
     """What of a segment computes ``outputs`` from ``inputs``; with ``without`` one of these is what that writes."""
     kept = needed([e for e in segment.equations if e is not without], filter(is_var, outputs))
     return Segment(tuple(kept), tuple(inputs), tuple(outputs), segment.program)

@@ -129,7 +129,8 @@ def _identity(link: Link) -> Floats:
 
 def _named(stage: Stage, branches: Sequence[Chain], parts: Sequence[Sequence[Part]]) -> Iterator[str]:
     """What each branch is called, without module and line: as the stage if it is the only one, else as a stage beside others."""
-    groups = [[one.segment for one in branch] for branch, own in zip(branches, parts, strict=True) if own]
+    opened = [branch for branch, own in zip(branches, parts, strict=True) if own]
+    groups = [[one.segment for one in branch if isinstance(one, DiscoveredStage)] for branch in opened]
     words = iter([stage.name] if len(groups) == 1 else names(groups))
     for own in parts:
         yield next(words).partition("@")[0].rpartition("/")[2] if own else IDENTITY

@@ -20,4 +20,6 @@ def as_discovered(stage: Stage, side: Side, state: State) -> tuple[DiscoveredSta
         return stage, side
     found = find(stage, (*side, state), -1, unroll_limit=0)
     chain = found.chain([found.segments])
-    return chain.stages[0], chain.split(*side, state)[1][0]  # pyright: ignore[reportReturnType]
+    (whole,) = chain
+    assert isinstance(whole, DiscoveredStage)
+    return whole, chain.split(*side, state)[1][0]

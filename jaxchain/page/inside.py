@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,8 +23,8 @@ from jaxchain.structure import Structure
 
 __all__ = ["insides"]
 
-WORK = 2e10
-"""Floating-point operations that the shares of all heads may take together: some seconds on a small machine."""
+WORK = 1e10
+"""Floating-point operations that the shares of all heads may take together: a second or two on a small machine."""
 
 CELLS = 1e5
 """Cells that the pictures of all heads share; those of all terms share as many."""
@@ -42,40 +42,45 @@ WORDS = 1 << 16
 def insides(chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[dict[str, Any]]:
     """Of each stage its ``attention``, one entry a product that mixes positions, and its ``sum``, if it is one."""
     _, sides = numbers_of(chain.split, *args)
+    share = 1 / len(surveyed.links)
     told: list[dict[str, Any]] = []
-    shapes = [Coordinates.of(state).shape for state in surveyed.states]
-    for k, (link, side, state) in enumerate(zip(surveyed.links, sides, surveyed.states, strict=False)):
-        if not all(map(is_inexact, jax.tree.leaves(state))):
+    for link, side, before, after in zip(surveyed.links, sides, surveyed.states, surveyed.states[1:], strict=False):
+        if not all(map(is_inexact, jax.tree.leaves(before))):
             told.append({"attention": [], "sum": None})
             continue
-        stage, own = as_discovered(link.stage, side, state)
-        share = 1 / len(surveyed.links)
-        found = mixings(stage, own, state)
+        stage, own = as_discovered(link.stage, side, before)
+        found = mixings(stage, own, before)
+        shapes = [Coordinates.of(state).shape for state in (before, after)]
         told.append(
             {
-                "attention": [_attention(mixing, WORK * share, CELLS * share / len(found)) for mixing in found],
-                "sum": _sum(terms(stage, own, state, link), link, shapes[k : k + 2], CELLS * share),
+                "attention": [_attention(mixing, k, len(found), share / len(found)) for k, mixing in enumerate(found)],
+                "sum": _sum(terms(stage, own, before, link), link, shapes, CELLS * share),
             }
         )
     return told
 
 
-def _attention(mixing: Mixing, work: float, most: float) -> dict[str, Any]:
-    """The heads of one product: each one's share of J, and a picture of the weights of those that matter most."""
-    shares, weights = mixing.shares(work), mixing.weights
+def _attention(mixing: Mixing, number: int, products: int, share: float) -> dict[str, Any]:
+    """The heads of one of a stage's products: each one's share of J, and the weights of those that carry most.
+
+    ``share`` is that of this product in all that the page may spend.
+    """
+    shares, weights = mixing.shares(WORK * share), mixing.weights
     sizes = [0.0] * len(weights) if shares is None else shares.heads
     shown = sorted(range(len(weights)), key=lambda k: -sizes[k])[:HEADS]
-    side = _side(most, len(shown))
+    side = _side(CELLS * share, len(shown))
+    which = f"product {number}, " if products > 1 else ""
     heads = [
         {
-            "name": f"head {k}",
+            "name": f"{which}head {k}",
             "share": None if shares is None else shares.heads[k],
             "keys": _keys(own),
             "picture": {**picture(own, side), "weights": True} if k in shown else None,
         }
         for k, own in enumerate(weights)
     ]
-    return {"heads": heads, "rest": None if shares is None else shares.rest, "says": _says(mixing, shares, len(shown))}
+    told = [_carries(which, shares), *_remarks(mixing, shares, len(shown))]
+    return {"heads": heads, "rest": None if shares is None else shares.rest, "says": " ".join(told)}
 
 
 def _side(most: float, pictures: int) -> int:
@@ -89,26 +94,30 @@ def _keys(weights: Floats) -> float:
     return float(np.exp(-(weights * logs).sum(axis=-1).mean()))
 
 
-def _says(mixing: Mixing, shares: Shares | None, shown: int) -> str:
-    """Which head carries most, and what the numbers are."""
-    heads = len(mixing.weights)
-    told = []
+def _carries(which: str, shares: Shares | None) -> str:
+    """How much of J passes which head, in a sentence or two."""
     if shares is None:
-        told.append("There is no forward mode here, so how much of J passes each head is not known.")
-    elif heads > 1:
-        most = int(np.argmax(shares.heads))
-        told.append(f"Head {most} carries most of J: {shares.heads[most]:.2g} of its norm.")
-    if shares is not None:
-        alone = "One head carries" if heads == 1 else "What passes no head is"
-        told.append(f"{alone} {(shares.heads[0] if heads == 1 else shares.rest):.2g} of it.")
-        told.append("These do not add up to one: the parts of J are not orthogonal.")
+        return "There is no forward mode here, so how much of J passes each head is not known."
+    most = int(np.argmax(shares.heads))
+    head = f"{which}head {most}".capitalize()
+    if len(shares.heads) == 1:
+        first = f"{head}, the only one, carries {shares.heads[most]:.2g} of J’s norm."
+    else:
+        first = f"{head} carries most of J: {shares.heads[most]:.2g} of its norm."
+    return f"{first} What passes no head is {shares.rest:.2g} of it." if shares.rest else first
+
+
+def _remarks(mixing: Mixing, shares: Shares | None, shown: int) -> Iterator[str]:
+    """What else a reader should know of the numbers."""
+    heads = len(mixing.weights)
+    if shares is not None and (heads > 1 or shares.rest):
+        yield "Shares do not add up to one: the parts of J are not orthogonal."
     if shares is not None and shares.tangents is not None:
-        told.append(f"Estimated from {count(shares.tangents, 'random tangent')}.")
+        yield f"They are estimated from {count(shares.tangents, 'random tangent')}."
     if mixing.samples > 1:
-        told.append(f"The weights are those of the first of {mixing.samples:,} samples; the shares are of all.")
+        yield f"The weights are those of the first of {mixing.samples:,} samples; the shares are of all."
     if shown < heads:
-        told.append(f"{shown} of {heads:,} heads are pictured, those that carry most.")
-    return " ".join(told)
+        yield f"{shown} of {heads:,} heads are pictured, those that carry most."
 
 
 def _sum(found: Sequence[Term], link: Link, shapes: Sequence[tuple[Any, ...]], most: float) -> dict[str, Any] | None:

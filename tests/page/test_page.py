@@ -249,6 +249,62 @@ def test_what_is_not_finite_is_said_and_not_drawn_as_a_number(browser, hostile):
     assert max(ink) - min(ink) < 40  # ∞ is grey, neither red nor blue
 
 
+# ------------------------------------------------------------------------------------------------------ inside a stage
+
+
+def heads_by_hand(p, x, count):
+    """What each head of `jaxchain.nets.transformer` adds to x, and its weights."""
+    y = p["scale"] * x / jnp.sqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
+    q, k, v = jnp.split(y @ p["qkv"]["w"].T + p["qkv"]["b"], 3, axis=-1)
+    added, weights = [], []
+    for columns in jnp.split(jnp.arange(x.shape[1]), count):
+        scores = q[:, columns] @ k[:, columns].T / jnp.sqrt(len(columns))
+        raised = jnp.where(jnp.tri(len(x), dtype=bool), jnp.exp(scores), 0)
+        weights.append(raised / raised.sum(-1, keepdims=True))
+        added.append(weights[-1] @ v[:, columns] @ p["out"]["w"][:, columns].T)
+    return added, weights
+
+
+def test_attention_shows_every_heads_weights_and_its_share_of_the_jacobian(browser, transformer):
+    p, state = transformer.args[0]["attention_0"], transformer.chain[:1](*transformer.args)
+    _, weights = heads_by_hand(p, state, 2)
+    parts = jax.jacobian(lambda x: [x, *heads_by_hand(p, x, 2)[0]])(state)
+    shares = [float(jnp.linalg.norm(part.ravel()) / jnp.linalg.norm(sum(parts).ravel())) for part in parts[1:]]
+    browser.open(transformer.path, "#stage=attention_0")
+    buttons = browser.all("#attention .heads button")
+    assert len(buttons) == 2
+    for button, share, wanted in zip(buttons, shares, weights, strict=True):
+        button.send_keys(Keys.ENTER)
+        assert button.get_attribute("aria-pressed") == "true"
+        assert float(button.find_element("css selector", ".number").text) == pytest.approx(share, rel=6e-3)
+        found = walk_over(browser, "#weights-heat", "#weights-hover")
+        assert len(found) == wanted.size
+        for (query, key), (value, text) in found.items():
+            np.testing.assert_allclose(float(value), wanted[query, key], rtol=1e-4, atol=1e-7)
+            assert f"query {query} on key {key} =" in text
+    most = int(np.argmax(shares))
+    assert browser.text("#attention .note").startswith(
+        f"Head {most} carries most of J: {shares[most]:.2g} of its norm."
+    )
+    browser.open(transformer.path, "#stage=embed")
+    assert not browser.find("#attention").is_displayed()
+    assert not browser.find("#sum").is_displayed()
+
+
+def test_a_residual_stage_is_a_sum_whose_terms_open_into_chains(browser, transformer):
+    browser.open(transformer.path, "#stage=mlp_0")
+    assert browser.text("#sum h3") == "A sum: J = I + Jmlp_0"
+    state = transformer.chain[:2](*transformer.args)
+    jacobian = jax.jacobian(lambda x: transformer.chain[2:3](transformer.args[0], x))(state)
+    matrix = np.asarray(jacobian).reshape(state.size, state.size)
+    skip, own = browser.all("#sum .terms > li")
+    shown = [float(term.find_element("css selector", ".number").get_attribute("title")) for term in (skip, own)]
+    np.testing.assert_allclose(shown, [np.sqrt(len(matrix)), np.linalg.norm(matrix - np.eye(len(matrix)))], rtol=1e-4)
+    browser.click("#sum details summary")
+    assert len(own.find_elements("css selector", ".parts li")) > 2
+    assert not browser.find("#attention").is_displayed()
+
+
 # ------------------------------------------------------------------------------------------------------- one selection
 
 
@@ -373,7 +429,8 @@ def test_no_window_is_too_narrow(browser, made, size):
     ("size", "dark"), [((400, 800), True), ((1280, 900), False)], ids=["narrow, dark", "wide, light"]
 )
 def test_axe_finds_no_violation(browser, axe, made, size, dark):
-    browser.open(made.path, size=size, dark=dark)
+    inside = next((f"#stage={name}" for name in made.chain.names if name == "attention_0"), "")
+    browser.open(made.path, inside, size=size, dark=dark)
     browser.press(Keys.ARROW_RIGHT)
     browser.script("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     assert violations(browser, axe) == []

@@ -18,7 +18,9 @@ import pytest
 from conftest import assert_close, draw, some_params
 
 import jaxchain as jc
+from jaxchain.diagnose.heads import Mixing, Shares
 from jaxchain.diagnose.survey import survey
+from jaxchain.page import inside
 from jaxchain.page.content import page
 from jaxchain.page.folding import MOST, fold
 from jaxchain.page.headline import growth
@@ -254,6 +256,43 @@ def test_a_loss_shows_its_gradient_as_the_one_row_that_it_is_however_large_its_p
         if last["cells"] == last["shape"]:
             assert_close(jnp.asarray(shown), gradient, 1e-5)
     assert all(step["picture"] for step in data["ways"]["reverse"]["steps"])
+
+
+def test_a_residual_stage_is_shown_as_the_sum_of_the_identity_and_the_rest():
+    w, x = draw(jnp.zeros((4, 4)), 1), draw(jnp.zeros(4), 2)
+
+    def residual(w, x):
+        return x + jnp.tanh(w @ x)
+
+    (stage,) = page(jc.discover(residual, w, x), (w, x), "", fun=residual, say=quiet)["stages"]
+    whole, rest = jax.jacobian(residual, 1)(w, x), jax.jacobian(lambda x: jnp.tanh(w @ x))(x)
+    skip, own = stage["sum"]["terms"]
+    assert (skip["name"], skip["words"], skip["parts"]) == ("x", "identity", [])
+    np.testing.assert_array_equal(cells(skip["picture"]), np.eye(4))
+    np.testing.assert_allclose(cells(own["picture"]), rest, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(cells(stage["picture"]), whole, rtol=1e-5, atol=1e-6)
+    norms = [stage["sum"]["norm"], skip["norm"], own["norm"]]
+    np.testing.assert_allclose(norms, [jnp.linalg.norm(matrix) for matrix in (whole, jnp.eye(4), rest)], rtol=1e-5)
+    assert [part["name"].partition("@")[0] for part in own["parts"]] == ["dot", "tanh"]
+    assert stage["attention"] == []
+
+
+def test_of_many_heads_those_that_carry_most_are_pictured(monkeypatch):
+    monkeypatch.setattr(inside, "HEADS", 2)
+    monkeypatch.setattr(Mixing, "shares", lambda *_: Shares((0.1, 0.5, 0.2), 0.9, 4))
+    uniform = np.full((3, 4, 5), 0.2)
+    mixing = Mixing(uniform, samples=7, owner=np.zeros(0, int), into=None, out=None, past=None, work=1.0)
+    told = inside._attention(mixing, 0, 1, 1.0)
+    assert [bool(head["picture"]) for head in told["heads"]] == [False, True, True]
+    assert [head["keys"] for head in told["heads"]] == pytest.approx([5.0] * 3)
+    for words in (
+        "Head 1 carries most of J: 0.5 of its norm.",
+        "What passes no head is 0.9 of it.",
+        "estimated from 4 random tangents.",
+        "those of the first of 7 samples",
+        "2 of 3 heads are pictured",
+    ):
+        assert words in told["says"]
 
 
 def test_where_products_are_not_drawn_the_page_says_why(monkeypatch):

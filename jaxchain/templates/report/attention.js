@@ -10,10 +10,13 @@ function startAttention() {
   function open(head) {
     chosen = head;
     heads.forEach((one, k) => list.children[k].firstChild.setAttribute("aria-pressed", String(one === chosen)));
-    say(document.querySelector("#weights .shown"), `Weights of ${head.name}: every query on every key`);
+    const [queries, keys] = head.picture.shape;
+    const whole = head.picture.cells[0] === queries && head.picture.cells[1] === keys;
+    const words = whole ? "every query on every key" : "each cell the largest of a block of queries and keys";
+    say(document.querySelector("#weights .shown"), `Weights of ${head.name}: ${words}`);
     show(head.picture, {
-      rows: `query (${head.picture.shape[0]})`,
-      columns: `key (${head.picture.shape[1]})`,
+      rows: `query (${queries})`,
+      columns: `key (${keys})`,
       label: `Weights of ${head.name} of ${data.stages[selection.stage].name}; arrow keys move over them.`,
       hint: "Point at a weight to read it, or use the arrow keys here.",
     });

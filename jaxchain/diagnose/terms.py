@@ -70,7 +70,7 @@ def terms(stage: DiscoveredStage, side: Side, state: State, link: Link) -> tuple
     """The summands of a stage at its side inputs and state; none where it is no sum. ``link`` is its own, surveyed."""
     branches = stage.branches
     parts = [() if _is_state(branch, stage) else _parts(branch, side, state) for branch in branches]
-    matrices = [_product(own) if own else _identity(link) for own in parts]
+    matrices = [_product(own, link.columns) if own else _identity(link) for own in parts]
     unknown = [k for k, matrix in enumerate(matrices) if matrix is None]
     if len(unknown) == 1 and link.matrix is not None:
         matrices[unknown[0]] = link.matrix - sum(matrix for matrix in matrices if matrix is not None)
@@ -112,10 +112,13 @@ def _matrix(stage: Stage | Chain, side: Side, state: State) -> Floats | None:
         return None
 
 
-def _product(parts: Sequence[Part]) -> Floats | None:
-    """The Jacobian of a whole branch, where those of all its stages are known."""
+def _product(parts: Sequence[Part], columns: Sequence[int] | None) -> Floats | None:
+    """The Jacobian of a whole branch, or some of its columns, where those of all its stages are known."""
     matrices = [part.matrix for part in parts if part.matrix is not None]
-    return reduce(lambda product, matrix: matrix @ product, matrices) if len(matrices) == len(parts) else None
+    if len(matrices) < len(parts):
+        return None
+    first, *others = matrices
+    return reduce(lambda product, matrix: matrix @ product, others, first if columns is None else first[:, columns])
 
 
 def _identity(link: Link) -> Floats:

@@ -12,7 +12,7 @@ __all__ = ["as_discovered"]
 def as_discovered(stage: Stage, side: Side, state: State) -> tuple[DiscoveredStage, Side]:
     """A stage as a discovered one, and its side inputs as that takes them; one that was discovered is itself.
 
-    >>> stage, side = as_discovered(Stage("f", lambda w, x: x + jnp.sin(w * x)), (2.0,), jnp.ones(3))
+    >>> stage, side = as_discovered(jc.Stage("f", lambda w, x: x + jnp.sin(w * x)), (2.0,), jnp.ones(3))
     >>> [branch.names for branch in stage.branches], stage(*side, jnp.zeros(3)).tolist()
     ([('identity',), ('mul', 'sin')], [0.0, 0.0, 0.0])
     """

@@ -44,9 +44,10 @@ def test_every_term_is_jaxs_own_derivative_of_it(monkeypatch, name, entries):
     np.testing.assert_allclose(sum(term.matrix for term in found), link.matrix, rtol=1e-5, atol=1e-6)
 
 
-def test_of_a_stage_of_which_some_columns_are_known_so_are_those_of_its_terms(monkeypatch):
+@pytest.mark.parametrize("entries", [summing.ENTRIES, 0], ids=["small", "large"])
+def test_of_a_stage_of_which_some_columns_are_known_so_are_those_of_its_terms(monkeypatch, entries):
     monkeypatch.setattr(surveying, "WORK", 1e2)
-    monkeypatch.setattr(summing, "ENTRIES", 0)
+    monkeypatch.setattr(summing, "ENTRIES", entries)
     w, x = draw(jnp.zeros((20, 20)), 1), draw(jnp.zeros(20), 2)
     (skip, own), link = terms_of(jc.discover(lambda w, x: x + jnp.tanh(w @ x), w, x), (w, x))
     assert link.whole is None

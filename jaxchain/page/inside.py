@@ -14,11 +14,13 @@ from jaxchain.coordinates import Coordinates, is_inexact
 from jaxchain.diagnose.heads import Mixing, Shares, mixings
 from jaxchain.diagnose.survey import Link, Survey
 from jaxchain.diagnose.terms import Term, terms
+from jaxchain.discovery.stage import DiscoveredStage
 from jaxchain.discovery.whole import as_discovered
 from jaxchain.page.picture import picture
 from jaxchain.program.interpret import numbers_of
 from jaxchain.show.extremes import Floats
 from jaxchain.show.values import count, norm
+from jaxchain.stage import Side, Stage, State
 from jaxchain.structure import Structure
 
 __all__ = ["insides"]
@@ -42,22 +44,23 @@ WORDS = 1 << 16
 def insides(chain: Chain, args: tuple[Any, ...], surveyed: Survey) -> list[dict[str, Any]]:
     """Of each stage its ``attention``, one entry a product that mixes positions, and its ``sum``, if it is one."""
     _, sides = numbers_of(chain.split, *args)
-    share = 1 / len(surveyed.links)
-    told: list[dict[str, Any]] = []
-    for link, side, before, after in zip(surveyed.links, sides, surveyed.states, surveyed.states[1:], strict=False):
-        if not all(map(is_inexact, jax.tree.leaves(before))):
-            told.append({"attention": [], "sum": None})
-            continue
-        stage, own = as_discovered(link.stage, side, before)
-        found = mixings(stage, own, before)
-        shapes = [Coordinates.of(state).shape for state in (before, after)]
-        told.append(
-            {
-                "attention": [_attention(mixing, k, len(found), share / len(found)) for k, mixing in enumerate(found)],
-                "sum": _sum(terms(stage, own, before, link), link, shapes, CELLS * share),
-            }
-        )
-    return told
+    before = surveyed.states[:-1]
+    opened = list(map(_opened, chain, sides, before))
+    found = [mixings(*stage, state) if stage else [] for stage, state in zip(opened, before, strict=True)]
+    share = 1 / max(sum(map(len, found)), 1)
+    sums = [
+        _sum(terms(*stage, state, link), link, (state, after), CELLS / len(chain)) if stage else None
+        for stage, link, state, after in zip(opened, surveyed.links, before, surveyed.states[1:], strict=True)
+    ]
+    return [
+        {"attention": [_attention(mixing, k, len(own), share) for k, mixing in enumerate(own)], "sum": total}
+        for own, total in zip(found, sums, strict=True)
+    ]
+
+
+def _opened(stage: Stage, side: Side, state: State) -> tuple[DiscoveredStage, Side] | None:
+    """A stage with its program in sight; ``None`` where some of its state has no derivative."""
+    return as_discovered(stage, side, state) if all(map(is_inexact, jax.tree.leaves(state))) else None
 
 
 def _attention(mixing: Mixing, number: int, products: int, share: float) -> dict[str, Any]:
@@ -120,7 +123,7 @@ def _remarks(mixing: Mixing, shares: Shares | None, shown: int) -> Iterator[str]
         yield f"{shown} of {heads:,} heads are pictured, those that carry most."
 
 
-def _sum(found: Sequence[Term], link: Link, shapes: Sequence[tuple[Any, ...]], most: float) -> dict[str, Any] | None:
+def _sum(found: Sequence[Term], link: Link, states: Sequence[State], most: float) -> dict[str, Any] | None:
     """The terms of a sum, each with its norm, a picture and the stages of its own chain."""
     if not found:
         return None
@@ -130,7 +133,7 @@ def _sum(found: Sequence[Term], link: Link, shapes: Sequence[tuple[Any, ...]], m
             "name": term.name,
             "identity": term.is_identity,
             "norm": _norm(term.matrix, link),
-            "words": _words(term, link, shapes),
+            "words": _words(term, link, states),
             "picture": None
             if term.matrix is None
             else picture(term.matrix, side, columns=link.columns, width=link.shape[1]),
@@ -154,7 +157,10 @@ def _norm(matrix: Floats | None, link: Link | None = None) -> float | None:
     return norm(matrix) * times
 
 
-def _words(term: Term, link: Link, shapes: Sequence[tuple[Any, ...]]) -> str:
-    """What a term's Jacobian is, between states of these shapes."""
-    small = link.columns is None and term.matrix is not None and term.matrix.size <= WORDS
-    return "identity" if term.is_identity else str(Structure.of(term.matrix, *shapes)) if small else ""
+def _words(term: Term, link: Link, states: Sequence[State]) -> str:
+    """What a term's Jacobian is, between these states."""
+    if term.is_identity:
+        return "identity"
+    if link.columns is not None or term.matrix is None or term.matrix.size > WORDS:
+        return ""
+    return str(Structure.of(term.matrix, *(Coordinates.of(state).shape for state in states)))

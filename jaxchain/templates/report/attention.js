@@ -5,11 +5,10 @@ const MAP = 68;
 function startAttention() {
   const show = heatMap(byId("weights"), byId("weights-hover"), { widest: 260, tallest: 220 });
   const list = document.querySelector(".heads");
-  let [heads, canvases, chosen] = [[], [], null];
+  let [heads, canvases] = [[], []];
 
   function open(head) {
-    chosen = head;
-    heads.forEach((one, k) => list.children[k].firstChild.setAttribute("aria-pressed", String(one === chosen)));
+    heads.forEach((one, k) => list.children[k].firstChild.setAttribute("aria-pressed", String(one === head)));
     const [queries, keys] = head.picture.shape;
     const whole = head.picture.cells[0] === queries && head.picture.cells[1] === keys;
     const words = whole ? "every query on every key" : "each cell the largest of a block of queries and keys";

@@ -3,19 +3,19 @@
 function startSum() {
   const root = byId("sum");
   let drawn = [];
-  const repaint = () => drawn.forEach(({ canvas, picture, limit }) => paint(canvas, picture, ...termSize(picture), limit));
+  const repaint = () =>
+    drawn.forEach(({ canvas, picture, limit }) => picture && paint(canvas, picture, ...termSize(picture), limit));
   const update = () => {
     const { sum, name } = data.stages[selection.stage];
     root.hidden = !sum;
     if (!sum) return;
     // One scale for all terms, so that what looks stronger is.
     const limit = Math.max(...sum.terms.map(({ picture }) => (picture ? cells(picture).limit : 0)));
-    drawn = sum.terms.filter(({ picture }) => picture).map(({ picture }) => ({ canvas: make("canvas"), picture, limit }));
-    const canvases = drawn.map(({ canvas }) => canvas);
+    drawn = sum.terms.map(({ picture }) => ({ canvas: picture && make("canvas"), picture, limit }));
     const equation = sum.terms.flatMap((term, k) => [k ? " + " : "", symbol(term)]);
     root.querySelector("h3").replaceChildren("A sum: ", make("var", {}, "J"), " = ", ...equation);
     say(root.querySelector(".note"), [normsOf(sum), sum.note].filter(Boolean).join(" "));
-    root.querySelector(".terms").replaceChildren(...sum.terms.map((term) => termOf(term, name, term.picture && canvases.shift())));
+    root.querySelector(".terms").replaceChildren(...sum.terms.map((term, k) => termOf(term, name, drawn[k].canvas)));
     repaint();
   };
   follow(["stage"], update);

@@ -286,6 +286,11 @@ def test_attention_shows_every_heads_weights_and_its_share_of_the_jacobian(brows
     assert browser.text("#attention .note").startswith(
         f"Head {most} carries most of J: {shares[most]:.2g} of its norm."
     )
+    told = [row.text.split() for row in browser.all("[aria-labelledby='heads-title'] tbody tr")]
+    assert [row[:3] for row in told[:2]] == [["attention_0", "head", f"{h}"] for h in range(2)]
+    assert [float(row[3]) for row in told[:2]] == pytest.approx(shares, rel=6e-3)
+    entropies = [-jnp.sum(w * jnp.log(jnp.where(w > 0, w, 1)), -1).mean() for w in weights]
+    assert [float(row[4]) for row in told[:2]] == pytest.approx(np.exp(entropies), rel=6e-3)
     browser.open(transformer.path, "#stage=embed")
     assert not browser.find("#attention").is_displayed()
     assert not browser.find("#sum").is_displayed()

@@ -64,16 +64,22 @@ function plainCopy(svg) {
   return copy;
 }
 
-/** Every word in an element that is seen, outside drawings, with the box of its line. */
+/** Every line of words in an element that is seen, outside drawings, with the box where it begins. */
 function* linesIn(root) {
   const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
   for (let node = walker.nextNode(); node; node = walker.nextNode()) {
     const parent = node.parentElement;
-    if (!node.data.trim() || parent.closest("svg, .save")) continue;
-    const range = document.createRange();
-    range.selectNodeContents(node);
-    const box = range.getBoundingClientRect();
-    if (box.width) yield { text: node.data.trim(), box, style: getComputedStyle(parent) };
+    if (parent.closest("svg, .save, details:not([open]) > :not(summary)")) continue;
+    const [range, lines] = [document.createRange(), []];
+    for (const { 0: word, index } of node.data.matchAll(/\S+\s*/g)) {
+      range.setStart(node, index);
+      range.setEnd(node, index + word.trimEnd().length);
+      const box = range.getBoundingClientRect();
+      const last = lines.at(-1);
+      if (last && Math.abs(last.box.top - box.top) < 2) last.text += word;
+      else if (box.width) lines.push({ text: word, box, style: getComputedStyle(parent) });
+    }
+    yield* lines;
   }
 }
 
@@ -104,6 +110,6 @@ async function pngOf({ text, width, height }) {
 }
 
 function startSavers() {
-  const parts = { factors: "product", "step-figure": "known", "stage-figure": "stage", sum: "sum", attention: "attention", norms: "norms", bands: "singular_values", gradients: "gradients", graph: "graph" };
+  const parts = { factors: "product", "step-figure": "known", "stage-figure": "stage", "positions-figure": "positions", sum: "sum", attention: "attention", norms: "norms", bands: "singular_values", gradients: "gradients", graph: "graph" };
   for (const [id, name] of Object.entries(parts)) if (byId(id)?.childElementCount) saver(byId(id), name);
 }

@@ -80,7 +80,7 @@ def _attention(mixing: Mixing, number: int, products: int, share: float) -> dict
             "keys": _keys(own),
             "picture": {**picture(own, side), "weights": True} if k in shown else None,
         }
-        for k, own in enumerate(weights)
+        for k, own in enumerate(row.astype(np.float64) for row in weights)
     ]
     told = [_carries(which, shares), *_remarks(mixing, shares, len(shown))]
     return {"heads": heads, "rest": None if shares is None else shares.rest, "says": " ".join(told)}

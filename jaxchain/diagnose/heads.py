@@ -96,12 +96,6 @@ class Mixing:
         n, count = self.into.here.size, len(self.weights)
         whole = n * self.work <= work
         tangents = n if whole else int(np.clip(work // self.work, FEWEST, CHUNK))
-        try:
-            for linear in (self.into, self.out, self.past):  # linearised here, not within the trace below
-                linear.value("forward")
-        except REFUSALS as error:
-            refusal(error)
-            return None
         owned = jnp.asarray(self.owner[:, None] == np.arange(count), self.out.here.dtype)
 
         def squares(basis: jax.Array) -> jax.Array:
@@ -115,7 +109,13 @@ class Mixing:
         directions = np.eye(n) if whole else np.random.default_rng(3).normal(size=(n, tangents))
         chunks = [_padded(directions[:, k : k + CHUNK], min(CHUNK, tangents)) for k in range(0, tangents, CHUNK)]
         columns = [jnp.asarray(chunk, self.into.here.dtype) for chunk in chunks]
-        traced = jax.make_jaxpr(squares)(columns[0])
+        try:
+            for linear in (self.into, self.out, self.past):  # linearised here, not within the trace
+                linear.value("forward")
+            traced = jax.make_jaxpr(squares)(columns[0])
+        except REFUSALS as error:
+            refusal(error)
+            return None
         norms = np.sqrt(sum(np.asarray(interpret(traced, [chunk])[0], np.float64) for chunk in columns))
         with np.errstate(all="ignore"):
             *heads, rest = (norms[:-1] / norms[-1]).tolist()

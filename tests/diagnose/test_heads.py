@@ -135,3 +135,19 @@ W = draw(jnp.zeros((WIDTH, WIDTH)), 5)
 )
 def test_what_mixes_no_positions_by_weights_of_the_state_is_no_attention(fun):
     assert list(found_in(fun, W, X)) == []
+
+
+@jax.custom_vjp
+def clipped(x):
+    """x, whose cotangent is clipped: no tangent passes."""
+    return x
+
+
+clipped.defvjp(lambda x: (x, None), lambda _, cotangent: (jnp.clip(cotangent, -1, 1),))
+
+
+def test_where_no_tangent_passes_the_weights_are_there_and_the_shares_are_not():
+    p = params_of(2)
+    (mixing,) = found_in(lambda p, x: x + written(p, clipped(jnp.sin(x))), p, X)
+    np.testing.assert_allclose(mixing.weights[1], weights_of(p, jnp.sin(X), 1), rtol=1e-4, atol=1e-7)
+    assert mixing.shares(np.inf) is None

@@ -124,7 +124,7 @@ def test_push_and_pull_are_each_others_adjoints_and_the_jacobians(kind):
 def test_the_diagonal_is_the_jacobians_where_that_is_diagonal(like, x64):
     fn, x = (lambda s: jax.tree.map(jnp.sin, s)), draw(like)
     flat, vector = real_function(fn, x)
-    close(Linear(fn, x).diagonal(), jnp.diagonal(jax.jacfwd(flat)(vector)))
+    close(Linear(fn, x).diagonal(), jnp.diagonal(jax.jit(jax.jacfwd(flat))(vector)))
 
 
 def test_the_value_is_the_functions_whichever_mode_computed_it(kind):
@@ -292,7 +292,7 @@ def test_a_chunk_size_that_counts_is_taken(size):
     ("run", "basis"), [(lambda row: row[:0], jnp.ones((5, 2))), (lambda row: row, jnp.ones((0, 2)))]
 )
 def test_chunks_of_nothing_are_nothing(run, basis, size):
-    assert Pass(size).map(run, basis).shape == jax.vmap(run)(basis).shape
+    assert Pass(size).map(run, basis).shape == jax.jit(jax.vmap(run))(basis).shape
 
 
 @pytest.mark.parametrize(("size", "most"), [(None, 7), (1, 1), (3, 3), (7, 7), (9, 7)])
@@ -506,9 +506,9 @@ def test_a_shape_that_does_not_fit_is_no_refusal(bug, by):
 
 def test_a_mode_that_does_not_exist_gives_way_to_the_other(x64):
     x = draw(jnp.zeros(3))
-    close(Linear(reverse_only, x).matrix(), jax.jacrev(reverse_only)(x))  # as many rows as columns: forward is first
+    close(Linear(reverse_only, x).matrix(), jax.jit(jax.jacrev(reverse_only))(x))  # as many rows as columns: forward is first
     narrow = lambda x: forward_only(x)[:1]  # noqa: E731
-    close(Linear(narrow, x).matrix(), jax.jacfwd(narrow)(x))  # fewer rows: reverse is first
+    close(Linear(narrow, x).matrix(), jax.jit(jax.jacfwd(narrow))(x))  # fewer rows: reverse is first
     with pytest.raises(TypeError, match="custom_vjp"):
         Linear(reverse_only, x).matrix(mode="forward")
     with pytest.raises(ValueError, match=r"[Rr]everse-mode"):

@@ -68,7 +68,7 @@ def test_a_reverse_sweep_starts_at_the_output(reverse_case):
 def test_the_parameters_cotangent_of_a_loss_is_jax_grad():
     case = named("loss")
     sweep = jc.reverse_sweep(case.chain, case.args, jnp.ones(()))
-    assert_close(sweep.arg_cotangents, jax.grad(case.chain, argnums=(0, 1))(*case.args))
+    assert_close(sweep.arg_cotangents, jax.jit(jax.grad(case.chain, argnums=(0, 1)))(*case.args))
 
 
 def test_primals_are_what_one_stage_slices_return(forward_case):
@@ -224,10 +224,10 @@ def test_several_jacobians_are_a_tuple_and_a_pytree_that_shows_itself(mlp, sweep
 
 def test_several_jacobians_pass_through_vmap_and_grad(mlp):
     params, x = mlp.args
-    batched = jax.vmap(lambda x: jc.suffix_jacobians(mlp.chain, (params, x)))(jnp.stack([x, 2 * x]))
+    batched = jax.jit(jax.vmap(lambda x: jc.suffix_jacobians(mlp.chain, (params, x))))(jnp.stack([x, 2 * x]))
     assert type(batched) is jc.Jacobians
     assert_close(jax.tree.map(lambda leaf: leaf[0], batched), jc.suffix_jacobians(mlp.chain, mlp.args))
-    slope = jax.grad(lambda jacobians: sum(jnp.sum(matrix) for matrix in jacobians))(batched)
+    slope = jax.jit(jax.grad(lambda jacobians: sum(jnp.sum(matrix) for matrix in jacobians)))(batched)
     assert_close(slope, jax.tree.map(jnp.ones_like, batched))
 
 

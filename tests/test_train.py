@@ -161,7 +161,7 @@ def test_nets_train_on_digits_to_97_percent_of_a_held_out_fifth():
         batch_size=64,
         key=jax.random.key(1),
     )
-    guesses = jax.vmap(net, (None, 0))(found.params, images[split:]).argmax(axis=1)
+    guesses = jax.jit(jax.vmap(net, (None, 0)))(found.params, images[split:]).argmax(axis=1)
     assert (np.asarray(guesses) == labels[split:]).mean() >= 0.97
 
 
@@ -192,7 +192,7 @@ def test_a_complex_parameter_is_its_real_and_imaginary_parts(name):
     parts, optimizer = {"re": W.real / 4, "im": W.imag / 4, "scale": jnp.array(0.5)}, OPTIMIZERS[name]
     opt_state = optimizer.init(parts)
     for step in range(7):
-        grads = jax.grad(of_parts)(parts, DATA)
+        grads = jax.jit(jax.grad(of_parts))(parts, DATA)
         gradient = found.history.observed["w"][step]
         np.testing.assert_allclose(gradient, grads["re"] + 1j * grads["im"], rtol=1e-4, atol=1e-5)
         updates, opt_state = optimizer.update(grads, opt_state, parts)

@@ -237,10 +237,10 @@ def test_a_chain_works_under_jit_vmap_and_grad():
     chain = jc.discover(mlp, *ARGS)
     xs = some(3, 4, seed=7)
     assert_close(jax.jit(chain)(*ARGS), mlp(*ARGS))
-    assert_close(jax.vmap(chain, (None, 0))(ARGS[0], xs), jax.vmap(mlp, (None, 0))(ARGS[0], xs))
-    assert_close(*(jax.grad(lambda p, x, f=f: f(p, x).sum())(*ARGS) for f in (chain, mlp)))
-    assert_close(*(jax.hessian(lambda x, f=f: f(ARGS[0], x).sum())(X) for f in (chain, mlp)))
-    assert_close(*(jax.jacrev(f, argnums=1)(*ARGS) for f in (chain, mlp)))
+    assert_close(jax.jit(jax.vmap(chain, (None, 0)))(ARGS[0], xs), jax.jit(jax.vmap(mlp, (None, 0)))(ARGS[0], xs))
+    assert_close(*(jax.jit(jax.grad(lambda p, x, f=f: f(p, x).sum()))(*ARGS) for f in (chain, mlp)))
+    assert_close(*(jax.jit(jax.hessian(lambda x, f=f: f(ARGS[0], x).sum()))(X) for f in (chain, mlp)))
+    assert_close(*(jax.jit(jax.jacrev(f, argnums=1))(*ARGS) for f in (chain, mlp)))
 
 
 def test_a_function_is_discovered_under_jit_vmap_and_grad():
@@ -249,9 +249,9 @@ def test_a_function_is_discovered_under_jit_vmap_and_grad():
 
     want = jax.vjp(mlp, *ARGS)[1](jnp.ones(2))[1]
     assert_close(jax.jit(sweep)(*ARGS), want)
-    assert_close(jax.vmap(sweep, (None, 0))(ARGS[0], X[None])[0], want)
+    assert_close(jax.jit(jax.vmap(sweep, (None, 0)))(ARGS[0], X[None])[0], want)
     got, wanted = (
-        jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2))(X)
+        jax.jit(jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2)))(X)
         for f in (lambda x: sweep(ARGS[0], x), lambda x: jax.vjp(mlp, ARGS[0], x)[1](jnp.ones(2))[1])
     )
     assert_close(got, wanted)

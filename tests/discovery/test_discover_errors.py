@@ -116,7 +116,7 @@ def test_a_planned_jacobian_reports_once():
 
     for mode in ("auto", "mixed"):
         assert_close(
-            jc.jacobian(fun, mode=mode)(X), jnp.diag(jax.vmap(jax.grad(lambda x: jnp.cos(jnp.sin(x)) * jnp.sin(x)))(X))
+            jc.jacobian(fun, mode=mode)(X), jnp.diag(jax.jit(jax.vmap(jax.grad(lambda x: jnp.cos(jnp.sin(x)) * jnp.sin(x))))(X))
         )
         jax.effects_barrier()
         assert_close(jnp.array(shown), jnp.sin(X).sum()[None])
@@ -137,7 +137,7 @@ def test_what_is_reported_moves_no_cut_and_no_derivative():
 
     assert plain(jc.discover(fun, X).names) == plain(jc.discover(quiet, X).names)
     assert_close(jc.reverse_sweep(fun, (X,), X).cotangents[0], jax.vjp(quiet, X)[1](X)[0])
-    assert_close(jc.jacobian(fun)(X), jax.jacrev(quiet)(X))
+    assert_close(jc.jacobian(fun)(X), jax.jit(jax.jacrev(quiet))(X))
 
 
 def test_what_is_reported_across_stages_is_left_out_with_a_warning():
@@ -294,7 +294,7 @@ def test_a_tracer_of_a_trace_that_is_under_way_is_a_constant():
     want = X * jnp.cos(X * X) * X
     assert_close(jax.jit(outer)(X, X), want)
     assert_close(jax.jvp(lambda w: outer(w, X), (X,), (X,)), jax.jvp(lambda w: X * jnp.cos(w * X) * w, (X,), (X,)))
-    assert_close(jax.vmap(outer)(X[None], X[None])[0], want)
+    assert_close(jax.jit(jax.vmap(outer))(X[None], X[None])[0], want)
 
 
 def test_discovering_leaks_no_tracer():

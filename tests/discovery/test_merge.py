@@ -181,5 +181,5 @@ def test_a_merged_chain_works_under_vmap_and_grad():
     chain, (params, x) = discovered()
     merged = chain.merge(0, 2)
     xs = jnp.stack([x, 2 * x])
-    assert_close(jax.vmap(partial(merged, params))(xs), jax.vmap(partial(chain, params))(xs))
-    assert_close(*(jax.grad(lambda p, c=c: c(p, x).sum())(params) for c in (merged, chain)))
+    assert_close(jax.jit(jax.vmap(partial(merged, params)))(xs), jax.jit(jax.vmap(partial(chain, params)))(xs))
+    assert_close(*(jax.jit(jax.grad(lambda p, c=c: c(p, x).sum()))(params) for c in (merged, chain)))

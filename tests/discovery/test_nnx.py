@@ -121,7 +121,7 @@ def test_a_function_is_not_kept_alive():
     def fun(x):
         return net(x)
 
-    np.testing.assert_allclose(jc.jacobian(fun)(jnp.ones(3)), jax.jacrev(fun)(jnp.ones(3)), rtol=1e-5)
+    np.testing.assert_allclose(jc.jacobian(fun)(jnp.ones(3)), jax.jit(jax.jacrev(fun))(jnp.ones(3)), rtol=1e-5)
     gone = weakref.ref(fun)
     del fun
     jax.clear_caches()

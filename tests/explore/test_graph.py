@@ -91,7 +91,7 @@ def test_the_sum_over_all_paths_is_the_jacobian_of_jax(name):
     with jax.enable_x64(True):
         fun, args, graph = of(name)
         last = len(args) - 1
-        want = jax.tree.leaves(jax.jacrev(fun, argnums=last)(*args))
+        want = jax.tree.leaves(jax.jit(jax.jacrev(fun, argnums=last))(*args))
         start = next(node for node in reversed(graph.rows) if node.kind == "input")
         results = [node for node in graph.rows if node.kind == "output"]
         assert len(results) == len(want)
@@ -105,7 +105,7 @@ def test_the_sum_over_all_paths_is_the_jacobian_of_jax(name):
 def test_without_reverse_mode_the_graph_has_tangents_and_partial_derivatives():
     graph = jc.graph(a_while, X)
     assert all(node.cotangent is None for node in graph.rows)
-    want = jax.jacfwd(a_while)(X)
+    want = jax.jit(jax.jacfwd(a_while))(X)
     np.testing.assert_allclose(graph.paths("x", "y").total, want, rtol=1e-6)
     assert any("No cotangents" in note for note in graph.notes)
 
@@ -146,7 +146,7 @@ def test_more_paths_than_can_be_listed_are_counted_and_summed():
     paths = jc.graph(ladder, 1.0).paths("x", "y")
     assert paths.number == 2**40
     assert len(paths.rows) == 1000
-    assert paths.total.item() == pytest.approx(float(jax.grad(ladder)(1.0)), rel=1e-4)
+    assert paths.total.item() == pytest.approx(float(jax.jit(jax.grad(ladder))(1.0)), rel=1e-4)
     assert "The first 1,000 are listed." in str(paths)
 
 

@@ -197,7 +197,7 @@ def test_it_composes_with_jit_vmap_grad_and_itself(widths):
     ):
         assert_close(*jax.jit(lambda at=transformed: (at(jac), at(by_jax)))())
     second = batch_jacobian(jac, 1)(w, x)
-    assert_close(second, jax.vmap(jax.hessian(functools.partial(fun, w)))(x))
+    assert_close(second, jax.jit(jax.vmap(jax.hessian(functools.partial(fun, w))))(x))
 
 
 def test_an_output_that_no_sample_touches_has_a_zero_jacobian():

@@ -96,14 +96,14 @@ def test_the_chain_of_bundles_is_the_function_and_its_sweeps_are_jaxs(name):
 def test_jacobians_through_bundles_are_jaxs(name, mode):
     fun, x = FUNCTIONS[name]
     x = jax.tree.map(lambda leaf: leaf.astype(float), x)
-    jac, expected = jc.jacobian(fun, mode=mode), jax.jacrev(fun) if name != "a loop" else jax.jacfwd(fun)
+    jac, expected = jc.jacobian(fun, mode=mode), jax.jit(jax.jacrev(fun) if name != "a loop" else jax.jacfwd(fun))
     assert_close(jax.jit(jac)(x), expected(x), tol=1e-12)
     if mode == "auto":
         batch = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf / 2]), x)
-        assert_close(jax.vmap(jac)(batch), jax.vmap(expected)(batch), tol=1e-12)
+        assert_close(jax.jit(jax.vmap(jac))(batch), jax.jit(jax.vmap(expected))(batch), tol=1e-12)
 
         def energy(jacobian):
-            return jax.grad(lambda x: sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(jacobian(x))))
+            return jax.jit(jax.grad(lambda x: sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(jacobian(x)))))
 
         assert_close(energy(jac)(x), energy(jax.jacfwd(fun))(x), tol=1e-10)
 

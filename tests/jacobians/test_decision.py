@@ -109,7 +109,7 @@ def test_a_call_with_aux_traces_once_and_returns_it():
         return jnp.tanh(x), {"norm": jnp.linalg.norm(x)}
 
     jac, aux = jax.jit(jc.jacobian(fun, has_aux=True))(jnp.ones(5))
-    want, _ = jax.jacrev(fun, has_aux=True)(jnp.ones(5))
+    want, _ = jax.jit(jax.jacrev(fun, has_aux=True))(jnp.ones(5))
     assert len(calls) == 2
     assert jnp.allclose(jac, want)
     assert jnp.allclose(aux["norm"], jnp.sqrt(5.0))

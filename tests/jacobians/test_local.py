@@ -63,7 +63,7 @@ def test_what_is_read_off_is_the_jacobian(name):
     x = weights(*shape, seed=2)
     plan = make_plan(find(fun, (x,), 0))
     assert [unit.kind for unit in plan.units] == [kind]
-    want = jax.jacrev(fun)(x).reshape(plan.sizes[-1], x.size)
+    want = jax.jit(jax.jacrev(fun))(x).reshape(plan.sizes[-1], x.size)
     np.testing.assert_allclose(execute(plan, (x,)), want, rtol=1e-5, atol=1e-6)
 
 
@@ -80,7 +80,7 @@ def test_side_values_may_be_arguments_that_are_differentiated():
     def total(jacobian):
         return lambda w: jnp.sum(jnp.sin(jacobian(lambda x: jnp.tanh(w @ x))(x)))
 
-    np.testing.assert_allclose(jax.grad(total(jc.jacobian))(w), jax.grad(total(jax.jacrev))(w), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.grad(total(jc.jacobian)))(w), jax.jit(jax.grad(total(jax.jacrev)))(w), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_side_values_may_be_arguments_that_are_differentiated():
 def test_what_is_not_elementwise_is_not_taken_for_it(name, fun):
     del name
     x = weights(5)
-    np.testing.assert_allclose(jc.jacobian(fun)(x), jax.jacrev(fun)(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jc.jacobian(fun)(x), jax.jit(jax.jacrev(fun))(x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_users_own_rule_is_never_taken_for_elementwise():
@@ -105,7 +105,7 @@ def test_a_users_own_rule_is_never_taken_for_elementwise():
 
     odd.defjvp(lambda primals, tangents: (jnp.sin(primals[0]), jnp.roll(tangents[0], 1)))
     x = weights(4)
-    np.testing.assert_array_equal(jc.jacobian(odd)(x), jax.jacfwd(odd)(x))
+    np.testing.assert_array_equal(jc.jacobian(odd)(x), jax.jit(jax.jacfwd(odd))(x))
 
 
 @pytest.mark.parametrize("mode", ["auto", "mixed", "forward", "reverse"])

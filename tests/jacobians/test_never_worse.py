@@ -165,7 +165,7 @@ def takes_no_more_work(program):
     jax.clear_caches()
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(PROGRAM)
 def test_no_program_of_positions_triangles_and_branches_takes_more_work(program):
     takes_no_more_work(program)

@@ -30,13 +30,13 @@ FUNCTIONS = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_diagonal_is_the_jacobians(name):
     fun, x = FUNCTIONS[name], ARGS[1]
-    assert_close(jc.jacobian_diagonal(fun)(x), jnp.diagonal(jax.jacrev(fun)(x)), 1e-5)
+    assert_close(jc.jacobian_diagonal(fun)(x), jnp.diagonal(jax.jit(jax.jacrev(fun))(x)), 1e-5)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_gram_diagonal_is_that_of_the_gram_matrix(name):
     fun, x = FUNCTIONS[name], ARGS[1]
-    whole = jax.jacrev(fun)(x)
+    whole = jax.jit(jax.jacrev(fun))(x)
     assert_close(jc.gram_diagonal(fun)(x), jnp.diagonal(whole.T @ whole), 1e-5)
 
 
@@ -48,7 +48,7 @@ def test_a_waist_makes_a_part_cheaper_than_the_whole(part):
 
 @pytest.mark.parametrize("rows", [[0], [3, -1, 3], np.array([5, 6]), []])
 def test_chosen_rows_are_rows_of_the_jacobian(rows):
-    want = jax.jacrev(narrow)(ARGS[1])[np.asarray(rows, int)]
+    want = jax.jit(jax.jacrev(narrow))(ARGS[1])[np.asarray(rows, int)]
     np.testing.assert_allclose(jc.jacobian_rows(narrow, rows)(ARGS[1]), want, rtol=1e-4, atol=1e-6)
 
 
@@ -58,7 +58,7 @@ def test_rows_of_a_pytree_output_count_through_its_leaves():
 
     p = {"x": jnp.arange(3.0), "y": jnp.ones(2)}
     got = jc.jacobian_rows(fun, [3])(p)
-    want = jax.tree.map(lambda leaf: leaf[:1], jax.jacrev(fun)(p)["b"])
+    want = jax.tree.map(lambda leaf: leaf[:1], jax.jit(jax.jacrev(fun))(p)["b"])
     assert_close(got, want)
 
 
@@ -117,7 +117,7 @@ def test_rows_in_a_table_are_refused_and_a_mask_like_the_output_is_not():
     with pytest.raises(ValueError, match="in one list"):
         jc.jacobian_rows(jnp.sin, [[0, 1]])
     mask = np.array([[True, False], [False, True]])
-    assert_close(jc.jacobian_rows(jnp.sin, mask)(x), jax.jacrev(jnp.sin)(x)[mask])
+    assert_close(jc.jacobian_rows(jnp.sin, mask)(x), jax.jit(jax.jacrev(jnp.sin))(x)[mask])
 
 
 def test_the_chain_input_is_among_the_names_that_are_suggested():

@@ -30,7 +30,7 @@ def test_sparse_mode_is_jacrev_or_says_how_to_get_it():
         with pytest.raises(ImportError, match=r"jaxchain\[sparse\]"):
             jc.jacobian(stencil, mode="sparse")(X)
     else:
-        np.testing.assert_allclose(jc.jacobian(stencil, mode="sparse")(X), jax.jacrev(stencil)(X), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(jc.jacobian(stencil, mode="sparse")(X), jax.jit(jax.jacrev(stencil))(X), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.skipif(hasattr(jax._src.core, "ClosedJaxpr"), reason="before JAX 0.12 asdex finds what it looks for")
@@ -48,14 +48,14 @@ def test_without_asdex_sparse_mode_says_how_to_install_it(monkeypatch):
     try:
         with pytest.raises(ImportError, match=r'asdex is not installed: pip install --upgrade "jaxchain\[sparse\]"'):
             jc.jacobian(stencil, mode="sparse")(X)
-        np.testing.assert_allclose(jc.jacobian(stencil)(X), jax.jacrev(stencil)(X), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(jc.jacobian(stencil)(X), jax.jit(jax.jacrev(stencil))(X), rtol=1e-5, atol=1e-6)
     finally:
         sparse.unavailable.cache_clear()
 
 
 @pytest.mark.usefixtures("optimised")
 def test_auto_takes_a_colouring_where_there_is_one():
-    np.testing.assert_allclose(jc.jacobian(stencil)(X), jax.jacrev(stencil)(X), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jc.jacobian(stencil)(X), jax.jit(jax.jacrev(stencil))(X), rtol=1e-5, atol=1e-6)
     plan = jc.plan(stencil, (X,))
     assert (plan.plan.whole is not None) == sparse.available()
     if sparse.available():
@@ -130,4 +130,4 @@ def test_side_values_of_other_dtypes_do_not_hinder_a_colouring(mode):
         return jnp.where(v > 0, u - jnp.roll(u, 1), jnp.roll(u, -1) - u) * v[jnp.arange(64)[::-1]]
 
     args = X, draw(jnp.zeros(64), 1)
-    np.testing.assert_allclose(jc.jacobian(upwind, mode=mode)(*args), jax.jacrev(upwind)(*args), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jc.jacobian(upwind, mode=mode)(*args), jax.jit(jax.jacrev(upwind))(*args), rtol=1e-5, atol=1e-6)

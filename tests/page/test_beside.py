@@ -85,7 +85,7 @@ def test_every_number_is_jaxs_own(trained):
 
 
 def test_the_whole_is_the_jacobian_of_the_function(trained):
-    a, b = (jax.jacrev(trained.net, 1)(*args) for args in (trained.a, trained.b))
+    a, b = (jax.jit(jax.jacrev(trained.net, 1))(*args) for args in (trained.a, trained.b))
     whole = trained.found.whole
     assert (whole.a.jacobian, whole.b.jacobian) == pytest.approx((norm(a), norm(b)), rel=1e-4)
     assert whole.difference == pytest.approx(norm(b - a) / norm(a), rel=1e-4)
@@ -298,7 +298,7 @@ def test_the_norms_shown_are_jaxs_own(browser, trained):
 def test_every_entry_is_read_on_both_sides_at_once(browser, trained, place):
     browser.open(trained.found.path, "#stage=dense_1")
     if place == "whole":
-        a, b = (jax.jacrev(trained.net, 1)(*args) for args in (trained.a, trained.b))
+        a, b = (jax.jit(jax.jacrev(trained.net, 1))(*args) for args in (trained.a, trained.b))
     else:
         a, b = (jc.local_jacobians(trained.net, args)[2].matrix for args in (trained.a, trained.b))
     m, n = a.shape

@@ -97,7 +97,7 @@ def test_the_plan_ends_with_the_whole_jacobian_and_costs_what_it_says(widths):
     way = page(net, args, "", say=quiet)["ways"]["planned"]
     last = way["steps"][-1]
     assert (last["from"], last["to"]) == (0, len(net))
-    np.testing.assert_allclose(cells(last["picture"]), jax.jacrev(net, 1)(*args), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(cells(last["picture"]), jax.jit(jax.jacrev(net, 1))(*args), rtol=1e-4, atol=1e-5)
     assert last["total"] == pytest.approx(sum(step["cost"] for step in way["steps"]))
     assert last["total"] == pytest.approx(jc.plan(net, args).plan.cost)
 
@@ -247,7 +247,7 @@ def test_a_loss_shows_its_gradient_as_the_one_row_that_it_is_however_large_its_p
 
     monkeypatch.setattr("jaxchain.diagnose.survey.ENTRIES", 10)  # so that local Jacobians are not computed whole
     data = page(jc.discover(loss, *args, argnum=argnum), args, "loss", fun=loss, say=quiet)
-    (gradient, _) = jax.flatten_util.ravel_pytree(jax.grad(loss, argnum)(*args))
+    (gradient, _) = jax.flatten_util.ravel_pytree(jax.jit(jax.grad(loss, argnum))(*args))
     assert argnum or data["stages"][0]["picture"]["sampled"]
     for way in ("reverse", "planned"):
         last = data["ways"][way]["steps"][-1]["picture"]

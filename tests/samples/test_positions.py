@@ -163,7 +163,7 @@ def test_where_positions_are_proven_nothing_is_outside_their_blocks(name):
     if (axes := position_axes(segment_of(fun, x))) is None:
         return
     flat, unflatten = ravel_pytree(x)
-    jac = np.asarray(jax.jacrev(lambda flat: ravel_pytree(fun(unflatten(flat)))[0])(flat))
+    jac = np.asarray(jax.jit(jax.jacrev(lambda flat: ravel_pytree(fun(unflatten(flat)))[0]))(flat))
     outside = place_of_each(fun(x), axes.out)[:, None] != place_of_each(x, axes.into)
     assert not jac[outside].any()
     assert jac[~outside].any()
@@ -223,7 +223,7 @@ def test_one_cotangent_serves_all_positions_only_where_the_rule_is_linear_in_it(
     fun = {"alone": bent, "last": lambda x: bent(x @ SQUARE), "in the middle": lambda x: bent(x @ SQUARE) @ SQUARE}[
         place
     ]
-    want = jax.jacrev(fun)(X)
+    want = jax.jit(jax.jacrev(fun))(X)
     for mode in ("auto", "mixed"):
         close(jc.jacobian(fun, mode=mode)(X), want)
     close(jc.gram_diagonal(fun)(X), (want**2).sum((0, 1)))
@@ -236,7 +236,7 @@ def test_one_cotangent_serves_all_positions_only_where_the_rule_is_linear_in_it(
 def test_weights_at_no_or_one_position(mode, x, w):
     x, w = draw(jnp.zeros(x)), draw(jnp.zeros(w), 1)
     for fun in (lambda x: x @ w, lambda x: jnp.tanh(x @ w)):
-        close(jc.jacobian(fun, mode=mode)(x), jax.jacrev(fun)(x))
+        close(jc.jacobian(fun, mode=mode)(x), jax.jit(jax.jacrev(fun))(x))
 
 
 MIXERS = {

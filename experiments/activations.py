@@ -117,10 +117,10 @@ def pull_back(name: str, init: str, width: int, seed: int, samples: int = 32) ->
     """
     stack = jc.nets.mlp([width] * (DEPTH + 2), name, init)[: 2 * DEPTH]
     key_params, key_x, key_c = jax.random.split(jax.random.key(seed), 3)
-    params = jax.vmap(stack.init)(jax.random.split(key_params, samples))
+    params = jax.jit(jax.vmap(stack.init))(jax.random.split(key_params, samples))
     x, cotangent = jax.random.normal(key_x, (samples, width)), jax.random.normal(key_c, (samples, width))
     cotangent /= jnp.linalg.norm(cotangent, axis=1, keepdims=True)
-    sweeps = jax.vmap(lambda p, x, c: jc.reverse_sweep(stack, (p, x), c))(params, x, cotangent)
+    sweeps = jax.jit(jax.vmap(lambda p, x, c: jc.reverse_sweep(stack, (p, x), c)))(params, x, cotangent)
     # Every other state lies between layers; backwards, because a cotangent starts at the output.
     squares = np.array([(c**2).sum(axis=1) for c in sweeps.cotangents[::-2]])
     return Flow(np.sqrt(np.median(squares, axis=1)), expected_norms(ACTIVATIONS[name], GAIN[init]))

@@ -1,5 +1,6 @@
 from . import nets as nets
 from . import plot as plot
+from . import signal as signal
 from . import train as train
 from .chain import Chain as Chain
 from .discovery import discover as discover

@@ -27,6 +27,7 @@ ROOMS = """
     nets
     structure swept sweep
     jacobians
+    signal
     diagnose
     batches fitted train digits
     explore

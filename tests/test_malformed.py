@@ -58,6 +58,7 @@ GRAPH = jc.graph(lambda a: jnp.sin(a), X)
 FOLDED = jc.graph(jc.Chain([jc.Stage("line", lambda x: 2 * x + 1), jc.Stage("sine", jnp.sin)]), 1.0)
 LOCAL = jc.local_jacobians(CHAIN, (X,))
 DATA = (jnp.ones((4, 3)), jnp.ones(4))
+PREDICTED = jc.signal.predict("tanh", 2, sigma_w=1.0, sigma_b=0.0)
 NORMS = {"sin": [1.0, 2.0]}
 
 
@@ -165,6 +166,21 @@ CALLS = {
         jc.nets.transformer,
         {"sizes": [3, 4, 2], "depth": 1, "heads": 2, **NET_OPTIONS, "hidden": 4},
     ),
+    **{
+        f"signal.{fun.__name__}": (fun, {"activation": "tanh", "sigma_w": 1.0, "sigma_b": 0.0})
+        for fun in (jc.signal.fixed_point, jc.signal.chi, jc.signal.fixed_correlation, jc.signal.depth_scales)
+    },
+    "signal.critical_line": (jc.signal.critical_line, {"activation": "tanh", "sigma_b": 0.0}),
+    "signal.predict": (
+        jc.signal.predict,
+        {"activation": "tanh", "depth": 2, "sigma_w": 1.0, "sigma_b": 0.0, "length": 1.0, "correlation": 0.0}
+        | {"residual": None, "orthogonal": False},
+    ),
+    "signal.Prediction.of": (PREDICTED.of, {"quantity": "length"}),
+    "signal.measure": (
+        jc.signal.measure,
+        {"chain": NET, "key": jax.random.key(0), "like": None, "draws": 2, "length": 1.0, "correlation": 0.0},
+    ),
     "train.fit": (
         jc.train.fit,
         {"loss": loss, "params": X, "data": DATA, "optimizer": optax.sgd(0.1), "steps": 2, "batch_size": 2}
@@ -194,6 +210,10 @@ CALLS = {
     "plot.animate": (
         jc.plot.animate,
         {"what": GRAPH, "path": "film.gif", "direction": "forward", "seconds": 1.0},
+    ),
+    "plot.signal": (
+        jc.plot.signal,
+        {"theory": PREDICTED, "measured": None, "quantity": "gradient", "ax": None, "title": None},
     ),
     "plot.save": (jc.plot.save, {"figure": None, "path": "figure.png"}),
 }
@@ -250,6 +270,12 @@ MEANT = {
     "sigma_w": ["none", *SCALES],
     "sigma_b": SCALES,
     "crossing": ["none", *SCALES],
+    "length": SCALES,
+    "correlation": ["negative", "zero"],
+    "residual": ["none", *SCALES],
+    "draws": ["int64"],
+    "like": ["none"],
+    "measured": ["none"],
     "time_limit": ["none", *SCALES],
     "clip": ["fraction", "int64"],
     "ax": ["none"],
@@ -257,7 +283,10 @@ MEANT = {
     "theory_forward": ["none"],
     "theory_reverse": ["none"],
     **{name: ["none", "int64"] for name in ["hidden", "depth", "classes", "kernel_size", "stride"]},
-    **{name: ["true"] for name in ["check", "matrix_free", "force", "inline", "progress", "product", "colorbar"]},
+    **{
+        name: ["true"]
+        for name in ["check", "orthogonal", "matrix_free", "force", "inline", "progress", "product", "colorbar"]
+    },
 }
 """By parameter: what may be given for it. That it works is other tests' business, and takes their time."""
 

@@ -3,7 +3,7 @@
 Every function draws on the axes it is given, or on fresh ones, and returns them; none shows a
 window or changes matplotlib's settings. Heat maps are in `heat` and `product`, strips of singular
 values in `spectra`, lines in `curves`, graphs in `nodes`, films in
-`moving`; what all of them share is in `style`.
+`moving`, signal propagation in `propagation`; what all of them share is in `style`.
 """
 
 from jaxchain.plot.curves import cost_curves, gradient_norms, norms_by_depth
@@ -11,6 +11,7 @@ from jaxchain.plot.heat import matrix
 from jaxchain.plot.moving import animate
 from jaxchain.plot.nodes import graph
 from jaxchain.plot.product import chain
+from jaxchain.plot.propagation import signal
 from jaxchain.plot.spectra import singular_values
 from jaxchain.plot.style import COLOURS, LINESTYLES, MARKERS, STYLE, save
 
@@ -27,5 +28,6 @@ __all__ = [
     "matrix",
     "norms_by_depth",
     "save",
+    "signal",
     "singular_values",
 ]

@@ -216,7 +216,7 @@ def _layer(layer: Layer, normal: float, here: Signal) -> tuple[Signal, float, fl
 
 
 def _block(layer: Layer, scale: float, here: Signal) -> tuple[Signal, float, float]:
-    """x + s·(W₂ φ(W₁ x + b₁) + b₂), whose Jacobian is I + A with A = s W₂ D W₁ of mean t and relative variance v."""
+    """Of x + s·(W₂ φ(W₁ x + b₁) + b₂), whose Jacobian is I + A with A = s W₂ D W₁ of mean t and relative variance v."""
     inside = _affine(layer, here)
     there = _signal(
         here.length + scale * layer.length(inside.length),

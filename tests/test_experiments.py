@@ -115,6 +115,17 @@ def test_cotangents_shrink_as_mean_field_theory_says_and_only_relus_die(run):
     assert all(units[name]["dead"] == 0 for name in ("tanh", "sigmoid", "gelu"))
 
 
+def test_one_line_parts_order_from_chaos_and_networks_keep_to_theory(run):
+    found = run("order_to_chaos")
+    assert found["critical_without_biases"] == pytest.approx(1.0)  # Poole et al., arXiv 1606.05340
+    assert len(found["figures"]) == 2
+    for point in found["points"]:
+        # Networks of 60 units are off by some 1/60 in each of the averages that a layer takes.
+        assert abs(point["measured"] - point["theory"]) < 5 * point["deviation"] + point["theory"] / 10
+    first = {name.split(",")[0]: flow["measured"][0] for name, flow in found["gradients"].items()}
+    assert first["order"] < 0.01 < first["the critical line"] < 1 < first["chaos"]
+
+
 def test_other_peoples_models_are_chains_of_the_same_value_derivative_and_work(run):
     found = run("discover_models")
     assert found["models"]["Flax conv net"]["names"][-1] == "Dense_0"

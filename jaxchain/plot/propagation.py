@@ -18,7 +18,7 @@ Quantity = Literal["length", "correlation", "gradient"]
 LABELS = {
     "length": "mean square of the pre-activations",
     "correlation": "correlation of two inputs",
-    "gradient": "mean square of the cotangent, the last layer's being 1",
+    "gradient": "mean square of the cotangent",
 }
 
 Measured = Measurement | Sequence[StateSignal]

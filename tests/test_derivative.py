@@ -506,7 +506,9 @@ def test_a_shape_that_does_not_fit_is_no_refusal(bug, by):
 
 def test_a_mode_that_does_not_exist_gives_way_to_the_other(x64):
     x = draw(jnp.zeros(3))
-    close(Linear(reverse_only, x).matrix(), jax.jit(jax.jacrev(reverse_only))(x))  # as many rows as columns: forward is first
+    close(
+        Linear(reverse_only, x).matrix(), jax.jit(jax.jacrev(reverse_only))(x)
+    )  # as many rows as columns: forward is first
     narrow = lambda x: forward_only(x)[:1]  # noqa: E731
     close(Linear(narrow, x).matrix(), jax.jit(jax.jacfwd(narrow))(x))  # fewer rows: reverse is first
     with pytest.raises(TypeError, match="custom_vjp"):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 from jaxchain.checks import number
 from jaxchain.nets.layers import Activation
@@ -105,6 +105,10 @@ class Layer:
                 return math.inf if grows else 0.0
         # Where the origin only just attracts, what rounding leaves of a length is not one.
         return 0.0 if q < ROUNDED and self.length(0.0) == 0 and self.length_slope(0.0) <= 1 + ROUNDED else q
+
+
+def _root(f: Callable[[float], float], start: float, stop: float) -> float:
+    return float(root_scalar(f, bracket=(start, stop), xtol=1e-13).root)
 
 
 def _within(q: float) -> float:
@@ -236,7 +240,7 @@ def _settled(layer: Layer, q: float) -> float:
     def above(c: float) -> float:
         return layer.correlation(q, c) - c
 
-    return 0.0 if above(0.0) <= CLOSE else float(brentq(above, 0.0, _below_one(above), xtol=1e-13))
+    return 0.0 if above(0.0) <= CLOSE else _root(above, 0.0, _below_one(above))
 
 
 def _below_one(above: Callable[[float], float]) -> float:
@@ -343,6 +347,6 @@ def critical_line(activation: Activation, *, sigma_b: float) -> float:
     lengths = [0.0, math.inf]  # the line's ends, and where it crosses the bias asked for
     for k in range(len(grid) - 1):
         if values[k] < 0 <= values[k + 1] < math.inf:
-            lengths.insert(-1, math.exp(brentq(missing, grid[k], grid[k + 1], xtol=1e-13)))
+            lengths.insert(-1, math.exp(_root(missing, grid[k], grid[k + 1])))
     scales = [kept**-0.5 for kept in map(unit.chi, lengths) if kept > 0]
     return next(filter(is_critical, scales), math.nan)

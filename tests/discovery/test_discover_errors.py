@@ -116,7 +116,8 @@ def test_a_planned_jacobian_reports_once():
 
     for mode in ("auto", "mixed"):
         assert_close(
-            jc.jacobian(fun, mode=mode)(X), jnp.diag(jax.jit(jax.vmap(jax.grad(lambda x: jnp.cos(jnp.sin(x)) * jnp.sin(x))))(X))
+            jc.jacobian(fun, mode=mode)(X),
+            jnp.diag(jax.jit(jax.vmap(jax.grad(lambda x: jnp.cos(jnp.sin(x)) * jnp.sin(x))))(X)),
         )
         jax.effects_barrier()
         assert_close(jnp.array(shown), jnp.sin(X).sum()[None])

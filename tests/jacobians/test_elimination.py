@@ -150,7 +150,9 @@ def test_the_literature_s_functions_under_every_transform(name):
         def squares(jac, x):
             return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(jac(x)))
 
-        assert_close(jax.jit(jax.grad(lambda x: squares(jac, x)))(x), jax.jit(jax.grad(lambda x: squares(want, x)))(x), 1e-11)
+        assert_close(
+            jax.jit(jax.grad(lambda x: squares(jac, x)))(x), jax.jit(jax.grad(lambda x: squares(want, x)))(x), 1e-11
+        )
 
 
 # ------------------------------------------------------------------------------------------------ what a program may do

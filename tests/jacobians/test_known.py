@@ -106,7 +106,9 @@ def test_what_is_between_is_multiplied_alone_and_waists_are_kept():
     assert words[2].endswith(", computed once")
     want = jax.jacrev(f)
     assert_close(jc.jacobian(f)(X), want(X), 1e-5)
-    assert_close(jax.jit(jax.vmap(jc.jacobian(f)))(jnp.stack([X, -X])), jax.jit(jax.vmap(want))(jnp.stack([X, -X])), 1e-5)
+    assert_close(
+        jax.jit(jax.vmap(jc.jacobian(f)))(jnp.stack([X, -X])), jax.jit(jax.vmap(want))(jnp.stack([X, -X])), 1e-5
+    )
     total, other = (lambda x, j=j: (j(f)(x) ** 3).sum() for j in (jc.jacobian, jax.jacrev))
     assert_close(jax.jit(jax.grad(total))(X), jax.jit(jax.grad(other))(X), 1e-5)
 
@@ -116,7 +118,9 @@ def test_inside_a_mapped_axis_its_name_is_known_in_the_call_alone():
         return jnp.cumsum(lax.psum(x, "i"))
 
     xs = jnp.stack([X, 2 * X])
-    assert_close(jax.jit(jax.vmap(jc.jacobian(f), axis_name="i"))(xs), jax.jit(jax.vmap(jax.jacrev(f), axis_name="i"))(xs))
+    assert_close(
+        jax.jit(jax.vmap(jc.jacobian(f), axis_name="i"))(xs), jax.jit(jax.vmap(jax.jacrev(f), axis_name="i"))(xs)
+    )
 
 
 def test_a_matrix_too_large_for_a_program_is_not_computed_beforehand(monkeypatch):

@@ -80,7 +80,9 @@ def test_side_values_may_be_arguments_that_are_differentiated():
     def total(jacobian):
         return lambda w: jnp.sum(jnp.sin(jacobian(lambda x: jnp.tanh(w @ x))(x)))
 
-    np.testing.assert_allclose(jax.jit(jax.grad(total(jc.jacobian)))(w), jax.jit(jax.grad(total(jax.jacrev)))(w), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(total(jc.jacobian)))(w), jax.jit(jax.grad(total(jax.jacrev)))(w), rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(

@@ -310,5 +310,6 @@ def test_what_a_function_closes_over_may_change_between_calls():
     assert_close(jac(x), jax.jit(jax.jacrev(fun))(x))
     with jax.checking_leaks():
         assert_close(
-            jax.jit(jax.vmap(jac))(draw(jnp.zeros((2, 3)), 0)), jax.jit(jax.vmap(jax.jacrev(fun)))(draw(jnp.zeros((2, 3)), 0))
+            jax.jit(jax.vmap(jac))(draw(jnp.zeros((2, 3)), 0)),
+            jax.jit(jax.vmap(jax.jacrev(fun)))(draw(jnp.zeros((2, 3)), 0)),
         )

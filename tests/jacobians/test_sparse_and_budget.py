@@ -30,7 +30,9 @@ def test_sparse_mode_is_jacrev_or_says_how_to_get_it():
         with pytest.raises(ImportError, match=r"jaxchain\[sparse\]"):
             jc.jacobian(stencil, mode="sparse")(X)
     else:
-        np.testing.assert_allclose(jc.jacobian(stencil, mode="sparse")(X), jax.jit(jax.jacrev(stencil))(X), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            jc.jacobian(stencil, mode="sparse")(X), jax.jit(jax.jacrev(stencil))(X), rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.skipif(hasattr(jax._src.core, "ClosedJaxpr"), reason="before JAX 0.12 asdex finds what it looks for")
@@ -130,4 +132,6 @@ def test_side_values_of_other_dtypes_do_not_hinder_a_colouring(mode):
         return jnp.where(v > 0, u - jnp.roll(u, 1), jnp.roll(u, -1) - u) * v[jnp.arange(64)[::-1]]
 
     args = X, draw(jnp.zeros(64), 1)
-    np.testing.assert_allclose(jc.jacobian(upwind, mode=mode)(*args), jax.jit(jax.jacrev(upwind))(*args), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        jc.jacobian(upwind, mode=mode)(*args), jax.jit(jax.jacrev(upwind))(*args), rtol=1e-5, atol=1e-6
+    )

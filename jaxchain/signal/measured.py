@@ -162,9 +162,10 @@ def measure(
     key, draws = random_key(key), integer("draws", draws, "the number of networks drawn", least=2, most=1 << 20)
     cosine = correlation_of(correlation)
     size = number("length", length, "the mean square of an input's entries")
-    space = Coordinates.of(_input_of(chain) if like is None else require_inexact(like, "chain input"))
+    space = Coordinates.of(_input_of(chain) if like is None else require_inexact(_filled(like), "chain input"))
 
-    def one(key: jax.Array) -> tuple[list[jax.Array], ...]:
+    @jax.jit
+    def one(key: jax.Array) -> tuple[jax.Array, ...]:
         of_params, of_inputs, of_cotangent = jax.random.split(key, 3)
         params, (first, second) = chain.init(of_params), _inputs(of_inputs, space, size, cosine)
         there = Coordinates.of(jax.eval_shape(chain, params, first))
@@ -172,14 +173,15 @@ def measure(
         swept = reverse_sweep(chain, (params, first), cotangent)
         others = forward_sweep(chain, (params, second), second).primals
         return (
-            [_product(state, state) for state in swept.primals],
-            [_cosine(state, other) for state, other in zip(swept.primals, others, strict=True)],
-            [_product(back, back) for back in swept.cotangents],
+            jnp.stack([_product(state, state) for state in swept.primals]),
+            jnp.stack([_cosine(state, other) for state, other in zip(swept.primals, others, strict=True)]),
+            jnp.stack([_product(back, back) for back in swept.cotangents]),
         )
 
-    lengths, cosines, backs = (
-        np.asarray(column, np.float64) for column in jax.jit(jax.vmap(one))(jax.random.split(key, draws))
-    )
+    # One network after another: many at once would be as many times as large, and batched factorisations of several
+    # layers (orthogonal weights) wait for each other for ever on XLA's CPU threads.
+    drawn = [one(key) for key in jax.random.split(key, draws)]
+    lengths, cosines, backs = (np.array(columns, np.float64).T for columns in zip(*drawn, strict=True))
     weighted = [False, *(stage.init is not None for stage in chain)]
     rows = zip(chain.names_with_input, weighted, lengths, cosines, backs / backs[-1], strict=True)
     title = f"Measured on {draws} draws of {len(chain)} stages: mean ± deviation of one draw"
@@ -212,6 +214,12 @@ def _product(state: State, other: State) -> jax.Array:
 def _cosine(state: State, other: State) -> jax.Array:
     lengths = _product(state, state) * _product(other, other)
     return jnp.where(lengths > 0, _product(state, other) * jax.lax.rsqrt(jnp.where(lengths > 0, lengths, 1.0)), jnp.nan)
+
+
+def _filled(like: Any) -> Any:
+    """Arrays, also where only shapes were given."""
+    abstract = jax.ShapeDtypeStruct
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, abstract) else leaf, like)
 
 
 def _input_of(chain: Chain) -> jax.ShapeDtypeStruct:

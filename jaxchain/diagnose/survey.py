@@ -84,12 +84,13 @@ class Link:
 
 @dataclass(frozen=True)
 class Survey:
-    """A chain at one point: q links between q + 1 states, norms by state, and what was left out.
+    """A chain at one point: q links between q + 1 states, their names and norms, and what was left out.
 
     ``tangent`` and ``cotangent`` are the directions that were followed, at the input and at the output; ``pulled`` is
     the cotangent of what `Chain.split` gives, the input and the stages' side inputs, ``None`` where none arrived.
     """
 
+    names: tuple[str, ...]
     links: tuple[Link, ...]
     states: tuple[State, ...]
     primals: tuple[float, ...]
@@ -128,6 +129,7 @@ def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, co
         for at, pair, count, side in zip(stages, pairwise(spaces), counts, given, strict=True)
     ]
     return Survey(
+        chain.names_with_input,
         tuple(links),
         tuple(states),
         tuple(map(state_norm, states)),

@@ -45,7 +45,7 @@ from jaxchain.show.plain import plain
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import si
 from jaxchain.show.values import count, norm, summary
-from jaxchain.stage import along
+from jaxchain.stage import INPUT, along
 from jaxchain.sweep import prefix_jacobians, suffix_jacobians
 
 __all__ = ["facts", "page"]
@@ -104,7 +104,10 @@ def page(
     say("Comparing the modes")
     modes = _modes(of, found, decision, given)
     say("Tracing every equation")
-    traced = _traced(of if chain.lead else fun, of, given, surveyed, found)
+    called = (
+        _stage_by_stage(chain, given) if chain.lead else names_of(fun, given)
+    )  # as the caller, not the marked chain
+    traced = _traced(called, of, given, surveyed, found)
     say("Transforming the program")
     return plain(
         {
@@ -120,7 +123,7 @@ def page(
             "leaves": _leaves(fun, chain, args, surveyed),
             "ways": orders,
             "modes": modes,
-            "plan": _planned(decision),
+            "plan": _planned(decision, chain),
             "trace": _trace(traced, chain),
             "graph": _graph(traced, chain.names, found, given, at),
             "programs": _programs(chain, args),
@@ -279,12 +282,12 @@ def _decided(found: Found, chain: Chain, argument: str) -> Decision:
     return replace(decision, plan=named(decision.plan, chain.names))
 
 
-def _planned(decision: Decision) -> dict[str, Any]:
+def _planned(decision: Decision, chain: Chain) -> dict[str, Any]:
     """What the page's script needs to know of a decision: which order to show first, and where it is narrow."""
     assert decision.plan is not None
     shown = decision.mode if decision.mode in ("forward", "reverse") else "planned"
     return {
-        "waist": decision.plan.waist,
+        "waist": chain.names_with_input[0] if decision.plan.waist == INPUT else decision.plan.waist,
         "waist_size": min(decision.plan.sizes),
         "mode": shown,
         "why": f"jc.jacobian runs {decision.mode} mode. {decision.why}",
@@ -316,9 +319,15 @@ def _modes(chain: Chain, found: Found, decision: Decision, args: tuple[Any, ...]
     return {"rows": rows, "notes": [note], "measured": False}
 
 
-def _traced(
-    fun: Callable[..., Any], chain: Chain, args: tuple[Any, ...], surveyed: Survey, found: Found
-) -> Trace | str:
+def _stage_by_stage(chain: Chain, given: tuple[Any, ...]) -> list[str]:
+    """Names of what a chain along tokens is given: side inputs by the stage that reads them, and the state it begins at."""
+    state, *names = chain.names_with_input
+    named = [*zip(names, given[0], strict=True), (state, given[1])]
+    counted = [(name, len(jax.tree.leaves(value))) for name, value in named]
+    return [f"{name}[{k}]" if many > 1 or name != state else name for name, many in counted for k in range(many)]
+
+
+def _traced(names: list[str], chain: Chain, args: tuple[Any, ...], surveyed: Survey, found: Found) -> Trace | str:
     """Every equation with its values, in folds of stages; or why not."""
     program = found.program
     kinds = {
@@ -328,7 +337,6 @@ def _traced(
         return f"{count(len(program.equations), 'equation')} of {count(len(kinds), 'kind')} are too many to be traced here: jc.trace(fun, *args) shows them."
     tangent, at = list(constant_direction(args, 0)), chain.argnum % len(args)
     tangent[at] = surveyed.tangent
-    names = names_of(fun, args)  # as the caller named them, not the marked chain
     return trace_of(program, found.out, args, names, tuple(tangent), surveyed.cotangent)
 
 

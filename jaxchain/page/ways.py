@@ -61,7 +61,7 @@ def ways(surveyed: Survey, decision: Decision, sweeps: Sweeps | None = None) -> 
         prefixes, suffixes = _swept(surveyed, sweeps, sizes)
     q = len(surveyed.links)
     pushed, pulled = _each(plan, q, "tangent", plan.forward_cost), _each(plan, q, "adjoint", plan.reverse_cost)
-    names = ["input", *(link.stage.name for link in surveyed.links)]
+    names = surveyed.names
     forward = [
         _step(
             _joined(names, 0, k, k + 1),

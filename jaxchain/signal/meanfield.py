@@ -18,7 +18,7 @@ from scipy.optimize import root_scalar
 
 from jaxchain.checks import number
 from jaxchain.nets.layers import Activation
-from jaxchain.signal.gaussian import Rule, pair, single
+from jaxchain.signal.gaussian import Rule, nodes, pair
 
 __all__ = ["DepthScales", "Layer", "chi", "critical_line", "depth_scales", "fixed_correlation", "fixed_point"]
 
@@ -45,21 +45,16 @@ class Layer:
         """The layer of an activation, σ_w and σ_b, once these are numbers that are not negative."""
         weight = number("sigma_w", sigma_w, "the scale of the weights")
         bias = number("sigma_b", sigma_b, "the scale of the biases")
-        return cls(Rule.of(activation), weight**2, bias**2)
+        return cls(Rule.of(activation), weight * weight, bias * bias)
 
     def length(self, q: float) -> float:
         """The length map, q ↦ σ_w² E φ(√q z)² + σ_b²."""
-        return self.weight * float(single(lambda u: np.square(self.rule(u)[0]), q)) + self.bias
+        return self.weight * nodes(self.rule, _within(q)).mean(lambda n: n.value**2) + self.bias
 
     def length_slope(self, q: float) -> float:
         """Its derivative; by Stein's lemma σ_w² E [φ′² + φ φ″], here without φ″, which ReLU has not."""
         q = _within(q)
-
-        def integrand(u: np.ndarray) -> np.ndarray:
-            value, slope = self.rule(u)
-            return value * slope * u
-
-        return self.weight * float(single(integrand, q)) / q
+        return self.weight * nodes(self.rule, q).mean(lambda n: n.value * n.slope * n.place) / q
 
     def chi(self, q: float) -> float:
         """χ = σ_w² E φ′(√q z)²: by what a layer multiplies squared norms of gradients, and of small tangents."""
@@ -67,22 +62,19 @@ class Layer:
 
     def slope_moment(self, q: float, power: int) -> float:
         """E φ′(√q z)^power."""
-        return float(single(lambda u: self.rule(u)[1] ** power, _within(q)))
-
-    def covariance(self, q: float, c: float) -> float:
-        """What becomes of two inputs of length q and correlation c: σ_w² E φ(u) φ(v) + σ_b²."""
-        moment = pair(lambda u, v: self.rule(u)[0] * self.rule(v)[0], _within(q), c)
-        return self.weight * float(moment) + self.bias
+        return nodes(self.rule, _within(q)).mean(lambda n: n.slope**power)
 
     def correlation(self, q: float, c: float) -> float:
-        """The correlation map at equal lengths, c ↦ covariance(q, c) / V(q)."""
-        return self.covariance(q, c) / self.length(_within(q))
+        """The correlation map at equal lengths, c ↦ (σ_w² E φ(u) φ(v) + σ_b²) / V(q); c itself where nothing is left."""
+        q = _within(q)
+        length = self.length(q)
+        return (self.weight * pair(self.rule, q, c, "value") + self.bias) / length if length else c
 
     def correlation_slope(self, q: float, c: float) -> float:
         """Its derivative, σ_w² E φ′(u) φ′(v) · q / V(q)."""
         q = _within(q)
-        moment = pair(lambda u, v: self.rule(u)[1] * self.rule(v)[1], q, c)
-        return self.weight * float(moment) * q / self.length(q)
+        length = self.length(q)
+        return self.weight * pair(self.rule, q, c, "slope") * q / length if length else 0.0
 
     def rest(self, start: float = 1.0) -> float:
         """Where the length map leads from a length: its fixed point there, or infinity."""
@@ -104,7 +96,7 @@ class Layer:
             if q <= SMALL:
                 return math.inf if grows else 0.0
         # Where the origin only just attracts, what rounding leaves of a length is not one.
-        return 0.0 if q < ROUNDED and self.length(0.0) == 0 and self.length_slope(0.0) <= 1 + ROUNDED else q
+        return 0.0 if q < ROUNDED and self.length(0.0) <= ROUNDED and self.length_slope(0.0) <= 1 + ROUNDED else q
 
 
 def _root(f: Callable[[float], float], start: float, stop: float) -> float:
@@ -112,7 +104,8 @@ def _root(f: Callable[[float], float], start: float, stop: float) -> float:
 
 
 def _within(q: float) -> float:
-    return min(max(q, SMALL), LARGE)
+    """A length at which an activation can be evaluated."""
+    return SMALL if q == 0 else LARGE if math.isinf(q) else min(max(q, 1e-250), 1e250)
 
 
 class DepthScales(NamedTuple):

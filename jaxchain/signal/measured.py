@@ -212,8 +212,15 @@ def _product(state: State, other: State) -> jax.Array:
 
 
 def _cosine(state: State, other: State) -> jax.Array:
-    lengths = _product(state, state) * _product(other, other)
-    return jnp.where(lengths > 0, _product(state, other) * jax.lax.rsqrt(jnp.where(lengths > 0, lengths, 1.0)), jnp.nan)
+    one, two = map(_unit, (state, other))
+    return jnp.where(jnp.any(one) & jnp.any(two), jnp.vdot(one, two), jnp.nan)
+
+
+def _unit(state: State) -> jax.Array:
+    """Its direction; divided by the largest entry first, so that squares stay within a float."""
+    vector = _vector(state)
+    scaled = vector / jnp.maximum(jnp.max(jnp.abs(vector)), jnp.finfo(vector.dtype).tiny)
+    return scaled / jnp.maximum(jnp.linalg.norm(scaled), jnp.finfo(vector.dtype).tiny)
 
 
 def _filled(like: Any) -> Any:

@@ -172,7 +172,7 @@ def predict(
     return Prediction(
         name,
         tuple(
-            LayerSignal(number, *signal, gradient, mean, mean**2 * wide)
+            LayerSignal(number, *signal, gradient, mean, mean * mean * wide)
             for number, (signal, gradient, mean, wide) in enumerate(zip(signals, back, means, spread, strict=True), 1)
         ),
     )
@@ -211,7 +211,7 @@ def _affine(layer: Layer, signal: Signal) -> Signal:
 
 def _layer(layer: Layer, normal: float, here: Signal) -> tuple[Signal, float, float]:
     """W φ(h) + b. Means of free factors multiply, and their relative variances add: that of W is 1 or, orthogonal, 0."""
-    there = _signal(layer.length(here.length), layer.covariance(*here), here.correlation)
+    there = Signal(layer.length(here.length), layer.correlation(*here))
     return there, layer.chi(here.length), normal + _slope_spread(layer, here.length)
 
 
@@ -220,7 +220,7 @@ def _block(layer: Layer, scale: float, here: Signal) -> tuple[Signal, float, flo
     inside = _affine(layer, here)
     there = _signal(
         here.length + scale * layer.length(inside.length),
-        here.length * here.correlation + scale * layer.covariance(*inside),
+        here.length * here.correlation + scale * layer.length(inside.length) * layer.correlation(*inside),
         here.correlation,
     )
     t, v = scale * layer.weight * layer.chi(inside.length), 2 + _slope_spread(layer, inside.length)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
+
+# Thousands of small programs: XLA's generator of fused loops and its parallel one cost more here than they save. The
+# flags are of JAX 0.10; a later one refuses the first of them.
+if version("jaxlib").startswith("0.10."):
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1")
 
 import jax
 import jax.numpy as jnp

@@ -122,7 +122,7 @@ def zoo(seed: int, quick: bool) -> Iterable[Row]:
 def positions(seed: int, quick: bool) -> Iterable[Row]:
     """Models of positions or steps, from all of them to all of them: half of a transformer needs one position's vectors."""
     at_least = (2, 1.8, 2, 5)
-    for (name, case), gain in zip(over_positions(seed).items(), at_least, strict=True):
+    for (name, case), gain in list(zip(over_positions(seed).items(), at_least, strict=True))[-1 if quick else 0 :]:
         modes = {"auto": jc.jacobian, **SIMPLE}
         counts = {key: flops(jac(case[0]), *case[1]) for key, jac in modes.items()}
         yield less(f"{name}: work", counts["auto"], min(counts["jacfwd"], counts["jacrev"]), "FLOP", gain)

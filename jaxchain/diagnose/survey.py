@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jaxchain.chain import Chain
-from jaxchain.coordinates import Coordinates, check_like, random_direction, require_inexact
+from jaxchain.coordinates import Coordinates, check_like, is_inexact, random_direction, require_inexact
 from jaxchain.diagnose.kinds import Placed, placed
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.program.interpret import numbers_of
@@ -59,8 +59,10 @@ class Link:
         Its singular values, largest first; ``None`` likewise, or where an entry is not finite.
     largest
         The largest one, where they are not all known: a lower bound by some power steps; ``None`` where that failed.
+    aside
+        How many numbers it reads beside its state that an argument reaches: its parameters, or what is made of them.
     gradient
-        Norm of the cotangent of its side inputs; ``None`` where it has none or they were not computed.
+        Norm of their cotangent; ``None`` where there are none or it was not computed.
     refusal
         Why there is no matrix.
     """
@@ -73,6 +75,7 @@ class Link:
     structure: Structure | None = None
     sigma: Floats | None = None
     largest: float | None = None
+    aside: int = 0
     gradient: float | None = None
     refusal: str = ""
 
@@ -124,7 +127,7 @@ def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, co
     links = [
         replace(
             _link(at, pair, count, DECOMPOSITIONS / len(chain)),
-            gradient=state_norm(side) if jax.tree.leaves(side) else None,
+            **_gradient(at.stage, side),
         )
         for at, pair, count, side in zip(stages, pairwise(spaces), counts, given, strict=True)
     ]
@@ -140,6 +143,14 @@ def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, co
         None if cotangents[0] is None else (cotangents[0], tuple(side or () for side in given)),
         tuple(dict.fromkeys(notes)),
     )
+
+
+def _gradient(stage: Stage, side: Side | None) -> dict[str, Any]:
+    """Of the side inputs that carry a derivative from an argument, how many numbers they are, and their cotangent's norm."""
+    leaves, which = jax.tree.leaves(side), stage.carries_back
+    moved = leaves if which is None else [leaf for leaf, moves in zip(leaves, which, strict=False) if moves]
+    moved = [leaf for leaf in moved if is_inexact(leaf)]
+    return {"aside": sum(leaf.size for leaf in moved), "gradient": state_norm(moved) if moved else None}
 
 
 def _length(state: State | None) -> float | None:

@@ -184,6 +184,7 @@ def _stages(surveyed: Survey, sources: Sequence[str]) -> list[dict[str, Any]]:
             "m": link.shape[0],
             "n": link.shape[1],
             "parameters": link.stage.row.parameters,
+            "aside": link.aside,
             "times": passed,
             "flops": link.work,
             "words": "" if link.structure is None else str(link.structure),

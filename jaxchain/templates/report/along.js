@@ -102,18 +102,18 @@ function gradients() {
   const values = data.stages.map(({ gradient }) => gradient);
   const root = byId("gradients");
   if (!values.some((value) => value !== null)) {
-    root.replaceChildren(make("p", { class: "note" }, "No stage has parameters."));
+    root.replaceChildren(make("p", { class: "note" }, "No stage reads an argument beside its state."));
     return () => null;
   }
   const line = { name: "gradient", kind: "reverse", label: "gradient", values, bridged: true };
   const tell = (k = selection.stage) =>
-    `${data.stages[k].name}: ${values[k] === null ? "no parameters" : `gradient ${short(values[k])}`}`;
+    `${data.stages[k].name}: ${values[k] === null ? "none" : `gradient ${short(values[k])}`}`;
   return () =>
     plot(root, {
       ...overStages,
       lines: [line],
       tell,
       height: 150,
-      label: "Norm of the gradient of each stage’s parameters, logarithmic.",
+      label: "Norm of the gradient of what each stage reads beside its state, its parameters or what is made of them, logarithmic.",
     });
 }

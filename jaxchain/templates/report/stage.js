@@ -56,14 +56,16 @@ function showValues(stage, before, after) {
       ? []
       : row(word, [figure(from), make("span", { class: `arrow ${mode}` }, ` ${arrow} `), figure(to)]);
   const row = (word, value) => [make("div", {}, make("dt", {}, word), make("dd", {}, value))];
+  const made = stage.aside && stage.aside !== stage.parameters; // of the parameters, before the chain
+  const count = made ? stage.aside : stage.parameters;
   list.replaceChildren(
     ...row("shapes", [`${stage.in_shape} → ${stage.out_shape}`]),
     ...pair("state ‖x‖", before.primal, after.primal, "→", ""),
     ...pair("tangent ‖ẋ‖", before.tangent, after.tangent, "→", "forward"),
     ...pair("cotangent ‖x̄‖", before.cotangent, after.cotangent, "←", "reverse"),
     ...(stage.times !== null ? row("× cotangent", [figure(stage.times)]) : []),
-    ...(stage.parameters ? row("parameters", [stage.parameters.toLocaleString("en")]) : []),
-    ...(stage.gradient !== null ? row("their gradient", [figure(stage.gradient)]) : []),
+    ...(count ? row(made ? "side inputs" : "parameters", [count.toLocaleString("en")]) : []),
+    ...(stage.gradient !== null ? row("side inputs’ gradient", [figure(stage.gradient)]) : []),
     ...(stage.flops !== null ? row("work", [si(stage.flops, "FLOP")]) : []),
     ...(stage.source ? row("source", [make("code", {}, stage.source)]) : []),
   );

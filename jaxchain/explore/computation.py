@@ -47,6 +47,9 @@ ROUNDING = 1e-5
 LISTED = 1000
 """The most paths that are listed; their sum is of all of them."""
 
+PRINTED = 50
+"""The most of these that a table prints."""
+
 IN_TABLE = 2
 """Up to so many rows and columns a partial derivative is told in a table with its entries."""
 
@@ -231,8 +234,8 @@ class Paths(Tabular):
 
     def _table(self) -> Table:
         title = f"∂{self.stop}/∂{self.start}: {count(self.number, 'path')}"
-        rows = [(" → ".join(path.nodes), path.text) for path in self.rows]
-        notes = [f"The first {len(self.rows):,} are listed."] if self.number > len(self.rows) else []
+        rows = [(" → ".join(path.nodes), path.text) for path in self.rows[:PRINTED]]
+        notes = [f"The first {len(rows):,} are listed."] if self.number > len(rows) else []
         return Table(title, ("path", "product of its arrows"), rows, [*notes, f"Their sum: {self.text}"])
 
 
@@ -395,7 +398,8 @@ class Graph(Tabular):
         number = numbers.get(last, 0)
         total = totals[last] if number else _nothing(self[first], self[last])
         found = tuple(
-            self._path(arrows) for arrows, _ in zip(self._walks(first, last, numbers), range(LISTED), strict=False)
+            self._path(first, arrows)
+            for arrows, _ in zip(self._walks(first, last, numbers), range(LISTED), strict=False)
         )
         told = [path.product for path in found]
         words = sum_of_products(total, [(part,) for part in told]) if number <= len(told) else written(total)
@@ -414,12 +418,12 @@ class Graph(Tabular):
             elif numbers.get(arrows[0].start):
                 waiting += [(arrow, *arrows) for arrow in reversed(self._into[arrows[0].start])]
 
-    def _path(self, arrows: Sequence[Arrow]) -> Path:
+    def _path(self, first: str, arrows: Sequence[Arrow]) -> Path:
         partials = tuple(arrow.partial for arrow in arrows)
-        product = partials[0] if partials else None
+        product = partials[0] if partials else _identity(self[first])  # of no arrow at all
         for factor in partials[1:]:
             product = times(factor, product)
-        nodes = (arrows[0].start, *(arrow.stop for arrow in arrows)) if arrows else ()
+        nodes = (first, *(arrow.stop for arrow in arrows))
         text = f"{product_of(partials[::-1])} = {written(product)}" if len(partials) > 1 else written(product)
         return Path(nodes, partials, product, text)
 

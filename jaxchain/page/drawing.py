@@ -134,7 +134,7 @@ def _short(value: Any) -> str | None:
 
 
 def _matrix(partial: Floats | None) -> dict[str, Any]:
-    """An arrow's matrix in words, and in a small picture whose strongest cell is ±100."""
+    """An arrow's matrix in words, and in a small picture whose strongest cell is ±100, and ``None`` what is not finite."""
     if partial is None:
         return {"words": "not multiplied out", "cells": None}
     m, n = partial.shape
@@ -142,9 +142,16 @@ def _matrix(partial: Floats | None) -> dict[str, Any]:
     if m * n == 1:
         return {"words": words, "cells": None}
     cells = extreme_of_blocks(partial, THUMB, THUMB)
-    finite = np.where(np.isfinite(cells), cells, 0.0)
-    strongest = np.abs(finite).max(initial=0.0) or 1.0
-    return {"words": words, "cells": np.rint(100 * finite / strongest).astype(int).tolist()}
+    finite = np.isfinite(cells)
+    strongest = np.abs(cells[finite]).max(initial=0.0) or 1.0
+    shades = np.rint(100 * np.where(finite, cells, 0.0) / strongest).astype(object)
+    return {
+        "words": words,
+        "cells": [
+            [int(shade) if known else None for shade, known in zip(*row, strict=True)]
+            for row in zip(shades, finite, strict=True)
+        ],
+    }
 
 
 def _step(step: Accumulated, at: Mapping[str, int], arrows: Mapping[tuple[str, str], int]) -> dict[str, Any]:

@@ -93,6 +93,7 @@ def animate(
     if not writers.is_available(writer):
         msg = f"{target.name} needs {writer}, which is not installed. Install it, or choose a .gif."
         raise RuntimeError(msg)
+    target.parent.mkdir(parents=True, exist_ok=True)
     size, frames = _of_graph(what, direction) if isinstance(what, Graph) else _of_chain(what, direction)
     width, height = max(size[0], PAGE), size[1] + ROOM
     figure, ax = plt.subplots(figsize=(width, height))  # laid out once: in every frame, all has its place

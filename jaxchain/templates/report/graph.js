@@ -184,7 +184,7 @@ function thumbOf(cellsOf, x, y) {
   const side = Math.min(36 / rows, 44 / columns, 12);
   const [width, height] = [side * columns, side * rows];
   const { bytes } = colours();
-  const fill = (value) => `rgb(${bytes.slice(3 * (127 + Math.round(1.27 * value)), 3 * (127 + Math.round(1.27 * value)) + 3)})`;
+  const fill = (value) => value === null ? notFinite() : `rgb(${bytes.slice(3 * (127 + Math.round(1.27 * value)), 3 * (127 + Math.round(1.27 * value)) + 3)})`;
   const pixels = cellsOf.flatMap((row, i) =>
     row.map((value, j) => draw("rect", { x: j * side, y: i * side, width: side, height: side, fill: fill(value) })),
   );

@@ -77,7 +77,7 @@ function nodeOf(graph, node, k, marks, state, show) {
   const known = (way) => !state.way || (way === state.way && (!marks.known || marks.known.has(k)));
   const values = ["forward", "reverse"].map((way) => ({ way, text: node[WAYS_OF[way][0]] }));
   const lines = [
-    { text: brief(title, 27), kind: "formula" },
+    { text: brief(title, node.inside === null ? 27 : 22), kind: "formula" }, // room for the sign that opens it
     { text: `= ${node.primal}`, kind: "primal" },
     ...values.map(({ way, text }) => ({
       text: !known(way) || text === null ? "" : way === "forward" ? `tangent ${text} →` : `← cotangent ${text}`,

@@ -79,8 +79,9 @@ class Prediction(Tabular):
 
         Examples
         --------
-        >>> jc.signal.predict("identity", depth=3, sigma_w=2.0, sigma_b=0.0).of("gradient")
-        (16.0, 4.0, 1.0)
+        >>> gradients = jc.signal.predict("identity", depth=3, sigma_w=2.0, sigma_b=0.0).of("gradient")
+        >>> [round(gradient, 9) for gradient in gradients]
+        [16.0, 4.0, 1.0]
         """
         word("quantity", quantity, [field.name for field in fields(LayerSignal)])
         return tuple(getattr(row, quantity) for row in self.rows)

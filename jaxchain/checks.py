@@ -81,11 +81,14 @@ def integers(name: str, values: Any, what: str, *, least: int, most: int | None 
     return [integer(f"Each of {name}", value, what, least=least, most=most) for value in values]
 
 
-def number(name: str, value: Any, what: str, *, optional: bool = False) -> Any:
-    """A finite number that is not negative; what is traced is taken on trust."""
+def number(
+    name: str, value: Any, what: str, *, least: float = 0, most: float = math.inf, optional: bool = False
+) -> Any:
+    """A finite number within bounds, at least 0 unless told; what is traced is taken on trust."""
     if (optional and value is None) or (isinstance(value, Tracer) and value.shape == ()):
         return value
-    msg = f"{name} is {what}, a finite number of at least 0{' or None' if optional else ''}, but {shown(value)} was given."
+    wanted = f"a finite number of at least {least:g}" if math.isinf(most) else f"a number from {least:g} to {most:g}"
+    msg = f"{name} is {what}, {wanted}{' or None' if optional else ''}, but {shown(value)} was given."
     if isinstance(value, (bool, np.bool_, str, bytes)) or np.ndim(value) or np.iscomplexobj(value):
         raise TypeError(msg)
     try:
@@ -94,7 +97,7 @@ def number(name: str, value: Any, what: str, *, optional: bool = False) -> Any:
         plain = None
     if plain is None:
         raise TypeError(msg)
-    if not (math.isfinite(plain) and plain >= 0):
+    if not (math.isfinite(plain) and least <= plain <= most):
         raise ValueError(msg)
     return plain
 

@@ -128,6 +128,7 @@ def test_one_line_parts_order_from_chaos_and_networks_keep_to_theory(run):
 
 def test_other_peoples_models_are_chains_of_the_same_value_derivative_and_work(run):
     found = run("discover_models")
+    assert found["models"]["Flax transformer"]["names"][-1] == "Dense_1"
     for name, model in found["models"].items():
         assert model["stages"] == len(set(model["names"])) > 3, name
         assert max(model["value"], model["cotangents"]) < 1e-5, name

@@ -104,9 +104,8 @@ def page(
     say("Comparing the modes")
     modes = _modes(of, found, decision, given)
     say("Tracing every equation")
-    called = (
-        _stage_by_stage(chain, given) if chain.lead else names_of(fun, given)
-    )  # as the caller, not the marked chain
+    # As the caller named them, not the marked chain.
+    called = _stage_by_stage(chain, given) if chain.lead else names_of(fun, given)
     traced = _traced(called, of, given, surveyed, found)
     say("Transforming the program")
     return plain(

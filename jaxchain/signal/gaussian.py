@@ -119,7 +119,10 @@ def _bends(both: Callable[[jax.Array], tuple[jax.Array, jax.Array]]) -> Floats:
     at = np.flatnonzero(jumps > 1e-6 * max(np.abs(slopes).max(initial=0.0), 1e-300))
     low, high, first = grid[at], grid[at + 1], jumps[at]
     below, above = slopes[at], slopes[at + 1]
-    for _ in range(52):  # a float's digits
+    for step in range(52):  # a float's digits
+        if step == 8:  # where φ′ is smooth, its jump has shrunk with the interval
+            kept = np.abs(above - below) > first / 4
+            low, high, below, above, first = (ends[kept] for ends in (low, high, below, above, first))
         middle = (low + high) / 2
         between = _evaluated(both, middle)[1]
         left = np.abs(between - below) > np.abs(above - between)

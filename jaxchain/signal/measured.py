@@ -17,7 +17,6 @@ from jaxchain.coordinates import Coordinates, require_inexact, widest
 from jaxchain.errors import unknown
 from jaxchain.show.table import Table, Tabular
 from jaxchain.signal.gaussian import Floats
-from jaxchain.signal.predicted import correlation_of
 from jaxchain.stage import State
 from jaxchain.sweep import forward_sweep, reverse_sweep
 
@@ -160,7 +159,7 @@ def measure(
         msg = f"What is measured is a jc.Chain that draws its parameters, such as a network of jc.nets, but {shown(chain)} was given."
         raise TypeError(msg)
     key, draws = random_key(key), integer("draws", draws, "the number of networks drawn", least=2, most=1 << 20)
-    cosine = correlation_of(correlation)
+    cosine = number("correlation", correlation, "that of two inputs", least=-1, most=1)
     size = number("length", length, "the mean square of an input's entries")
     space = Coordinates.of(_input_of(chain) if like is None else require_inexact(_filled(like), "chain input"))
 
@@ -173,9 +172,9 @@ def measure(
         swept = reverse_sweep(chain, (params, first), cotangent)
         others = forward_sweep(chain, (params, second), second).primals
         return (
-            jnp.stack([_product(state, state) for state in swept.primals]),
+            jnp.stack([_mean_square(state) for state in swept.primals]),
             jnp.stack([_cosine(state, other) for state, other in zip(swept.primals, others, strict=True)]),
-            jnp.stack([_product(back, back) for back in swept.cotangents]),
+            jnp.stack([_mean_square(back) for back in swept.cotangents]),
         )
 
     # One network after another: many at once would be as many times as large, and batched factorisations of several
@@ -206,9 +205,8 @@ def _vector(state: State) -> jax.Array:
     return Coordinates.of(state).flatten(state).astype(jnp.float32)
 
 
-def _product(state: State, other: State) -> jax.Array:
-    """The mean product of their entries."""
-    return jnp.mean(_vector(state) * _vector(other))
+def _mean_square(state: State) -> jax.Array:
+    return jnp.mean(jnp.square(_vector(state)))
 
 
 def _cosine(state: State, other: State) -> jax.Array:

@@ -8,17 +8,14 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import numpy as np
-
-from jaxchain.checks import flag, integer, number, shown, word
+from jaxchain.checks import flag, integer, number, word
 from jaxchain.nets.layers import DEEPEST, Activation
 from jaxchain.show.table import Table, Tabular
 from jaxchain.signal.meanfield import Layer
 
-__all__ = ["LayerSignal", "Prediction", "correlation_of", "predict"]
+__all__ = ["LayerSignal", "Prediction", "predict"]
 
 HEADER = ("layer", "length", "correlation", "gradient", "mean σ²", "variance of σ²")
 
@@ -153,7 +150,10 @@ def predict(
     """
     depth = integer("depth", depth, "the number of layers", least=1, most=DEEPEST)
     layer = Layer.of(activation, sigma_w, sigma_b)
-    here = Signal(number("length", length, "the mean square of an input's entries"), correlation_of(correlation))
+    here = Signal(
+        number("length", length, "the mean square of an input's entries"),
+        number("correlation", correlation, "that of two inputs", least=-1, most=1),
+    )
     if residual is None:
         flag("orthogonal", orthogonal)
         here = _affine(layer, here)  # weights come before the first activation
@@ -237,12 +237,3 @@ def _slope_spread(layer: Layer, q: float) -> float:
 
 def _signal(length: float, covariance: float, before: float) -> Signal:
     return Signal(length, min(max(covariance / length, -1.0), 1.0) if 0 < length < math.inf else before)
-
-
-def correlation_of(value: Any) -> float:
-    """A number in [−1, 1]."""
-    is_number = isinstance(value, (int, float, np.number, np.ndarray, jax.Array)) and not isinstance(value, bool)
-    if not is_number or np.ndim(value) or not -1 <= float(value) <= 1:
-        msg = f"correlation is that of two inputs, a number from −1 to 1, but {shown(value)} was given."
-        raise ValueError(msg)
-    return float(value)

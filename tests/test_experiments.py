@@ -126,6 +126,21 @@ def test_one_line_parts_order_from_chaos_and_networks_keep_to_theory(run):
     assert first["order"] < 0.01 < first["the critical line"] < 1 < first["chaos"]
 
 
+def test_gradients_vanish_and_are_kept_as_published(run):
+    found = run("vanishing_gradients")
+    plain, cured, depth = found["plain"], found["cured"], found["depth"]
+    assert 0.2 < plain["sigmoid, LeCun"]["steepest"] <= 0.25  # Glorot and Bengio, 2010: a sigmoid's slope is at most ¼
+    for name, flow in plain.items():
+        assert len(flow["measured"]) == depth + 1
+        # The median of 4 networks of 48 units: each layer's factor is off by some 1/√(4·48) in the mean.
+        layer = (flow["theory"][-1] / flow["theory"][0]) ** (1 / depth)
+        assert flow["factor"] == pytest.approx(layer, rel=0.07), name
+    assert plain["ReLU, He"]["theory"][-1] == pytest.approx(1)  # He et al., arXiv 1502.01852
+    for name in ("ReLU, residual", "sigmoid, residual", "ReLU, layer norm"):
+        assert 0.3 < cured[name]["measured"][-1] < 3, name
+    assert cured["sigmoid, layer norm"]["measured"][-1] < 1e-6
+
+
 def test_other_peoples_models_are_chains_of_the_same_value_derivative_and_work(run):
     found = run("discover_models")
     assert found["models"]["Flax transformer"]["names"][-1] == "Dense_1"

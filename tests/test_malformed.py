@@ -98,6 +98,11 @@ CALLS = {
         fun.__name__: (fun, {"chain": CHAIN, "args": (X,), "argnum": None, "granularity": None, "chunk_size": None})
         for fun in (jc.local_jacobians, jc.prefix_jacobians, jc.suffix_jacobians)
     },
+    "gradient_flow": (
+        lambda stages_, **how: jc.gradient_flow(stages=stages_, **how),  # a chain's own stages are another thing
+        {"chain": CHAIN, "args": (X,), "cotangent": X, "argnum": None, "granularity": None, "stages_": "sin"}
+        | {"histogram": False, "sigma": False},
+    ),
     "jacobian": (
         called(jc.jacobian),
         {"fun": CHAIN, "x": X, "argnums": None, "mode": "reverse", "chunk_size": None, "memory_limit": None}
@@ -263,6 +268,7 @@ MEANT = {
     "observe_every": ["huge", "int64"],
     "repeats": ["huge", "int64"],
     "steps": ["int64"],
+    "stages_": ["none"],
     "rows": ["negative", "zero", "empty", "integers"],
     "sizes": ["integers"],
     "edges": ["integers"],
@@ -285,7 +291,18 @@ MEANT = {
     **{name: ["none", "int64"] for name in ["hidden", "depth", "classes", "kernel_size", "stride"]},
     **{
         name: ["true"]
-        for name in ["check", "orthogonal", "matrix_free", "force", "inline", "progress", "product", "colorbar"]
+        for name in [
+            "check",
+            "histogram",
+            "sigma",
+            "orthogonal",
+            "matrix_free",
+            "force",
+            "inline",
+            "progress",
+            "product",
+            "colorbar",
+        ]
     },
 }
 """By parameter: what may be given for it. That it works is other tests' business, and takes their time."""

@@ -23,7 +23,7 @@ from jaxchain.program.flatten import flatten
 from jaxchain.program.interpret import numbers_of
 from jaxchain.stage import Side, Stage, State
 
-__all__ = ["Placed", "placed"]
+__all__ = ["Placed", "largest", "placed"]
 
 CHUNK = 64
 """Columns pushed at once."""
@@ -57,7 +57,7 @@ class Kind(NamedTuple):
             pull=lambda side, state, cotangent: vjp(stage, *side, state, which=stage.carries_back)[1](cotangent),
             matrix=lambda side, state: linear(side, state).matrix(),
             columns=lambda side, state, which: _columns(linear(side, state), which),
-            largest=lambda side, state: _largest(linear(side, state)),
+            largest=lambda side, state: largest(linear(side, state)),
         )
 
 
@@ -65,7 +65,7 @@ def _columns(linear: Linear, which: jax.Array) -> jax.Array:
     return linear.columns(jax.nn.one_hot(which, linear.here.size, dtype=linear.here.dtype).T)
 
 
-def _largest(linear: Linear) -> jax.Array:
+def largest(linear: Linear) -> jax.Array:
     """σ₁ from below: ‖J v‖ after power steps v ← Jᵀ J v from a random direction (Golub and Van Loan, ch. 8.2)."""
     for mode in ("forward", "reverse"):  # linearised here, not inside of a step
         linear.value(mode)

@@ -1,0 +1,65 @@
+"""Euclidean norms inside a compiled step: one pass over the numbers, and no overflow on the way.
+
+Squares leave float32 beyond 1e±19. Where norms come in a row, as those of a chain's states do, each is taken in units
+of the one before it: that costs one product an entry, where a search for the largest entry would be a second pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxchain.coordinates import is_float0, is_inexact, widest
+
+__all__ = ["counts", "inexact", "length", "unit"]
+
+SPAN = 40
+"""Units are within 2^±40, so that from one norm to the next there may be a factor of 1e±7 even at the ends."""
+
+
+def inexact(tree: Any) -> list[Any]:
+    """The leaves that carry a derivative, as arrays."""
+    leaves = jax.tree.leaves(tree)
+    return [
+        leaf if hasattr(leaf, "size") else jnp.asarray(leaf)
+        for leaf in leaves
+        if not is_float0(leaf) and is_inexact(leaf)
+    ]
+
+
+def real_dtype(tree: Any) -> Any:
+    """Of the norm of a tree: float32, or float64 where a leaf is."""
+    return widest(jnp.float32, *(jnp.finfo(jax.typeof(leaf).dtype).dtype for leaf in inexact(tree)))
+
+
+def unit(norm: jax.Array | None) -> jax.Array | float:
+    """A power of two near a norm, so that dividing by it rounds nothing; 1 of what is zero or not finite."""
+    if norm is None:
+        return 1.0
+    exponent = 11 if norm.dtype == jnp.float64 else 8
+    known = jnp.where(jnp.isfinite(norm) & (norm > 0), norm, 1)
+    return jax.lax.reduce_precision(jnp.clip(known, 2.0**-SPAN, 2.0**SPAN), exponent, 0)
+
+
+def length(tree: Any, near: jax.Array | None = None) -> jax.Array:
+    """Euclidean norm of all entries, a scalar; ``near`` is a norm of about that size. NaN stays NaN; of nothing it is 0."""
+    dtype, one = real_dtype(tree), unit(near)
+    total = jnp.zeros((), dtype)
+    for leaf in inexact(tree):
+        scaled = (jnp.abs(leaf) if jnp.iscomplexobj(leaf) else leaf).astype(dtype)
+        total = total + jnp.sum(jnp.square(scaled if near is None else scaled / one))
+    return (jnp.sqrt(total) * one).astype(dtype)
+
+
+def counts(tree: Any, edges: tuple[float, ...]) -> jax.Array:
+    """How many magnitudes are zero, then how many lie from each edge up to the next, and from the last on; float32."""
+    zero, total = jnp.zeros(()), jnp.zeros((len(edges),))
+    for leaf in inexact(tree):
+        size = jnp.abs(leaf).astype(real_dtype(leaf))
+        zero = zero + jnp.sum(size == 0, dtype=jnp.float32)
+        # Not below rather than above: NaN is then counted with the largest.
+        above = jnp.stack([jnp.sum(~(size < edge), dtype=jnp.float32) for edge in edges])
+        total = total + above.at[0].add(-jnp.sum(size == 0, dtype=jnp.float32))
+    return jnp.concatenate([zero[None], total[:-1] - total[1:], total[-1:]])

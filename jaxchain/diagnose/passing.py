@@ -1,0 +1,306 @@
+"""One reverse sweep along a chain that keeps of every state and stage some numbers: its gradient flow.
+
+Each stage is pulled back by itself, so the cotangents of all states are there, as they are not in `jax.grad`; nothing
+but reductions of them is added to what a training step computes anyway. Builds on `derivative` and `flowing`.
+
+References: Griewank and Walther, Evaluating Derivatives, 2nd ed., sec. 3.2; Glorot and Bengio, AISTATS 2010.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxchain.chain import Chain
+from jaxchain.checks import flag, shown
+from jaxchain.coordinates import check_like, random_direction
+from jaxchain.derivative import Linear, vjp
+from jaxchain.diagnose.flowing import HIGHEST, LOWEST, GradientFlow
+from jaxchain.diagnose.kinds import largest
+from jaxchain.diagnose.lengths import counts, inexact, length
+from jaxchain.diagnose.slopes import shares, slopes_of
+from jaxchain.discovery.find import Others
+from jaxchain.discovery.group import Granularity
+from jaxchain.discovery.stage import DiscoveredStage
+from jaxchain.errors import refused_in_words, unknown
+from jaxchain.program.primitives import RESHAPING, Var
+from jaxchain.program.segment import Segment
+from jaxchain.stage import Side, Stage, State
+from jaxchain.sweep import Args, start
+
+__all__ = ["Passed", "Wanted", "chosen", "gradient_flow", "pass_back", "reading_parameters"]
+
+EDGES = (0.0, *(10.0**k for k in range(LOWEST, HIGHEST + 1)))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is reported: of which stages (their numbers; ``None``: all), and what beside norms."""
+
+    stages: tuple[int, ...] | None = None
+    histogram: bool = False
+    sigma: bool = False
+    gradients: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("histogram", "sigma", "gradients"):
+            flag(name, getattr(self, name))
+
+
+class Passed(NamedTuple):
+    """The chain's output; the cotangents of its input and of every stage's side inputs; the flow."""
+
+    out: State
+    cotangent: State
+    sides: tuple[Side, ...]
+    flow: GradientFlow
+
+
+def gradient_flow(
+    chain: Chain | Callable[..., Any],
+    args: Args,
+    cotangent: State | None = None,
+    *,
+    argnum: int | None = None,
+    granularity: Granularity | None = None,
+    stages: str | Sequence[str] | None = None,
+    histogram: bool = False,
+    sigma: bool = False,
+) -> GradientFlow:
+    """How the gradient flows back along a chain: norms by stage, and what stops it, from one reverse sweep.
+
+    It traces, so it may be called under ``jit``, ``vmap``, in a ``scan``; what is printed needs values.
+
+    Parameters
+    ----------
+    chain
+        The composition h = f_q ∘ … ∘ f_1, or a plain function, whose chain is then discovered.
+    args
+        Positional arguments of ``chain``, as for a call.
+    cotangent
+        x̄_q, with the structure, shapes and dtypes of the chain output. Default: 1 of a single number, else a random
+        direction of length one, the same at every call.
+    argnum
+        Of a plain function, which argument is the chain input; default: the last.
+    granularity
+        Of a plain function, how coarse its stages are, as in `discover`.
+    stages
+        Which stages are reported: patterns of their names (``"block_*"``); default: all.
+    histogram
+        Count the gradients' entries by magnitude.
+    sigma
+        Also the largest singular value of each stage's Jacobian, by some power steps: about eight times the work.
+
+    Returns
+    -------
+    GradientFlow
+        Print it, or read ``.rows``. A pytree.
+
+    Raises
+    ------
+    TangentMismatchError
+        If ``cotangent`` does not look like the chain output; names the leaf.
+    KeyError
+        If a pattern matches no stage; suggests the nearest names.
+    ModeError
+        If a stage has no reverse mode (a while loop); names the stage.
+    TypeError
+        If the chain input is not floating point.
+
+    References
+    ----------
+    Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010.
+
+    Examples
+    --------
+    >>> net = jc.nets.mlp([8, 8, 8, 8], activation="sigmoid", init="he")
+    >>> print(jc.gradient_flow(net, (net.init(jax.random.key(0)), jnp.ones(8)), stages="sigmoid_*"))
+    Gradient flow
+    stage      ‖state‖  ‖cotangent‖  ‖gradient‖  ‖weight‖  dead  saturated
+    sigmoid_0    1.625       0.2959                        0.0%       0.0%
+    sigmoid_1    1.465        1.056                        0.0%       0.0%
+    """
+    chain, state, _ = start(chain, args, argnum, granularity)
+    chain = reading_parameters(chain)
+    _, sides = chain.split(*args)
+    wanted = Wanted(chosen(chain.names, stages), histogram, sigma)
+
+    def given(out: State) -> State:
+        if cotangent is None:
+            return random_direction(out, 1)
+        return check_like(cotangent, out, "cotangent", "chain output")
+
+    return pass_back(chain, state, sides, given, wanted).flow
+
+
+def chosen(names: Sequence[str], patterns: str | Sequence[str] | None) -> tuple[int, ...] | None:
+    """The numbers of the stages whose names match one of some patterns; ``None``: all.
+
+    Raises
+    ------
+    KeyError
+        If a pattern matches none; suggests the nearest names.
+    TypeError
+        If patterns are not strings.
+    """
+    if patterns is None:
+        return None
+    given = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(given, (list, tuple)) or not given or any(type(one) is not str for one in given):
+        msg = f'stages are patterns of the names of stages, such as "block_*", one or a list of some, but {shown(patterns)} was given.'
+        raise TypeError(msg)
+    found: set[int] = set()
+    for pattern in given:
+        matched = {k for k, name in enumerate(names) if fnmatch.fnmatchcase(name, pattern)}
+        if not matched:
+            raise KeyError(unknown("stage", pattern, names) + " In a pattern * stands for any letters.")
+        found |= matched
+    return tuple(sorted(found))
+
+
+def reading_parameters(chain: Chain) -> Chain:
+    """The same chain, its stages given what parameters are before they are broadcast, cast or reshaped for them.
+
+    The cotangent of a bias laid out over a batch is one a sample; that of the bias itself is its gradient.
+    """
+    sides = chain.sides
+    if not isinstance(sides, Others) or not all(isinstance(stage, DiscoveredStage) for stage in chain):
+        return chain
+    stages = [_with_layout(stage) for stage in chain if isinstance(stage, DiscoveredStage)]
+    wanted = (*sides.wanted[: len(chain.lead)], *(stage.segment.sides for stage in stages))
+    return replace_stages(chain, stages, replace(sides, wanted=wanted))
+
+
+def replace_stages(chain: Chain, stages: Sequence[Stage], sides: Others) -> Chain:
+    """A chain along the same argument."""
+    return Chain(stages, sides=sides, argnum=chain.argnum, lead=chain.lead)
+
+
+def _with_layout(stage: DiscoveredStage) -> DiscoveredStage:
+    """A stage that itself lays out its side inputs."""
+    first, *others = stage.parts
+    made, layout = first.program.makers, list[Any]()
+    waiting = list(stage.segment.sides)
+    while waiting:
+        equation = made.get(waiting.pop())
+        if equation is None or equation in layout or equation.name not in RESHAPING or len(equation.reads) != 1:
+            continue
+        layout.append(equation)
+        waiting.append(equation.reads[0])
+    if not layout:
+        return stage
+    order = {id(equation): k for k, equation in enumerate(first.program.equations)}
+    before = sorted(layout, key=lambda equation: order[id(equation)])
+    first = Segment((*before, *first.equations), first.inputs, first.outputs, first.program)
+    return DiscoveredStage.of(stage.name, (first, *others), stage.in_tree, stage.out_tree, stage.active)
+
+
+def pass_back(
+    chain: Chain,
+    state: State,
+    sides: Sequence[Side],
+    cotangent_of: Callable[[State], State],
+    wanted: Wanted,
+    carrying: Collection[Var] | None = None,
+) -> Passed:
+    """Go along a chain from its input and side inputs, and back from the cotangent that its output is given.
+
+    With ``carrying``, variables of a discovered chain's program, nothing else is differentiated with respect to.
+    """
+    kept = range(len(chain)) if wanted.stages is None else wanted.stages
+    states, pulls, norms = [state], list[Any](), [length(state)]
+    which = [_which(stage, carrying) for stage in chain]
+    for stage, side, moved in zip(chain, sides, which, strict=True):
+        with _reverse(stage):
+            out, pull = vjp(stage, *side, states[-1], which=moved)
+        states.append(out)
+        pulls.append(pull)
+        norms.append(length(out, norms[-1]))
+    cotangent = cotangent_of(states[-1])
+    back, reached = [length(cotangent)], [True]
+    parts: dict[int, dict[str, Any]] = {}
+    pulled: list[Side] = []
+    for k in reversed(range(len(chain))):
+        with _reverse(chain[k]):
+            *of_side, cotangent = pulls[k](cotangent)
+        pulled.append(tuple(of_side))
+        if k in kept:
+            parts[k] = _of_stage(chain[k], sides[k], states[k], of_side, which[k], back[-1], wanted)
+        reached.append(_moves(which[k], sides[k]))
+        back.append(length(cotangent, back[-1]) if reached[-1] else jnp.full_like(back[-1], jnp.nan))
+    back.reverse()
+    reached.reverse()
+    at = (0, *(k + 1 for k in kept))
+    flow = GradientFlow(
+        names=tuple(chain.names_with_input[k] for k in at),
+        sizes=tuple(sum(leaf.size for leaf in inexact(states[k])) for k in at),
+        parameters=tuple(parts[k].pop("parameters") for k in kept),
+        state=_stacked([norms[k] for k in at]),
+        cotangent=_stacked([back[k] for k in at]),
+        reached=jnp.asarray([reached[k] for k in at]),
+        **_together([parts[k] for k in kept]),
+    )
+    return Passed(states[-1], cotangent, tuple(reversed(pulled)), flow)
+
+
+def _which(stage: Stage, carrying: Collection[Var] | None) -> tuple[bool, ...] | None:
+    if carrying is None or not isinstance(stage, DiscoveredStage):
+        return stage.carries_back
+    return tuple(var in carrying for var in (*stage.segment.sides, *stage.segment.inputs))
+
+
+def _moves(which: Sequence[bool] | None, side: Side) -> bool:
+    """Whether a stage's state is differentiated with respect to."""
+    return which is None or any(which[len(jax.tree.leaves(side)) :])
+
+
+def _reverse(stage: Stage) -> Any:
+    return refused_in_words("reverse", f"stage {stage.name!r}", "No gradient flows through it.")
+
+
+def _of_stage(
+    stage: Stage,
+    side: Side,
+    state: State,
+    cotangents: Sequence[Any],
+    which: Sequence[bool] | None,
+    near: jax.Array,
+    wanted: Wanted,
+) -> dict[str, Any]:
+    """What one stage reports."""
+    values, gradients = jax.tree.leaves(side), jax.tree.leaves(tuple(cotangents))
+    moved = [True] * len(values) if which is None else list(which[: len(values)])
+    weights = inexact([value for value, moves in zip(values, moved, strict=True) if moves])
+    gradients = inexact([value for value, moves in zip(gradients, moved, strict=True) if moves])
+    nothing = jnp.float32(jnp.nan)
+    slopes = slopes_of(stage, side, state)
+    dead, saturated = (nothing, nothing) if slopes is None else shares(slopes, stage, state)
+    return {
+        "parameters": sum(leaf.size for leaf in weights),
+        "gradient": length(gradients, near) if gradients else nothing,
+        "weight": length(weights) if weights else nothing,
+        "dead": dead,
+        "saturated": saturated,
+        "histogram": counts(gradients, EDGES) if wanted.histogram else None,
+        "sigma": largest(Linear(partial(stage, *side), state, stage.carries)) if wanted.sigma else None,
+        "gradients": tuple(gradients) if wanted.gradients else None,
+    }
+
+
+def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The numbers of all stages, by what they are."""
+    gradients = [part.pop("gradients") for part in parts]
+    columns = {name: [part[name] for part in parts] for name in parts[0]}
+    stacked = {name: None if column[0] is None else _stacked(column) for name, column in columns.items()}
+    return {**stacked, "gradients": None if gradients[0] is None else tuple(gradients)}
+
+
+def _stacked(numbers: Sequence[jax.Array]) -> jax.Array:
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.stack(numbers)

@@ -16,10 +16,10 @@ import jax
 import numpy as np
 
 from jaxchain.chain import Chain
-from jaxchain.coordinates import Coordinates, check_like, is_inexact, random_direction, require_inexact
-from jaxchain.diagnose.kinds import Placed, placed
+from jaxchain.coordinates import Coordinates, check_like, is_inexact, random_direction
+from jaxchain.diagnose.kinds import Placed
+from jaxchain.diagnose.walk import Walk, walk
 from jaxchain.errors import REFUSALS, refusal
-from jaxchain.program.interpret import numbers_of
 from jaxchain.show.extremes import Floats
 from jaxchain.stage import Side, Stage, State
 from jaxchain.structure import Structure
@@ -90,7 +90,8 @@ class Survey:
     """A chain at one point: q links between q + 1 states, their names and norms, and what was left out.
 
     ``tangent`` and ``cotangent`` are the directions that were followed, at the input and at the output; ``pulled`` is
-    the cotangent of what `Chain.split` gives, the input and the stages' side inputs, ``None`` where none arrived.
+    the cotangent of what `Chain.split` gives, the input and the stages' side inputs, ``None`` where none arrived;
+    ``walked`` is what all of it was measured on.
     """
 
     names: tuple[str, ...]
@@ -103,25 +104,18 @@ class Survey:
     cotangent: State
     pulled: tuple[State, tuple[Side, ...]] | None
     notes: tuple[str, ...]
+    walked: Walk
 
 
 def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, cotangent: State | None = None) -> Survey:
     """Go along ``chain`` at ``args``; arguments as for the sweeps, directions of length one by default."""
-    state, sides = numbers_of(chain.split, *args)
-    state = require_inexact(state, "chain input")
-    tangent = random_direction(state, 0) if tangent is None else check_like(tangent, state, "tangent", "chain input")
-    stages, notes = placed(chain.stages, sides, state), list[str]()
-    states = [state, *(at.out for at in stages)]
-    if not jax.tree.leaves(states[-1]):
-        msg = f"The last stage, {chain.names[-1]!r}, returns no array, so there is nothing to differentiate."
-        raise TypeError(msg)
-    cotangent = (
-        random_direction(states[-1], 1)
-        if cotangent is None
-        else check_like(cotangent, states[-1], "cotangent", "chain output")
+    walked, notes = walk(chain, args, cotangent), list[str]()
+    stages, states, cotangents, given = walked.stages, walked.states, walked.cotangents, walked.given
+    tangent = (
+        random_direction(states[0], 0) if tangent is None else check_like(tangent, states[0], "tangent", "chain input")
     )
     tangents = _pushed(stages, tangent, notes)
-    cotangents, given = _pulled(stages, cotangent, notes)
+    notes += walked.notes
     spaces = [Coordinates.of(state) for state in states]
     counts = _affordable([at.kind.work for at in stages], spaces)
     links = [
@@ -134,14 +128,15 @@ def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, co
     return Survey(
         chain.names_with_input,
         tuple(links),
-        tuple(states),
+        states,
         tuple(map(state_norm, states)),
         tuple(map(_length, tangents)),
         tuple(map(_length, cotangents)),
         tangent,
-        cotangent,
+        walked.cotangent,
         None if cotangents[0] is None else (cotangents[0], tuple(side or () for side in given)),
         tuple(dict.fromkeys(notes)),
+        walked,
     )
 
 
@@ -167,24 +162,6 @@ def _pushed(stages: Sequence[Placed], tangent: State, notes: list[str]) -> list[
             notes.append(f"No tangent passes {at.stage.name}: {refusal(error)}.")
             tangents.append(None)
     return tangents
-
-
-def _pulled(
-    stages: Sequence[Placed], cotangent: State, notes: list[str]
-) -> tuple[list[State | None], list[Side | None]]:
-    """Cotangents of all states, and of every stage's side inputs."""
-    cotangents: list[State | None] = [cotangent]
-    given: list[Side | None] = []
-    for at in reversed(stages):
-        side, before = None, None
-        try:
-            if cotangents[-1] is not None:
-                *side, before = at.pull(cotangents[-1])
-        except REFUSALS as error:
-            notes.append(f"No cotangent passes {at.stage.name}: {refusal(error)}.")
-        cotangents.append(before)
-        given.append(None if side is None else tuple(side))
-    return cotangents[::-1], given[::-1]
 
 
 def _affordable(work: Sequence[float], spaces: Sequence[Coordinates]) -> list[int | None]:

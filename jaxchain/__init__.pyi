@@ -3,9 +3,9 @@ from . import plot as plot
 from . import signal as signal
 from . import train as train
 from .chain import Chain as Chain
-from .diagnose import FlowRow as FlowRow
-from .diagnose import GradientFlow as GradientFlow
-from .diagnose import gradient_flow as gradient_flow
+from .diagnosis import FlowRow as FlowRow
+from .diagnosis import GradientFlow as GradientFlow
+from .diagnosis import gradient_flow as gradient_flow
 from .discovery import discover as discover
 from .errors import ModeError as ModeError
 from .errors import ParameterMismatchError as ParameterMismatchError

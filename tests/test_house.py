@@ -28,7 +28,7 @@ ROOMS = """
     structure swept sweep
     jacobians
     signal
-    diagnose
+    diagnosis
     batches fitted train digits
     explore
     page

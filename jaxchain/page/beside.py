@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxchain.chain import Chain
 from jaxchain.coordinates import Coordinates
-from jaxchain.diagnose.survey import Link, Survey
+from jaxchain.diagnosis.survey import Link, Survey
 from jaxchain.page.aligning import align
 from jaxchain.page.ways import factors, running
 from jaxchain.show.extremes import Floats

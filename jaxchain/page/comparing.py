@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxchain.arguments import looked_along
 from jaxchain.chain import Chain
 from jaxchain.checks import check_function, shown, text
-from jaxchain.diagnose.survey import survey
+from jaxchain.diagnosis.survey import survey
 from jaxchain.discovery import discover
 from jaxchain.explore.evaluate import check_numbers
 from jaxchain.page.beside import Pair, Side, SideBySide, pairs, rows, whole, whole_row

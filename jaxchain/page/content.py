@@ -21,7 +21,7 @@ from jaxchain.chain import Chain
 from jaxchain.coordinates import is_inexact
 from jaxchain.cost.count import flops
 from jaxchain.derivative import vjp
-from jaxchain.diagnose.survey import Link, Survey, survey
+from jaxchain.diagnosis.survey import Link, Survey, survey
 from jaxchain.discovery.find import Found, find
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.explore.computation import Node

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from jaxchain.diagnose.survey import Survey
+from jaxchain.diagnosis.survey import Survey
 from jaxchain.jacobians.decision import Decision
 from jaxchain.show.values import count, ratio_text
 

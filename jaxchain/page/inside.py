@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxchain.chain import Chain
 from jaxchain.coordinates import Coordinates, is_inexact
-from jaxchain.diagnose.heads import Mixing, Shares, mixings
-from jaxchain.diagnose.survey import Link, Survey
-from jaxchain.diagnose.terms import Term, terms
+from jaxchain.diagnosis.heads import Mixing, Shares, mixings
+from jaxchain.diagnosis.survey import Link, Survey
+from jaxchain.diagnosis.terms import Term, terms
 from jaxchain.discovery.stage import DiscoveredStage
 from jaxchain.discovery.whole import as_discovered
 from jaxchain.page.picture import picture

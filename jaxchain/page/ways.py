@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from jaxchain.diagnose.survey import Survey
+from jaxchain.diagnosis.survey import Survey
 from jaxchain.discovery.name import operation
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.explore.arithmetic import MOST, product_of, written

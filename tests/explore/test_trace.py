@@ -17,7 +17,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 import jaxchain as jc
 from jaxchain import derivative
-from jaxchain.diagnose.survey import survey
+from jaxchain.diagnosis.survey import survey
 from jaxchain.errors import TangentMismatchError
 from jaxchain.explore import Trace, TraceRow, trace
 from jaxchain.program.segment import new_jaxpr

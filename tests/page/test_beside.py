@@ -108,7 +108,7 @@ def test_sides_swapped_are_the_same_numbers_swapped(deeper, tmp_path):
 
 
 def test_where_some_columns_are_computed_numbers_are_those_of_columns_known_on_both_sides(monkeypatch, tmp_path):
-    monkeypatch.setattr("jaxchain.diagnose.survey.WORK", 1e4)
+    monkeypatch.setattr("jaxchain.diagnosis.survey.WORK", 1e4)
     net = jc.nets.mlp([40, 60, 50], "tanh")
     a, b = ((some_params(net), draw(jnp.zeros(40), seed)) for seed in (2, 3))
     found = jc.compare((net, a), (net, b), tmp_path / "large.html")

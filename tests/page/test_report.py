@@ -18,8 +18,8 @@ import pytest
 from conftest import assert_close, draw, some_params
 
 import jaxchain as jc
-from jaxchain.diagnose.heads import Mixing, Shares
-from jaxchain.diagnose.survey import survey
+from jaxchain.diagnosis.heads import Mixing, Shares
+from jaxchain.diagnosis.survey import survey
 from jaxchain.page import inside
 from jaxchain.page.content import page
 from jaxchain.page.folding import MOST, fold
@@ -138,7 +138,7 @@ def test_a_cell_is_the_entry_of_largest_magnitude_of_its_block(m, n, side):
 
 
 def test_what_is_too_much_work_is_sampled_and_said(monkeypatch):
-    monkeypatch.setattr("jaxchain.diagnose.survey.WORK", 1e4)
+    monkeypatch.setattr("jaxchain.diagnosis.survey.WORK", 1e4)
     net = jc.nets.mlp([40, 60, 50], "tanh")
     args = some_params(net), draw(jnp.zeros(40), 2)
     stages = page(net, args, "", say=quiet)["stages"]
@@ -245,7 +245,7 @@ def test_a_loss_shows_its_gradient_as_the_one_row_that_it_is_however_large_its_p
     def loss(params, x):
         return jnp.sum(net(params, x) ** 2)
 
-    monkeypatch.setattr("jaxchain.diagnose.survey.ENTRIES", 10)  # so that local Jacobians are not computed whole
+    monkeypatch.setattr("jaxchain.diagnosis.survey.ENTRIES", 10)  # so that local Jacobians are not computed whole
     data = page(jc.discover(loss, *args, argnum=argnum), args, "loss", fun=loss, say=quiet)
     (gradient, _) = jax.flatten_util.ravel_pytree(jax.jit(jax.grad(loss, argnum))(*args))
     assert argnum or data["stages"][0]["picture"]["sampled"]
@@ -296,7 +296,7 @@ def test_of_many_heads_those_that_carry_most_are_pictured(monkeypatch):
 
 
 def test_where_products_are_not_drawn_the_page_says_why(monkeypatch):
-    monkeypatch.setattr("jaxchain.diagnose.survey.ENTRIES", 10)
+    monkeypatch.setattr("jaxchain.diagnosis.survey.ENTRIES", 10)
     monkeypatch.setattr("jaxchain.page.ways.ENTRIES", 10)
     net = jc.nets.mlp([6, 5, 3])
     data = page(net, (net.init(jax.random.key(0)), jnp.ones(6)), "net", say=quiet)

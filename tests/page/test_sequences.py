@@ -12,8 +12,8 @@ import pytest
 from conftest import draw, some_params
 
 import jaxchain as jc
-from jaxchain.diagnose import kinds
-from jaxchain.diagnose import survey as surveying
+from jaxchain.diagnosis import kinds
+from jaxchain.diagnosis import survey as surveying
 from jaxchain.page import content
 from jaxchain.page.content import page
 

@@ -10,7 +10,7 @@ from flax import nnx
 from test_report import decoded
 
 import jaxchain as jc
-from jaxchain.diagnose import survey as surveying
+from jaxchain.diagnosis import survey as surveying
 
 VOCABULARY, LENGTH, HEADS = 512, 32, 4
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, VOCABULARY, LENGTH))

@@ -17,8 +17,8 @@ import numpy as np
 
 from jaxchain.chain import Chain
 from jaxchain.coordinates import Coordinates, check_like, is_inexact, random_direction
-from jaxchain.diagnose.kinds import Placed
-from jaxchain.diagnose.walk import Walk, walk
+from jaxchain.diagnosis.kinds import Placed
+from jaxchain.diagnosis.walk import Walk, walk
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.show.extremes import Floats
 from jaxchain.stage import Side, Stage, State

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxchain.coordinates import random_direction
+from jaxchain.coordinates import Coordinates, random_direction
 from jaxchain.cost.count import total_flops
 from jaxchain.derivative import Linear, jvp, vjp
 from jaxchain.program.fingerprint import fingerprint
@@ -40,7 +40,7 @@ class Kind(NamedTuple):
     push: Callable[[Side, State, State], State]
     pull: Callable[[Side, State, State], tuple[Any, ...]]
     matrix: Callable[[Side, State], jax.Array]
-    columns: Callable[[Side, State, jax.Array], jax.Array]
+    images: Callable[[Side, State, jax.Array], jax.Array]
     largest: Callable[[Side, State], jax.Array]
 
     @classmethod
@@ -56,13 +56,9 @@ class Kind(NamedTuple):
             push=lambda side, state, tangent: jvp(partial(stage, *side), state, tangent, stage.carries)[1],
             pull=lambda side, state, cotangent: vjp(stage, *side, state, which=stage.carries_back)[1](cotangent),
             matrix=lambda side, state: linear(side, state).matrix(),
-            columns=lambda side, state, which: _columns(linear(side, state), which),
+            images=lambda side, state, vectors: linear(side, state).columns(vectors),
             largest=lambda side, state: largest(linear(side, state)),
         )
-
-
-def _columns(linear: Linear, which: jax.Array) -> jax.Array:
-    return linear.columns(jax.nn.one_hot(which, linear.here.size, dtype=linear.here.dtype).T)
 
 
 def largest(linear: Linear) -> jax.Array:
@@ -116,10 +112,17 @@ class Placed:
         """J."""
         return np.asarray(numbers_of(self.kind.matrix, self.side, self.state))
 
+    def images(self, vectors: np.ndarray) -> np.ndarray:
+        """J times each column of a matrix."""
+        chunks = (vectors[:, k : k + CHUNK] for k in range(0, vectors.shape[1], CHUNK))
+        return np.concatenate([numbers_of(self.kind.images, self.side, self.state, chunk) for chunk in chunks], 1)
+
     def columns(self, which: Sequence[int]) -> np.ndarray:
         """Some columns of J."""
-        chunks = (np.asarray(which[k : k + CHUNK]) for k in range(0, len(which), CHUNK))
-        return np.concatenate([numbers_of(self.kind.columns, self.side, self.state, chunk) for chunk in chunks], 1)
+        here = Coordinates.of(self.state)
+        basis = np.zeros((here.size, len(which)), here.dtype)
+        basis[list(which), range(len(which))] = 1
+        return self.images(basis)
 
     def largest(self) -> float:
         """The largest singular value of J, from below."""

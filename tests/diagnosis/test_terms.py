@@ -10,10 +10,10 @@ import pytest
 from conftest import draw
 
 import jaxchain as jc
-from jaxchain.diagnose import survey as surveying
-from jaxchain.diagnose import terms as summing
-from jaxchain.diagnose.survey import survey
-from jaxchain.diagnose.terms import terms
+from jaxchain.diagnosis import survey as surveying
+from jaxchain.diagnosis import terms as summing
+from jaxchain.diagnosis.survey import survey
+from jaxchain.diagnosis.terms import terms
 from jaxchain.discovery.whole import as_discovered
 
 W, X = draw(jnp.zeros((4, 4)), 1), draw(jnp.zeros(4), 2)

@@ -1,6 +1,6 @@
 """What a chain is at one point: a survey of its states, sweeps and local Jacobians; how gradients flow along it."""
 
-from jaxchain.diagnose.flowing import FlowRow, GradientFlow
-from jaxchain.diagnose.passing import gradient_flow
+from jaxchain.diagnosis.flowing import FlowRow, GradientFlow
+from jaxchain.diagnosis.passing import gradient_flow
 
 __all__ = ["FlowRow", "GradientFlow", "gradient_flow"]

@@ -21,10 +21,10 @@ from jaxchain.chain import Chain
 from jaxchain.checks import flag, shown
 from jaxchain.coordinates import check_like, random_direction
 from jaxchain.derivative import Linear, vjp
-from jaxchain.diagnose.flowing import HIGHEST, LOWEST, GradientFlow
-from jaxchain.diagnose.kinds import largest
-from jaxchain.diagnose.lengths import counts, inexact, length
-from jaxchain.diagnose.slopes import shares, slopes_of
+from jaxchain.diagnosis.flowing import HIGHEST, LOWEST, GradientFlow
+from jaxchain.diagnosis.kinds import largest
+from jaxchain.diagnosis.lengths import counts, inexact, length
+from jaxchain.diagnosis.slopes import shares, slopes_of
 from jaxchain.discovery.find import Others
 from jaxchain.discovery.group import Granularity
 from jaxchain.discovery.stage import DiscoveredStage

@@ -16,7 +16,7 @@ import numpy as np
 from jaxchain.chain import Chain
 from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Linear
-from jaxchain.diagnose.survey import Link
+from jaxchain.diagnosis.survey import Link
 from jaxchain.discovery.name import names
 from jaxchain.discovery.stage import DiscoveredStage
 from jaxchain.errors import REFUSALS, refusal

@@ -8,8 +8,8 @@ import pytest
 from conftest import draw
 
 import jaxchain as jc
-from jaxchain.diagnose import heads
-from jaxchain.diagnose.heads import mixings
+from jaxchain.diagnosis import heads
+from jaxchain.diagnosis.heads import mixings
 
 POSITIONS, WIDTH = 5, 6
 X = draw(jnp.zeros((POSITIONS, WIDTH)), 2)

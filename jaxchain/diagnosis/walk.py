@@ -14,7 +14,7 @@ import jax
 
 from jaxchain.chain import Chain
 from jaxchain.coordinates import check_like, random_direction, require_inexact
-from jaxchain.diagnose.kinds import Placed, placed
+from jaxchain.diagnosis.kinds import Placed, placed
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.program.interpret import numbers_of
 from jaxchain.stage import Side, State

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxchain as jc
-from jaxchain.diagnose.lengths import length
+from jaxchain.diagnosis.lengths import length
 
 WIDTHS = (5, 7, 6, 3)
 

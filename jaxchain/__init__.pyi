@@ -6,6 +6,7 @@ from .chain import Chain as Chain
 from .diagnosis import FlowRow as FlowRow
 from .diagnosis import GradientFlow as GradientFlow
 from .diagnosis import gradient_flow as gradient_flow
+from .diagnosis import watch as watch
 from .discovery import discover as discover
 from .errors import ModeError as ModeError
 from .errors import ParameterMismatchError as ParameterMismatchError

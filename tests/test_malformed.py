@@ -103,6 +103,11 @@ CALLS = {
         {"chain": CHAIN, "args": (X,), "cotangent": X, "argnum": None, "granularity": None, "stages_": "sin"}
         | {"histogram": False, "sigma": False},
     ),
+    "watch": (
+        lambda loss_fn, stages_, **how: jc.watch(loss_fn, stages_, **how)(X, DATA),
+        {"loss_fn": loss, "stages_": "dot*", "along": "0", "has_aux": False, "granularity": "default"}
+        | {"unroll_limit": 3, "histogram": False, "sigma": False, "keep_gradients": False},
+    ),
     "jacobian": (
         called(jc.jacobian),
         {"fun": CHAIN, "x": X, "argnums": None, "mode": "reverse", "chunk_size": None, "memory_limit": None}
@@ -269,6 +274,7 @@ MEANT = {
     "repeats": ["huge", "int64"],
     "steps": ["int64"],
     "stages_": ["none"],
+    "along": ["none"],
     "rows": ["negative", "zero", "empty", "integers"],
     "sizes": ["integers"],
     "edges": ["integers"],
@@ -295,6 +301,7 @@ MEANT = {
             "check",
             "histogram",
             "sigma",
+            "keep_gradients",
             "orthogonal",
             "matrix_free",
             "force",
@@ -315,7 +322,7 @@ OTHERS_WORDS = {
 }
 """Where a function of the caller's is called, and says what is wrong."""
 
-FUNCTIONS = ["fun", "fun_", "chain", "loss"]
+FUNCTIONS = ["fun", "fun_", "chain", "loss", "loss_fn"]
 """Parameters that are functions: of these alone it matters what they return."""
 
 ZERO_DERIVATIVE = ["gives an int", "gives integers"]

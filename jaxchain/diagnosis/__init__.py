@@ -2,5 +2,6 @@
 
 from jaxchain.diagnosis.flowing import FlowRow, GradientFlow
 from jaxchain.diagnosis.passing import gradient_flow
+from jaxchain.diagnosis.watched import watch
 
-__all__ = ["FlowRow", "GradientFlow", "gradient_flow"]
+__all__ = ["FlowRow", "GradientFlow", "gradient_flow", "watch"]

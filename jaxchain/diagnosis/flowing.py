@@ -6,7 +6,7 @@ result. Builds on `show`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxchain.diagnosis.lengths import cosine
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import Table, Tabular
 from jaxchain.show.values import count
@@ -105,8 +106,9 @@ class GradientFlow(Tabular):
         (s,) norms of the cotangents of each stage's parameters, and of these. A weight that two stages share counts in
         each with the cotangent that comes from there; their sum is its gradient.
     dead
-        (s,) share of units (places on the state's last axis) of an elementwise nonlinear stage whose derivative is less
-        than a thousandth of the largest that the activation has, at all samples and positions: nothing passes them.
+        (s,) share of units (places on the last axis) of the stage's activation, an elementwise nonlinear function, whose
+        derivative is less than a thousandth of the largest that it has, at all samples and positions: nothing passes
+        them. Of several activations in a stage the worst; one in a residual stage's term is found, too.
     saturated
         (s,) share of entries whose derivative is below 5 % of that largest one, of an activation that flattens on both
         sides, as tanh and sigmoid do. One that keeps its slope on a side, as ReLU and GELU do, does not saturate.
@@ -185,6 +187,30 @@ class GradientFlow(Tabular):
     def update_to_weight(self) -> Numbers | None:
         """``update / weight``; about 1e-3 is usual, ``None`` where the update is not known."""
         return None if self.update is None else self.update / self.weight
+
+    def compared(self, before: GradientFlow) -> GradientFlow:
+        """The same with ``cosine``: between each stage's gradient and that of another flow, of the step before.
+
+        Both must keep their gradients: ``jc.watch(loss_fn, keep_gradients=True)``. Works under ``jit``.
+
+        Raises
+        ------
+        ValueError
+            If one of them does not, or they are of other stages.
+
+        Examples
+        --------
+        >>> watched = jc.watch(lambda w, x: jnp.mean((x @ w) ** 2), keep_gradients=True)
+        >>> flows = [watched(jnp.array([1.0, step]), jnp.eye(2))[1] for step in (0.0, 1.0)]
+        >>> f"{flows[1].compared(flows[0]).cosine[0]:.4f}"  # 45°
+        '0.7071'
+        """
+        if self.gradients is None or before.gradients is None or self.names != before.names:
+            msg = "Two flows are compared by the gradients that they keep, of the same stages: watch with keep_gradients=True, and compare flows of one loss."
+            raise ValueError(msg)
+        pairs = zip(self.gradients, before.gradients, strict=True)
+        angles = [cosine(*pair, (self.gradient[k], before.gradient[k])) for k, pair in enumerate(pairs)]
+        return replace(self, cosine=jnp.stack(angles))
 
     @property
     def rows(self) -> tuple[FlowRow, ...]:

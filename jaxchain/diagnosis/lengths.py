@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxchain.coordinates import is_float0, is_inexact, widest
 
-__all__ = ["counts", "inexact", "length", "unit"]
+__all__ = ["cosine", "counts", "inexact", "length", "unit"]
 
 SPAN = 40
 """Units are within 2^±40, so that from one norm to the next there may be a factor of 1e±7 even at the ends."""
@@ -34,10 +34,10 @@ def real_dtype(tree: Any) -> Any:
     return widest(jnp.float32, *(jnp.finfo(jax.typeof(leaf).dtype).dtype for leaf in inexact(tree)))
 
 
-def unit(norm: jax.Array | None) -> jax.Array | float:
+def unit(norm: jax.Array | None) -> jax.Array:
     """A power of two near a norm, so that dividing by it rounds nothing; 1 of what is zero or not finite."""
     if norm is None:
-        return 1.0
+        return jnp.ones(())
     exponent = 11 if norm.dtype == jnp.float64 else 8
     known = jnp.where(jnp.isfinite(norm) & (norm > 0), norm, 1)
     return jax.lax.reduce_precision(jnp.clip(known, 2.0**-SPAN, 2.0**SPAN), exponent, 0)
@@ -46,11 +46,22 @@ def unit(norm: jax.Array | None) -> jax.Array | float:
 def length(tree: Any, near: jax.Array | None = None) -> jax.Array:
     """Euclidean norm of all entries, a scalar; ``near`` is a norm of about that size. NaN stays NaN; of nothing it is 0."""
     dtype, one = real_dtype(tree), unit(near)
+    inverse = (1 / one).astype(dtype)  # exact: it is a power of two
     total = jnp.zeros((), dtype)
     for leaf in inexact(tree):
         scaled = (jnp.abs(leaf) if jnp.iscomplexobj(leaf) else leaf).astype(dtype)
-        total = total + jnp.sum(jnp.square(scaled if near is None else scaled / one))
+        total = total + jnp.sum(jnp.square(scaled * inverse))
     return (jnp.sqrt(total) * one).astype(dtype)
+
+
+def cosine(a: Any, b: Any, norms: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Of the angle between two trees of arrays with these norms; NaN where one is zero."""
+    units = [1 / unit(norm) for norm in norms]
+    product = jnp.zeros((), real_dtype([a, b]))
+    for x, y in zip(inexact(a), inexact(b), strict=True):
+        wide = [leaf if jnp.iscomplexobj(leaf) else leaf.astype(product.dtype) for leaf in (x, y)]
+        product = product + jnp.real(jnp.vdot(wide[0] * units[0], wide[1] * units[1]))
+    return product / (norms[0] * units[0]) / (norms[1] * units[1])
 
 
 def counts(tree: Any, edges: tuple[float, ...]) -> jax.Array:

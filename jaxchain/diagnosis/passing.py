@@ -9,9 +9,9 @@ References: Griewank and Walther, Evaluating Derivatives, 2nd ed., sec. 3.2; Glo
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +24,8 @@ from jaxchain.derivative import Linear, vjp
 from jaxchain.diagnosis.flowing import HIGHEST, LOWEST, GradientFlow
 from jaxchain.diagnosis.kinds import largest
 from jaxchain.diagnosis.lengths import counts, inexact, length
-from jaxchain.diagnosis.slopes import shares, slopes_of
+from jaxchain.diagnosis.slopes import Activation, activations
+from jaxchain.diagnosis.tapped import Tapped, discovered_alone
 from jaxchain.discovery.find import Others
 from jaxchain.discovery.group import Granularity
 from jaxchain.discovery.stage import DiscoveredStage
@@ -34,7 +35,9 @@ from jaxchain.program.segment import Segment
 from jaxchain.stage import Side, Stage, State
 from jaxchain.sweep import Args, start
 
-__all__ = ["Passed", "Wanted", "chosen", "gradient_flow", "pass_back", "reading_parameters"]
+__all__ = ["Passed", "Wanted", "check_patterns", "chosen", "gradient_flow", "pass_back", "reading_parameters"]
+
+NO_TAPS: Mapping[int, tuple[Var, ...]] = {}
 
 EDGES = (0.0, *(10.0**k for k in range(LOWEST, HIGHEST + 1)))
 
@@ -54,12 +57,13 @@ class Wanted:
 
 
 class Passed(NamedTuple):
-    """The chain's output; the cotangents of its input and of every stage's side inputs; the flow."""
+    """The chain's output; the cotangents of its input and of every stage's side inputs; the flow; values asked for."""
 
     out: State
     cotangent: State
     sides: tuple[Side, ...]
     flow: GradientFlow
+    tapped: Mapping[Var, Any]
 
 
 def gradient_flow(
@@ -91,7 +95,8 @@ def gradient_flow(
     granularity
         Of a plain function, how coarse its stages are, as in `discover`.
     stages
-        Which stages are reported: patterns of their names (``"block_*"``); default: all.
+        Which stages are reported: patterns of their names (``"block_*"``), which may begin at any module in them;
+        default: all.
     histogram
         Count the gradients' entries by magnitude.
     sigma
@@ -151,17 +156,28 @@ def chosen(names: Sequence[str], patterns: str | Sequence[str] | None) -> tuple[
     """
     if patterns is None:
         return None
-    given = [patterns] if isinstance(patterns, str) else patterns
-    if not isinstance(given, (list, tuple)) or not given or any(type(one) is not str for one in given):
-        msg = f'stages are patterns of the names of stages, such as "block_*", one or a list of some, but {shown(patterns)} was given.'
-        raise TypeError(msg)
     found: set[int] = set()
-    for pattern in given:
-        matched = {k for k, name in enumerate(names) if fnmatch.fnmatchcase(name, pattern)}
+    for pattern in check_patterns(patterns):
+        matched = {k for k, name in enumerate(names) if _matches(name, pattern)}
         if not matched:
             raise KeyError(unknown("stage", pattern, names) + " In a pattern * stands for any letters.")
         found |= matched
     return tuple(sorted(found))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a name, or its end from one of the modules in it on, fits a pattern: ``Net/block_0/dot`` fits ``block_*``."""
+    parts = name.split("/")
+    return any(fnmatch.fnmatchcase("/".join(parts[k:]), pattern) for k in range(len(parts)))
+
+
+def check_patterns(patterns: Any) -> Sequence[str]:
+    """Patterns of names, one or several, as a list."""
+    given = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(given, (list, tuple)) or not given or any(type(one) is not str for one in given):
+        msg = f'stages are patterns of the names of stages, such as "block_*", one or a list of some, but {shown(patterns)} was given.'
+        raise TypeError(msg)
+    return given
 
 
 def reading_parameters(chain: Chain) -> Chain:
@@ -208,35 +224,36 @@ def pass_back(
     cotangent_of: Callable[[State], State],
     wanted: Wanted,
     carrying: Collection[Var] | None = None,
+    taps: Mapping[int, tuple[Var, ...]] = NO_TAPS,
 ) -> Passed:
     """Go along a chain from its input and side inputs, and back from the cotangent that its output is given.
 
     With ``carrying``, variables of a discovered chain's program, nothing else is differentiated with respect to.
+    ``taps`` are variables inside of its stages whose values are wanted, by the stage's number.
     """
     kept = range(len(chain)) if wanted.stages is None else wanted.stages
-    states, pulls, norms = [state], list[Any](), [length(state)]
-    which = [_which(stage, carrying) for stage in chain]
-    for stage, side, moved in zip(chain, sides, which, strict=True):
-        with _reverse(stage):
-            out, pull = vjp(stage, *side, states[-1], which=moved)
-        states.append(out)
-        pulls.append(pull)
-        norms.append(length(out, norms[-1]))
-    cotangent = cotangent_of(states[-1])
-    back, reached = [length(cotangent)], [True]
+    passes, norms, known = list[_Pass](), [length(state)], dict[Var, Any]()
+    for k, (stage, side) in enumerate(zip(chain, sides, strict=True)):
+        one = _Pass.along(stage, side, state, _which(stage, carrying), taps.get(k, ()), look=k in kept)
+        passes.append(one)
+        known |= one.tapped
+        state = one.out
+        norms.append(length(state, norms[-1]))
+    cotangent = cotangent_of(state)
+    back, reached, pulled = [length(cotangent)], [True], list[Side]()
     parts: dict[int, dict[str, Any]] = {}
-    pulled: list[Side] = []
     for k in reversed(range(len(chain))):
         with _reverse(chain[k]):
-            *of_side, cotangent = pulls[k](cotangent)
+            *of_side, cotangent = passes[k].pull(cotangent)
         pulled.append(tuple(of_side))
         if k in kept:
-            parts[k] = _of_stage(chain[k], sides[k], states[k], of_side, which[k], back[-1], wanted)
-        reached.append(_moves(which[k], sides[k]))
+            parts[k] = passes[k].told(of_side, back[-1], wanted)
+        reached.append(passes[k].moves)
         back.append(length(cotangent, back[-1]) if reached[-1] else jnp.full_like(back[-1], jnp.nan))
     back.reverse()
     reached.reverse()
     at = (0, *(k + 1 for k in kept))
+    states = [passes[0].state, *(one.out for one in passes)]
     flow = GradientFlow(
         names=tuple(chain.names_with_input[k] for k in at),
         sizes=tuple(sum(leaf.size for leaf in inexact(states[k])) for k in at),
@@ -246,7 +263,72 @@ def pass_back(
         reached=jnp.asarray([reached[k] for k in at]),
         **_together([parts[k] for k in kept]),
     )
-    return Passed(states[-1], cotangent, tuple(reversed(pulled)), flow)
+    return Passed(state, cotangent, tuple(reversed(pulled)), flow, known)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """One stage on the way: what went in, what came out, what pulls back, and what its activations were given."""
+
+    stage: Stage
+    side: Side
+    state: State
+    which: Sequence[bool] | None
+    out: State
+    pull: Callable[[State], tuple[Any, ...]]
+    tapped: Mapping[Var, Any]
+    activations: Sequence[Activation]
+
+    @classmethod
+    def along(
+        cls,
+        stage: Stage,
+        side: Side,
+        state: State,
+        which: Sequence[bool] | None,
+        variables: tuple[Var, ...],
+        *,
+        look: bool,
+    ) -> _Pass:
+        """Apply a stage, and keep what pulls a cotangent back through it."""
+        alone = discovered_alone(stage, side, state) if look or variables else None
+        found = activations(alone[0]) if look and alone is not None else []
+        variables = tuple(dict.fromkeys((*variables, *(one.segment.inputs[0] for one in found))))
+        with _reverse(stage):
+            if alone is None or not variables:
+                out, pull = vjp(stage, *side, state, which=which)
+                return cls(stage, side, state, which, out, pull, {}, ())
+            tapped, arguments = Tapped(alone[0], variables), alone[1]
+            (out, values), pull = vjp(lambda *args: tapped(*arguments(*args)), *side, state, which=which, has_aux=True)
+        return cls(stage, side, state, which, out, pull, dict(zip(variables, values, strict=True)), found)
+
+    @property
+    def moves(self) -> bool:
+        """Whether its state is differentiated with respect to."""
+        return self.which is None or any(self.which[len(jax.tree.leaves(self.side)) :])
+
+    def told(self, cotangents: Sequence[Any], near: jax.Array, wanted: Wanted) -> dict[str, Any]:
+        """What the stage reports, of the cotangents of its side inputs."""
+        values, gradients = jax.tree.leaves(self.side), jax.tree.leaves(tuple(cotangents))
+        moved = [True] * len(values) if self.which is None else list(self.which[: len(values)])
+        weights = inexact([value for value, moves in zip(values, moved, strict=True) if moves])
+        gradients = inexact([value for value, moves in zip(gradients, moved, strict=True) if moves])
+        nothing = jnp.float32(jnp.nan)
+        shares = [one.shares(self.tapped[one.segment.inputs[0]]) for one in self.activations]
+        dead, saturated = (
+            (reduce(jnp.fmax, each, nothing) for each in zip(*shares, strict=True)) if shares else (nothing, nothing)
+        )
+        linear = Linear(partial(self.stage, *self.side), self.state, self.stage.carries)
+        return {
+            "parameters": sum(leaf.size for leaf in weights),
+            "gradient": length(gradients, near) if gradients else nothing,
+            "weight": length(weights) if weights else nothing,
+            "dead": dead,
+            "saturated": saturated,
+            "histogram": counts(gradients, EDGES) if wanted.histogram else None,
+            "sigma": largest(linear) if wanted.sigma else None,
+            "gradients": tuple(gradients) if wanted.gradients else None,
+        }
 
 
 def _which(stage: Stage, carrying: Collection[Var] | None) -> tuple[bool, ...] | None:
@@ -255,42 +337,8 @@ def _which(stage: Stage, carrying: Collection[Var] | None) -> tuple[bool, ...] |
     return tuple(var in carrying for var in (*stage.segment.sides, *stage.segment.inputs))
 
 
-def _moves(which: Sequence[bool] | None, side: Side) -> bool:
-    """Whether a stage's state is differentiated with respect to."""
-    return which is None or any(which[len(jax.tree.leaves(side)) :])
-
-
 def _reverse(stage: Stage) -> Any:
     return refused_in_words("reverse", f"stage {stage.name!r}", "No gradient flows through it.")
-
-
-def _of_stage(
-    stage: Stage,
-    side: Side,
-    state: State,
-    cotangents: Sequence[Any],
-    which: Sequence[bool] | None,
-    near: jax.Array,
-    wanted: Wanted,
-) -> dict[str, Any]:
-    """What one stage reports."""
-    values, gradients = jax.tree.leaves(side), jax.tree.leaves(tuple(cotangents))
-    moved = [True] * len(values) if which is None else list(which[: len(values)])
-    weights = inexact([value for value, moves in zip(values, moved, strict=True) if moves])
-    gradients = inexact([value for value, moves in zip(gradients, moved, strict=True) if moves])
-    nothing = jnp.float32(jnp.nan)
-    slopes = slopes_of(stage, side, state)
-    dead, saturated = (nothing, nothing) if slopes is None else shares(slopes, stage, state)
-    return {
-        "parameters": sum(leaf.size for leaf in weights),
-        "gradient": length(gradients, near) if gradients else nothing,
-        "weight": length(weights) if weights else nothing,
-        "dead": dead,
-        "saturated": saturated,
-        "histogram": counts(gradients, EDGES) if wanted.histogram else None,
-        "sigma": largest(Linear(partial(stage, *side), state, stage.carries)) if wanted.sigma else None,
-        "gradients": tuple(gradients) if wanted.gradients else None,
-    }
 
 
 def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What an activation is, told by its derivative alone: where it is flat, and by how much, whatever it is called.
 
-An elementwise stage's derivative is one tangent of ones; an activation's, at a range of inputs, says how large it
-gets, and whether it vanishes on one side or on both. Builds on the read-off rule for elementwise programs.
+An elementwise function's derivative is one tangent of ones; taken at a range of inputs it says how large it gets, and
+whether it vanishes on one side or on both. Builds on the read-off rule for elementwise programs.
 
 References: Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks, 2010.
 """
@@ -9,25 +9,23 @@ References: Glorot and Bengio, Understanding the difficulty of training deep fee
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxchain.coordinates import is_inexact
 from jaxchain.derivative import jvp
-from jaxchain.discovery.find import find
+from jaxchain.diagnosis.tapped import parts_inside
 from jaxchain.discovery.stage import DiscoveredStage
-from jaxchain.errors import REFUSALS, refusal
 from jaxchain.jacobians.local import read_off
 from jaxchain.program.fingerprint import Kept, fingerprint
 from jaxchain.program.interpret import numbers_of
+from jaxchain.program.primitives import dtype_of, shape_of, size_of
 from jaxchain.program.segment import Segment
-from jaxchain.stage import Side, Stage, State
 
-__all__ = ["Slopes", "shares", "slopes_of"]
+__all__ = ["Activation", "Slopes", "activations"]
 
 DEAD = 1e-3
 """A unit passes nothing if its derivative is below this share of the largest the activation has."""
@@ -50,47 +48,52 @@ class Slopes(NamedTuple):
     flat: float | None
 
 
-def slopes_of(stage: Stage, side: Side, state: State) -> Slopes | None:
-    """Of a stage that is one elementwise nonlinear function of one array; ``None`` of any other.
+class Activation(NamedTuple):
+    """An elementwise nonlinear function of one array inside of a stage: its program and its slopes."""
 
-    The state may be abstract. A stage with side inputs is none: what they are is not known here.
+    segment: Segment
+    slopes: Slopes
+
+    def shares(self, value: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The share of dead units, and of saturated entries, where ``value`` enters; NaN where none can be."""
+        local = jnp.abs(_derivative(self.segment, value)).astype(jnp.float32)
+        # A derivative that is NaN is not below anything, so not called dead.
+        off = jnp.all(local <= self.slopes.dead, axis=tuple(range(value.ndim - 1)))
+        flat = self.slopes.flat
+        saturated = jnp.float32(jnp.nan) if flat is None else jnp.mean(local < flat, dtype=jnp.float32)
+        return jnp.mean(off, dtype=jnp.float32), saturated
+
+
+def activations(stage: DiscoveredStage) -> list[Activation]:
+    """Those of a stage, the terms of sums looked into; a value that passes beside one hides it.
+
+    One that reads side inputs is left out: what they are is not known here.
     """
-    leaves = jax.tree.leaves(state)
-    if jax.tree.leaves(side) or len(leaves) != 1 or not is_inexact(leaves[0]) or not leaves[0].size:
-        return None
-    like = jax.ShapeDtypeStruct(leaves[0].shape, leaves[0].dtype)
-    segment = _segment(stage, jax.tree.structure(state).unflatten([like]))
-    if segment is None or read_off(segment).kind != "diagonal":
-        return None
-    constants = {var: segment.program.constants[var] for var in segment.constants}
-    if any(isinstance(value, Tracer) for value in constants.values()):
-        return None
-    key = fingerprint([e.eqn for e in segment.equations], segment.inputs, segment.outputs, constants)
-    return KNOWN.get(key, partial(_measured, segment, like))
+    found: list[Activation] = []
+    for part in parts_inside(stage):
+        if part.sides or not all(map(size_of, part.inputs)) or read_off(part).kind != "diagonal":
+            continue
+        constants = {var: part.program.constants[var] for var in part.constants}
+        if any(isinstance(value, Tracer) for value in constants.values()):
+            continue
+        key = fingerprint([e.eqn for e in part.equations], part.inputs, part.outputs, constants)
+        slopes = KNOWN.get(key, partial(_measured, part))
+        found += [] if slopes is None else [Activation(part, slopes)]
+    return found
 
 
-def _segment(stage: Stage, like: State) -> Segment | None:
-    """All of a stage, as a part of a program."""
-    if isinstance(stage, DiscoveredStage):
-        return stage.segment
-    try:
-        return Segment.join(find(stage, (like,), -1, 0).segments)
-    except REFUSALS as error:
-        refusal(error)
-        return None
+def _derivative(segment: Segment, value: jax.Array) -> jax.Array:
+    """f′ at every entry."""
+    return jvp(lambda x: segment.call(x)[0], value, jnp.ones_like(value))[1]
 
 
-def _measured(segment: Segment, like: Any) -> Slopes | None:
+def _measured(segment: Segment) -> Slopes | None:
     """From the derivative at 65 inputs, spread over the entries of as many arrays as it takes."""
-    points = np.linspace(-REACH, REACH, 65)
-    copies = -(-len(points) // like.size)
-    grid = np.resize(points, (copies, *like.shape)) if copies > 1 else np.resize(points, like.shape)[None]
-
-    def derivative(x: jax.Array) -> jax.Array:
-        return jvp(lambda x: segment.call(x)[0], x, jnp.ones_like(x))[1]
-
+    points, dtype = np.linspace(-REACH, REACH, 65), dtype_of(segment.inputs[0])
+    copies = -(-len(points) // size_of(segment.inputs[0]))
+    grid = np.resize(points, (copies, *shape_of(segment.inputs[0])))
     with jax.ensure_compile_time_eval():
-        slopes = [numbers_of(derivative, jnp.asarray(one, like.dtype)) for one in grid]
+        slopes = [numbers_of(partial(_derivative, segment), jnp.asarray(one, dtype)) for one in grid]
     found = np.abs(np.stack([np.asarray(slope, np.float64) for slope in slopes]).ravel()[: len(points)])
     return _told(points, found)
 
@@ -105,14 +108,3 @@ def _told(points: np.ndarray, slopes: np.ndarray) -> Slopes | None:
         return Slopes(largest, 0.0, None) if np.mean(slopes == 0) > 0.25 else None
     flat = max(slopes[0], slopes[-1]) < FLAT * largest
     return Slopes(largest, DEAD * largest, FLAT * largest if flat else None)
-
-
-def shares(slopes: Slopes, stage: Stage, state: State) -> tuple[jax.Array, jax.Array]:
-    """The share of dead units, and of saturated entries, NaN where there can be none."""
-    (leaf,) = jax.tree.leaves(state)
-    (local,) = jax.tree.leaves(jvp(stage, state, jax.tree.map(jnp.ones_like, state))[1])
-    size = jnp.abs(local).astype(jnp.float32)
-    # Not above: a derivative that is NaN is not called dead.
-    off = jnp.all(size <= slopes.dead, axis=tuple(range(leaf.ndim - 1)))
-    saturated = jnp.mean(size < slopes.flat, dtype=jnp.float32) if slopes.flat is not None else jnp.float32(jnp.nan)
-    return jnp.mean(off, dtype=jnp.float32), saturated

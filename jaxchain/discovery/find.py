@@ -23,7 +23,17 @@ from jaxchain.program.fingerprint import fingerprint, same_arrays
 from jaxchain.program.flat import Equation, Program
 from jaxchain.program.flatten import flatten, unrolled
 from jaxchain.program.flow import active, reach
-from jaxchain.program.primitives import ClosedJaxpr, Var, any_equation_of, is_var, like, only_prints, opened, pruned
+from jaxchain.program.primitives import (
+    Atom,
+    ClosedJaxpr,
+    Var,
+    any_equation_of,
+    is_var,
+    like,
+    only_prints,
+    opened,
+    pruned,
+)
 from jaxchain.program.reading import trace_program
 from jaxchain.program.segment import Segment, computing, fits
 from jaxchain.program.source import is_foreign
@@ -142,6 +152,8 @@ class Found:
         Structure of what the function returns beside its result; ``None`` where that is nothing.
     lead
         Where the argument is integers: what makes the chain input of them. All arguments are then ``others``.
+    aux_outs
+        What the program returns beside its result.
     """
 
     closed: ClosedJaxpr
@@ -154,6 +166,7 @@ class Found:
     argnum: int
     aux_tree: Any = None
     lead: Segment | None = None
+    aux_outs: tuple[Atom, ...] = ()
 
     @cached_property
     def active(self) -> frozenset[Var]:
@@ -254,20 +267,26 @@ def find(
     at = _check(fun, args, argnum, unroll_limit)
     if begin and all_integers(args[at]):
         with uncollected():
-            return _find_from_integers(fun, args, at, unroll_limit)
+            return _find_from_integers(fun, args, at, unroll_limit, has_aux)
     check_inexact(args[at], "The chain input")
     with uncollected():
         return _find(fun, args, at, unroll_limit, has_aux)
 
 
-def _find_from_integers(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int) -> Found:
+def _find_from_integers(
+    fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_limit: int, has_aux: bool
+) -> Found:
     closed, out = trace_program(fun, args)
+    out, aux = out if has_aux else (out, None)
     check_result(out)
     start = len(jax.tree.leaves(args[:argnum]))
     program = flatten(closed)
+    every, _ = program.outs, _without_aux(program, out)
     integers = program.invars[start : start + len(jax.tree.leaves(args[argnum]))]
     state = first_state(program, integers)
+    program.outs = every  # a loop that is unrolled writes other variables
     program = unrolled(program, [state], unroll_limit)
+    aside = _without_aux(program, out)
     whole, carries = _chain_part(program, [state])
     return Found(
         closed,
@@ -278,8 +297,9 @@ def _find_from_integers(fun: Callable[..., Any], args: tuple[Any, ...], argnum: 
         tuple(program.invars),
         jax.tree.structure(args),
         argnum - len(args),
-        None,
+        jax.tree.structure(aux) if has_aux else None,
         way_to(program, integers, state),
+        aside,
     )
 
 
@@ -291,7 +311,7 @@ def _find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_li
     start = sum(map(len, leaves[:argnum]))
     stop = start + len(leaves[argnum])
     program = flatten(closed, lambda invars: invars[start:stop], unroll_limit)
-    program.outs = program.outs[: len(jax.tree.leaves(out))]  # what only aux needs is off the path, and cut away
+    aside = _without_aux(program, out)
     whole, carries = _chain_part(program, program.invars[start:stop])
     return Found(
         closed,
@@ -303,7 +323,16 @@ def _find(fun: Callable[..., Any], args: tuple[Any, ...], argnum: int, unroll_li
         jax.tree.structure(args[:argnum] + args[argnum + 1 :]),
         argnum - len(args),
         jax.tree.structure(aux) if has_aux else None,
+        aux_outs=aside,
     )
+
+
+def _without_aux(program: Program, out: Any) -> tuple[Atom, ...]:
+    """Leave a program its result alone, so that what only aux needs is off the path; what was cut away."""
+    count = len(jax.tree.leaves(out))
+    aside = tuple(program.outs[count:])
+    program.outs = program.outs[:count]
+    return aside
 
 
 def _chain_part(program: Program, inputs: list[Var]) -> tuple[Segment, dict[int, list[Var]]]:

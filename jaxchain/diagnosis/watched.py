@@ -1,0 +1,193 @@
+"""A loss that also returns its gradient flow, from the one backward pass that training makes anyway.
+
+The trick is a derivative rule: going forward it computes the loss, sweeps back along its chain at once, and keeps the
+gradients; going back it hands these out. So the cotangents of the states are there when the loss returns, and no pass
+is made twice. What nobody reads, XLA leaves out. Builds on `passing` and `loss_chain`.
+
+References: Schneider, Dangel and Hennig, Cockpit: a practical debugging tool for the training of deep neural networks,
+NeurIPS 2021, which takes its instruments from the backward pass, too.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from jaxchain.checks import check_function, flag, text, word
+from jaxchain.derivative import vjp
+from jaxchain.diagnosis.loss_chain import Arrays, LossChain, loss_chain
+from jaxchain.diagnosis.passing import Wanted, check_patterns, chosen, pass_back
+from jaxchain.discovery.find import unrolling
+from jaxchain.discovery.group import Granularity
+from jaxchain.program.flow import active
+from jaxchain.show.shapes import describe
+
+__all__ = ["Watching", "watch"]
+
+UNROLL_LIMIT = 64
+
+
+@dataclass(frozen=True)
+class Watching:
+    """What is watched, and how; see `watch`."""
+
+    stages: str | Sequence[str] | None = None
+    along: str | None = None
+    has_aux: bool = False
+    granularity: Granularity = "default"
+    unroll_limit: int = UNROLL_LIMIT
+    wanted: Wanted = field(default_factory=Wanted)
+
+    def __post_init__(self) -> None:
+        if self.stages is not None:
+            check_patterns(self.stages)
+        text("along", self.along, optional=True)
+        flag("has_aux", self.has_aux)
+        word("granularity", self.granularity, get_args(Granularity))
+        unrolling(self.unroll_limit)
+
+
+def watch(
+    loss_fn: Callable[..., Any],
+    stages: str | Sequence[str] | None = None,
+    *,
+    along: str | None = None,
+    has_aux: bool = False,
+    granularity: Granularity = "default",
+    unroll_limit: int = UNROLL_LIMIT,
+    histogram: bool = False,
+    sigma: bool = False,
+    keep_gradients: bool = False,
+) -> Callable[..., tuple[Any, Any]]:
+    """Make a loss also return its gradient flow, in any training loop.
+
+    ``jax.value_and_grad(jc.watch(loss_fn), has_aux=True)(params, batch)`` returns ``((loss, flow), grads)``: the loss
+    and gradients that it returned before, from one backward pass. It works under ``jit``, ``vmap``, ``scan``, and with
+    `equinox.filter_value_and_grad`; leaves that are no arrays are left alone.
+
+    Parameters
+    ----------
+    loss_fn
+        ``loss_fn(params, *data) -> scalar``, pure; parameters come first.
+    stages
+        Which stages are reported: patterns of their names (``"block_*"``), one or several; default: all.
+    along
+        The array of data that the network is a chain along, as the path of its argument: ``"1/x"``, or its end,
+        ``"x"``. Default: the one along which the loss has most stages, which inputs have more of than labels.
+    has_aux
+        Whether ``loss_fn`` returns ``(loss, aux)``; the watched one then returns ``(loss, (aux, flow))``.
+    granularity, unroll_limit
+        How coarse the stages are, as in `discover`. A ``scan`` over layers is unrolled, each step a stage, up to
+        ``unroll_limit`` steps.
+    histogram
+        Count the gradients' entries by magnitude: about twenty comparisons an entry.
+    sigma
+        Also the largest singular value of each stage's Jacobian, by some power steps: many times the work.
+    keep_gradients
+        Keep the gradients by stage in the flow, so that `GradientFlow.compared` can tell the cosine to the step before.
+
+    Returns
+    -------
+    Callable
+        ``watched(params, *data) -> (loss, flow)``, `flow` a `GradientFlow`. Flow is of the loss itself: multiply the
+        loss, if it must be, inside of ``loss_fn``. It carries no derivative, and there is no forward mode.
+
+    Raises
+    ------
+    KeyError
+        When called: if a pattern matches no stage, or no array is at ``along``; suggests the nearest names.
+    TypeError
+        When called: if the loss is no real scalar, or no array of data comes after the parameters.
+    ModeError
+        When called: if a stage has no reverse mode; names the stage.
+
+    References
+    ----------
+    Schneider, Dangel and Hennig, Cockpit, NeurIPS 2021.
+
+    Examples
+    --------
+    >>> def loss(params, batch):
+    ...     x, labels = batch
+    ...     return jnp.mean((jnp.tanh(x @ params["w"]) @ params["v"] - labels) ** 2)
+    >>> params = {"w": jnp.ones((2, 3)), "v": jnp.ones(3)}
+    >>> step = jax.jit(jax.value_and_grad(jc.watch(loss), has_aux=True))
+    >>> (value, flow), grads = step(params, (jnp.ones((4, 2)), jnp.zeros(4)))
+    >>> f"{flow.gradient[0]:.4f}", f"{jnp.linalg.norm(grads['w']):.4f}"  # of the first stage, and of its weight
+    ('1.0010', '1.0010')
+    """
+    check_function(loss_fn, "watch")
+    how = Watching(stages, along, has_aux, granularity, unroll_limit, Wanted(None, histogram, sigma, keep_gradients))
+
+    @functools.wraps(loss_fn)
+    def watched(*args: Any, **named: Any) -> tuple[Any, Any]:
+        return watched_call(loss_fn, args, named, how)
+
+    return watched
+
+
+def watched_call(
+    loss_fn: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], how: Watching
+) -> tuple[Any, Any]:
+    """The loss, and its flow (after what it returns beside it), with a derivative rule that makes one backward pass."""
+    arrays = Arrays.of(args, named)
+    chain = loss_chain(
+        loss_fn,
+        arrays,
+        along=how.along,
+        has_aux=how.has_aux,
+        granularity=how.granularity,
+        unroll_limit=how.unroll_limit,
+    )
+    _check_scalar(chain.found.out)
+    wanted = replace(how.wanted, stages=chosen(chain.chain.names, how.stages))
+
+    @jax.custom_vjp
+    def run(*values: Any) -> tuple[Any, Any]:
+        moved = [k < arrays.parameters for k in range(len(values))]
+        return _swept(chain, values, moved, wanted, how.has_aux)[0]
+
+    def forward(*primals: Any) -> Any:
+        values, moved = [p.value for p in primals], [p.perturbed for p in primals]
+        return _swept(chain, values, moved, wanted, how.has_aux)
+
+    def backward(gradients: list[Any], cotangents: tuple[Any, Any]) -> tuple[Any, ...]:
+        scale = cotangents[0]
+        if isinstance(scale, SymbolicZero):
+            return tuple(None for _ in gradients)
+        return tuple(None if g is None else (g * scale).astype(g.dtype) for g in gradients)
+
+    run.defvjp(forward, backward, symbolic_zeros=True)
+    return run(*chain.values)
+
+
+def _swept(
+    chain: LossChain, values: Sequence[Any], moved: Sequence[bool], wanted: Wanted, has_aux: bool
+) -> tuple[tuple[Any, Any], list[Any]]:
+    """What a watched loss returns, and the gradients of its arrays; ``None`` of those that do not move."""
+    program, args = chain.found.program, chain.args(values)
+    ordered = [moved[k] for k in chain.order]
+    carrying = active(program.eqns, (var for var, moves in zip(program.invars, ordered, strict=True) if moves))
+    (state, sides), pull = vjp(chain.chain.split, *args, which=ordered)
+    passed = pass_back(
+        chain.chain, state, sides, lambda out: jax.tree.map(jnp.ones_like, out), wanted, carrying, chain.taps
+    )
+    back = jax.tree.leaves(pull((passed.cotangent, passed.sides)))
+    gradients: list[Any] = [None] * len(values)
+    for k, gradient in zip(chain.order, back, strict=True):
+        gradients[k] = gradient if moved[k] else None
+    aside: Any = (chain.aux(values, passed.tapped), passed.flow) if has_aux else passed.flow
+    return (passed.out, aside), gradients
+
+
+def _check_scalar(out: Any) -> None:
+    if hasattr(out, "shape") and out.shape == () and jnp.issubdtype(out.dtype, jnp.floating):
+        return
+    msg = f"A loss that is watched returns one real number, but this one returns {describe(out)}. Take its mean, or say has_aux=True where it returns (loss, aux)."
+    raise TypeError(msg)

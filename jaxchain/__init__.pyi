@@ -5,6 +5,7 @@ from . import train as train
 from .chain import Chain as Chain
 from .diagnosis import FlowRow as FlowRow
 from .diagnosis import GradientFlow as GradientFlow
+from .diagnosis import flow as flow
 from .diagnosis import gradient_flow as gradient_flow
 from .diagnosis import watch as watch
 from .discovery import discover as discover

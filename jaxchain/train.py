@@ -1,14 +1,14 @@
 """The optax loop: compiled, scanned over chunks of steps, watched, reproducible.
 
-One step is ``jax.value_and_grad`` and an optax update, nothing else; whatever costs time on the
-host (shuffling, checking, progress) happens between chunks. Builds on `batches` and optax.
+Whatever costs time on the host (shuffling, checking, progress, files) happens between chunks of steps. Builds on
+`batches`, `steps` and optax.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,15 +21,17 @@ from jax.tree_util import keystr, tree_leaves_with_path
 from jaxchain.batches import Chunk, Pick, source
 from jaxchain.checks import LARGEST, check_arrays, check_function, flag, integer, shown
 from jaxchain.coordinates import is_inexact
+from jaxchain.diagnosis import GradientFlow
+from jaxchain.diagnosis.following import FlowObserver
 from jaxchain.errors import warn
 from jaxchain.fitted import Fit, History, Params, StepInfo
 from jaxchain.show.progress import progress_bar
 from jaxchain.show.shapes import describe
+from jaxchain.steps import Loss, observed, update, watched_update
 
 __all__ = ["Fit", "History", "StepInfo", "fit"]
 
 Batch = Any
-Loss = Callable[[Params, Batch], jax.Array]
 
 CHUNK = 100
 """Steps a compiled scan: long enough to hide the host, short enough to show progress."""
@@ -44,7 +46,7 @@ def fit(
     steps: int,
     batch_size: int | None = None,
     key: jax.Array | None = None,
-    observe: Callable[[StepInfo], Any] | None = None,
+    observe: Callable[[StepInfo], Any] | FlowObserver | None = None,
     observe_every: int = 1,
     progress: bool = True,
 ) -> Fit:
@@ -69,9 +71,10 @@ def fit(
     key
         Shuffles the minibatches; the same key gives the same result.
     observe
-        ``observe(info) -> pytree``, compiled into the step; see `StepInfo`.
+        ``observe(info) -> pytree``, compiled into the step; see `StepInfo`. Or ``jc.flow(every=n)``, which follows
+        the gradient flow without a backward pass of its own.
     observe_every
-        Call it at steps 0, ``observe_every``, 2·``observe_every``, …
+        Call it at steps 0, ``observe_every``, 2·``observe_every``, … Of a `jaxchain.flow` its own ``every`` is meant.
     progress
         Show a progress bar between chunks of steps.
 
@@ -115,8 +118,7 @@ def fit(
     check_function(loss, "fit")
     steps = integer("steps", steps, "the number of updates", least=1, most=LARGEST)
     observe_every = integer("observe_every", observe_every, "how many steps lie between observations", least=1)
-    if observe is not None:
-        check_function(observe, "observe")
+    observe_every = _every(observe, observe_every)
     flag("progress", progress)
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         msg = f"optimizer must be an optax optimiser, such as optax.adam(1e-3), but {shown(optimizer)} was given."
@@ -124,23 +126,27 @@ def fit(
     pick, chunks = source(data, batch_size, key, steps=steps, chunk=CHUNK)
     run = partial(_run, loss=loss, optimizer=optimizer, observe=observe, observe_every=observe_every, pick=pick)
     params = _floating(params)
-    here = _Point(0, params, optimizer.init(params))
+    here = _Point(0, params, optimizer.init(params), None)
     recent: deque[tuple[_Point, Chunk]] = deque(maxlen=2)
     records: list[_Record] = []
     diverged_at = None
     with progress_bar(steps, shown=progress) as advance:
         for chunk in chunks:
             if not records:
-                _check_scalar(loss, params, pick(chunk.fixed, jax.tree.map(lambda x: x[0], chunk.each)))
+                first = pick(chunk.fixed, jax.tree.map(lambda x: x[0], chunk.each))
+                _check_scalar(loss, params, first)
+                if isinstance(observe, FlowObserver):
+                    here = replace(here, before=observe.memory(loss, params, first))
             recent.append((here, chunk))
             here, record = run(here, chunk)
             records.append(record)
             bad = np.flatnonzero(~np.isfinite(record.losses))
+            done = int(bad[0]) if bad.size else len(record.losses)
+            last = min(done, len(record.losses) - 1)
+            advance(done, float(record.losses[last]), _told(observe, record, last + 1))
             if bad.size:
-                diverged_at = record.start + int(bad[0])
-                advance(int(bad[0]), float(record.losses[bad[0]]))
+                diverged_at = record.start + done
                 break
-            advance(len(record.losses), record.losses[-1])
     if diverged_at is not None:
         here = _last_good(run, recent, diverged_at)
     elif here.step < steps:
@@ -159,6 +165,8 @@ class _Point:
     step: int
     params: Params
     opt_state: optax.OptState
+    before: GradientFlow | None
+    """The last gradient flow that was observed, where one is followed."""
 
 
 @dataclass(frozen=True)
@@ -170,59 +178,63 @@ class _Record:
     observed: Any
 
 
-def update(
-    loss: Loss, optimizer: optax.GradientTransformation, params: Params, opt_state: optax.OptState, batch: Batch
-) -> tuple[Params, optax.OptState, jax.Array, Params, Params]:
-    """One step: new parameters and optimiser state, and the loss, gradients and updates behind them."""
-    value, grads = jax.value_and_grad(loss)(params, batch)
-    grads = jax.tree.map(jnp.conj, grads)  # of real ones themselves; JAX's of complex ones point uphill mirrored
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state, value, grads, updates
-
-
 @partial(jax.jit, static_argnames=("loss", "optimizer", "observe", "observe_every", "pick"))
 def _scan(
     start: jax.Array,
     params: Params,
     opt_state: optax.OptState,
     chunk: Chunk,
+    before: GradientFlow | None = None,
     *,
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    observe: Callable[[StepInfo], Any] | None,
+    observe: Callable[[StepInfo], Any] | FlowObserver | None,
     observe_every: int,
     pick: Pick,
 ) -> Any:
     def body(carry: Any, each: Any) -> Any:
-        step, params, opt_state = carry
+        step, params, opt_state, before = carry
         batch = pick(chunk.fixed, each)
+        if isinstance(observe, FlowObserver):
+            taken = watched_update(loss, optimizer, observe, step, params, opt_state, batch, before)
+            params, opt_state, value, seen, before = taken
+            return (step + 1, params, opt_state, before), (value, seen)
         new_params, opt_state, value, grads, updates = update(loss, optimizer, params, opt_state, batch)
         info = StepInfo(step, params, batch, value, grads, updates)
-        return (step + 1, new_params, opt_state), (value, _observed(observe, observe_every, info))
+        return (step + 1, new_params, opt_state, before), (value, observed(observe, observe_every, info))
 
-    return jax.lax.scan(body, (start, params, opt_state), chunk.each)
-
-
-def _observed(observe: Callable[[StepInfo], Any] | None, every: int, info: StepInfo) -> Any:
-    if observe is None:
-        return None
-
-    def seen(info: StepInfo) -> Any:
-        found = observe(info)
-        check_arrays(found, "What observe returns")
-        return found
-
-    if every == 1:
-        return seen(info)
-    nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(seen, info))
-    return jax.lax.cond(info.step % every == 0, seen, lambda _: nothing, info)
+    return jax.lax.scan(body, (start, params, opt_state, before), chunk.each)
 
 
 def _run(here: _Point, chunk: Chunk, **how: Any) -> tuple[_Point, _Record]:
-    carry, (losses, observed) = _scan(jnp.int32(here.step), here.params, here.opt_state, chunk, **how)
-    _, params, opt_state = carry
+    carry, (losses, observed) = _scan(jnp.int32(here.step), here.params, here.opt_state, chunk, here.before, **how)
+    _, params, opt_state, before = carry
     record = _Record(here.step, np.asarray(losses, np.float64), jax.device_get(observed))
-    return _Point(here.step + len(record.losses), params, opt_state), record
+    return _Point(here.step + len(record.losses), params, opt_state, before), record
+
+
+def _every(observe: Any, every: int) -> int:
+    """How many steps lie between observations, once ``observe`` can be one."""
+    if not isinstance(observe, FlowObserver):
+        if observe is not None:
+            check_function(observe, "observe")
+        return every
+    if every not in (1, observe.every):
+        msg = f"observe=jc.flow(every={observe.every}) says itself at which steps it observes, but observe_every={every} was given, too. Leave that out."
+        raise ValueError(msg)
+    return observe.every
+
+
+def _told(observe: Any, record: _Record, done: int) -> str:
+    """Write the gradient flow of the first ``done`` steps of a chunk, where one is followed; the worst stage in words."""
+    if not isinstance(observe, FlowObserver):
+        return ""
+    at = [k for k in range(done) if (record.start + k) % observe.every == 0]
+    if not at:
+        return ""
+    flows = jax.tree.map(lambda leaf: leaf[np.array(at)], record.observed)
+    observe.write([record.start + k for k in at], [float(record.losses[k]) for k in at], flows)
+    return flows.worst
 
 
 def _last_good(run: Callable[..., tuple[_Point, _Record]], recent: deque[tuple[_Point, Chunk]], step: int) -> _Point:

@@ -28,8 +28,8 @@ ROOMS = """
     structure swept sweep
     jacobians
     signal
-    diagnosis
-    batches fitted train digits
+    diagnose
+    batches fitted steps train digits
     explore
     page
     lesson
@@ -52,7 +52,7 @@ DIFFERENTIATE = {
     "explore.programs": {"jvp", "vjp", "linearize", "grad"},  # shows what JAX makes of each transform
     "jacobians.modes": {"jacfwd", "jacrev"},  # the drop-in hands JAX's own arguments to JAX's own function
     "program.flow": {"jvp"},  # asks JAX which results a rule moves, and computes none of them
-    "train": {"value_and_grad"},  # one step of training, as everyone writes it
+    "steps": {"value_and_grad"},  # one step of training, as everyone writes it
 }
 """Module → the transforms of JAX that it may call itself, and why."""
 

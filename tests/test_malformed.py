@@ -103,6 +103,11 @@ CALLS = {
         {"chain": CHAIN, "args": (X,), "cotangent": X, "argnum": None, "granularity": None, "stages_": "sin"}
         | {"histogram": False, "sigma": False},
     ),
+    "flow": (
+        lambda every, **how: jc.flow(every, **{name.rstrip("_"): value for name, value in how.items()}),
+        {"every": 2, "stages__": "dot*", "along_": "0", "granularity": "default", "unroll_limit": 3, "cosine": False}
+        | {"histogram": False, "sigma": False, "path_": None, "tensorboard": None},
+    ),
     "watch": (
         lambda loss_fn, stages_, **how: jc.watch(loss_fn, stages_, **how)(X, DATA),
         {"loss_fn": loss, "stages_": "dot*", "along": "0", "has_aux": False, "granularity": "default"}
@@ -271,9 +276,14 @@ MEANT = {
     "batch_size": ["none"],
     "observe": ["none", *RETURNS],
     "observe_every": ["huge", "int64"],
+    "every": ["huge", "int64"],
+    "tensorboard": ["text", "none"],
     "repeats": ["huge", "int64"],
     "steps": ["int64"],
     "stages_": ["none"],
+    "stages__": ["none", "text"],  # told when it is called, as what follows
+    "along_": ["none", "text"],
+    "path_": ["none", "text"],
     "along": ["none"],
     "rows": ["negative", "zero", "empty", "integers"],
     "sizes": ["integers"],
@@ -302,6 +312,7 @@ MEANT = {
             "histogram",
             "sigma",
             "keep_gradients",
+            "cosine",
             "orthogonal",
             "matrix_free",
             "force",

@@ -6,7 +6,7 @@ result. Builds on `show`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,53 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxchain.diagnosis.flow_rows import ALWAYS, HEADINGS, NUMBERS, FlowRow, is_known, text_of
 from jaxchain.diagnosis.lengths import cosine
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import Table, Tabular
 from jaxchain.show.values import count
 
-__all__ = ["FlowRow", "GradientFlow"]
+__all__ = ["GradientFlow"]
 
 Numbers = Any
 """An array, of JAX or NumPy, or a tracer."""
 
 LOWEST, HIGHEST = -12, 4
 """Powers of ten between which a histogram has one bin each."""
-
-
-@dataclass(frozen=True)
-class FlowRow:
-    """One stage, at one step; ``None`` where a number was not asked for, NaN where the stage has none.
-
-    Fields are those of `GradientFlow`; ``state`` and ``cotangent`` are of the state that the stage makes.
-
-    Examples
-    --------
-    >>> row = jc.gradient_flow(lambda w, x: w * jnp.tanh(x), (2.0, 1.0)).rows[-1]
-    >>> row.step, row.weight, round(row.gradient, 4)  # no step: it is of one point; tanh(1)
-    (None, 2.0, 0.7616)
-    """
-
-    step: int | None
-    stage: str
-    state: float
-    cotangent: float
-    gradient: float
-    weight: float
-    gradient_to_weight: float
-    update_to_weight: float | None
-    dead: float
-    saturated: float
-    sigma: float | None
-    cosine: float | None
-    signal_to_noise: float | None
-
-
-NUMBERS = tuple(field.name for field in fields(FlowRow))[2:]
-"""What a row tells beside the step and the stage."""
-
-ALWAYS = NUMBERS[:4]
-"""The columns that a table has whatever they hold."""
 
 
 @partial(
@@ -249,6 +215,29 @@ class GradientFlow(Tabular):
         back = np.flatnonzero(bad.any(0))
         return self.names[back[-1]] if back.size else None
 
+    @property
+    def worst(self) -> str:
+        """One line on the stage to look at first, of a stack at its last step: where it is not finite, dead or changes most.
+
+        That a loss is a mean of many shrinks a cotangent as well, so stages after the last parameters do not count.
+        Needs values.
+        """
+        last = jax.tree.map(lambda leaf: np.asarray(leaf)[(-1,) * len(self._lead)], self)
+        if (bad := last.first_nonfinite) is not None:
+            return f"{bad} is not finite"
+        numbered = list(enumerate(last.rows, start=1))
+        dead = max(numbered, key=lambda pair: np.nan_to_num(pair[1].dead, nan=0.0))[1]
+        if dead.dead >= 0.5:
+            return f"{dead.stage}: {dead.dead:.0%} of its units are dead"
+        until = max((k for k, size in enumerate(self.parameters) if size), default=len(numbered) - 1)
+        with np.errstate(all="ignore"):
+            passed = (last.cotangent[:-1] / last.cotangent[1:])[: until + 1]
+            change = np.nan_to_num(np.abs(np.log(passed)), nan=-1.0, posinf=np.inf)
+        at = int(np.argmax(change))
+        if change[at] < 0:
+            return ""
+        return f"{self.stages[at]} passes {passed[at]:.3g} times the gradient back"
+
     def _brief(self) -> str:
         return count(len(self.stages), "stage") + (f", stacked {describe(self.gradient)}" if self._lead else "")
 
@@ -264,36 +253,11 @@ class GradientFlow(Tabular):
         steps = len(rows) // max(len(self.stages), 1)
         title = "Gradient flow" if not self._lead else f"Gradient flow, the last of {count(steps, 'step')}"
         rows = rows[-len(self.stages) :]
-        shown = [name for name in NUMBERS if name in ALWAYS or any(_known(getattr(row, name)) for row in rows)]
+        shown = [name for name in NUMBERS if name in ALWAYS or any(is_known(getattr(row, name)) for row in rows)]
         words = [HEADINGS[name] for name in shown]
         cells = [
-            (row.stage, *(_text(name, getattr(row, name), size) for name in shown))
+            (row.stage, *(text_of(name, getattr(row, name), size) for name in shown))
             for row, size in zip(rows, self.parameters, strict=True)
         ]
         notes = [] if (bad := self.first_nonfinite) is None else [f"The first that is not finite: {bad}."]
         return Table(title, ("stage", *words), cells, notes)
-
-
-HEADINGS = {
-    "state": "‖state‖",
-    "cotangent": "‖cotangent‖",
-    "gradient": "‖gradient‖",
-    "weight": "‖weight‖",
-    "gradient_to_weight": "gradient/weight",
-    "update_to_weight": "update/weight",
-    "dead": "dead",
-    "saturated": "saturated",
-    "sigma": "σ₁",
-    "cosine": "cosine",
-    "signal_to_noise": "signal/noise",
-}
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and not np.isnan(value)
-
-
-def _text(name: str, value: float | None, parameters: int) -> str:
-    if value is None or (name in ("gradient", "weight") and not parameters) or (np.isnan(value) and name not in ALWAYS):
-        return ""
-    return f"{value:.1%}" if name in ("dead", "saturated") else f"{value:.4g}"

@@ -18,7 +18,7 @@ from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.chain import Chain
-from jaxchain.diagnosis.passing import reading_parameters
+from jaxchain.diagnosis.layout import reading_parameters
 from jaxchain.discovery.find import Found, find
 from jaxchain.discovery.group import Granularity, group
 from jaxchain.errors import first_line, unknown

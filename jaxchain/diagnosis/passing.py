@@ -8,9 +8,8 @@ References: Griewank and Walther, Evaluating Derivatives, 2nd ed., sec. 3.2; Glo
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -18,24 +17,24 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.chain import Chain
-from jaxchain.checks import flag, shown
+from jaxchain.checks import flag
 from jaxchain.coordinates import check_like, random_direction
 from jaxchain.derivative import Linear, vjp
 from jaxchain.diagnosis.flowing import HIGHEST, LOWEST, GradientFlow
 from jaxchain.diagnosis.kinds import largest
+from jaxchain.diagnosis.layout import reading_parameters
 from jaxchain.diagnosis.lengths import counts, inexact, length
+from jaxchain.diagnosis.patterns import chosen
 from jaxchain.diagnosis.slopes import Activation, activations
 from jaxchain.diagnosis.tapped import Tapped, discovered_alone
-from jaxchain.discovery.find import Others
 from jaxchain.discovery.group import Granularity
 from jaxchain.discovery.stage import DiscoveredStage
-from jaxchain.errors import refused_in_words, unknown
-from jaxchain.program.primitives import RESHAPING, Var
-from jaxchain.program.segment import Segment
+from jaxchain.errors import refused_in_words
+from jaxchain.program.primitives import Var
 from jaxchain.stage import Side, Stage, State
 from jaxchain.sweep import Args, start
 
-__all__ = ["Passed", "Wanted", "check_patterns", "chosen", "gradient_flow", "pass_back", "reading_parameters"]
+__all__ = ["Passed", "Wanted", "gradient_flow", "pass_back"]
 
 NO_TAPS: Mapping[int, tuple[Var, ...]] = {}
 
@@ -142,79 +141,6 @@ def gradient_flow(
         return check_like(cotangent, out, "cotangent", "chain output")
 
     return pass_back(chain, state, sides, given, wanted).flow
-
-
-def chosen(names: Sequence[str], patterns: str | Sequence[str] | None) -> tuple[int, ...] | None:
-    """The numbers of the stages whose names match one of some patterns; ``None``: all.
-
-    Raises
-    ------
-    KeyError
-        If a pattern matches none; suggests the nearest names.
-    TypeError
-        If patterns are not strings.
-    """
-    if patterns is None:
-        return None
-    found: set[int] = set()
-    for pattern in check_patterns(patterns):
-        matched = {k for k, name in enumerate(names) if _matches(name, pattern)}
-        if not matched:
-            raise KeyError(unknown("stage", pattern, names) + " In a pattern * stands for any letters.")
-        found |= matched
-    return tuple(sorted(found))
-
-
-def _matches(name: str, pattern: str) -> bool:
-    """Whether a name, or its end from one of the modules in it on, fits a pattern: ``Net/block_0/dot`` fits ``block_*``."""
-    parts = name.split("/")
-    return any(fnmatch.fnmatchcase("/".join(parts[k:]), pattern) for k in range(len(parts)))
-
-
-def check_patterns(patterns: Any) -> Sequence[str]:
-    """Patterns of names, one or several, as a list."""
-    given = [patterns] if isinstance(patterns, str) else patterns
-    if not isinstance(given, (list, tuple)) or not given or any(type(one) is not str for one in given):
-        msg = f'stages are patterns of the names of stages, such as "block_*", one or a list of some, but {shown(patterns)} was given.'
-        raise TypeError(msg)
-    return given
-
-
-def reading_parameters(chain: Chain) -> Chain:
-    """The same chain, its stages given what parameters are before they are broadcast, cast or reshaped for them.
-
-    The cotangent of a bias laid out over a batch is one a sample; that of the bias itself is its gradient.
-    """
-    sides = chain.sides
-    if not isinstance(sides, Others) or not all(isinstance(stage, DiscoveredStage) for stage in chain):
-        return chain
-    stages = [_with_layout(stage) for stage in chain if isinstance(stage, DiscoveredStage)]
-    wanted = (*sides.wanted[: len(chain.lead)], *(stage.segment.sides for stage in stages))
-    return replace_stages(chain, stages, replace(sides, wanted=wanted))
-
-
-def replace_stages(chain: Chain, stages: Sequence[Stage], sides: Others) -> Chain:
-    """A chain along the same argument."""
-    return Chain(stages, sides=sides, argnum=chain.argnum, lead=chain.lead)
-
-
-def _with_layout(stage: DiscoveredStage) -> DiscoveredStage:
-    """A stage that itself lays out its side inputs."""
-    first, *others = stage.parts
-    made, layout = first.program.makers, list[Any]()
-    waiting = list(stage.segment.sides)
-    while waiting:
-        equation = made.get(waiting.pop())
-        if equation is None or equation in layout or equation.name not in RESHAPING or len(equation.reads) != 1:
-            continue
-        layout.append(equation)
-        waiting.append(equation.reads[0])
-    if not layout:
-        return stage
-    order = {id(equation): k for k, equation in enumerate(first.program.equations)}
-    before = sorted(layout, key=lambda equation: order[id(equation)])
-    first = Segment((*before, *first.equations), first.inputs, first.outputs, first.program)
-    return DiscoveredStage.of(stage.name, (first, *others), stage.in_tree, stage.out_tree, stage.active)
 
 
 def pass_back(

@@ -22,13 +22,14 @@ from jax.custom_derivatives import SymbolicZero
 from jaxchain.checks import check_function, flag, text, word
 from jaxchain.derivative import vjp
 from jaxchain.diagnosis.loss_chain import Arrays, LossChain, loss_chain
-from jaxchain.diagnosis.passing import Wanted, check_patterns, chosen, pass_back
+from jaxchain.diagnosis.passing import Wanted, pass_back
+from jaxchain.diagnosis.patterns import check_patterns, chosen
 from jaxchain.discovery.find import unrolling
 from jaxchain.discovery.group import Granularity
 from jaxchain.program.flow import active
 from jaxchain.show.shapes import describe
 
-__all__ = ["Watching", "watch"]
+__all__ = ["Watching", "chain_of", "watch", "watched_call"]
 
 UNROLL_LIMIT = 64
 
@@ -136,16 +137,7 @@ def watched_call(
     loss_fn: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], how: Watching
 ) -> tuple[Any, Any]:
     """The loss, and its flow (after what it returns beside it), with a derivative rule that makes one backward pass."""
-    arrays = Arrays.of(args, named)
-    chain = loss_chain(
-        loss_fn,
-        arrays,
-        along=how.along,
-        has_aux=how.has_aux,
-        granularity=how.granularity,
-        unroll_limit=how.unroll_limit,
-    )
-    _check_scalar(chain.found.out)
+    arrays, chain = chain_of(loss_fn, args, named, how)
     wanted = replace(how.wanted, stages=chosen(chain.chain.names, how.stages))
 
     @jax.custom_vjp
@@ -165,6 +157,23 @@ def watched_call(
 
     run.defvjp(forward, backward, symbolic_zeros=True)
     return run(*chain.values)
+
+
+def chain_of(
+    loss_fn: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any], how: Watching
+) -> tuple[Arrays, LossChain]:
+    """The arrays of a call, and the chain of the loss along one of them."""
+    arrays = Arrays.of(args, named)
+    chain = loss_chain(
+        loss_fn,
+        arrays,
+        along=how.along,
+        has_aux=how.has_aux,
+        granularity=how.granularity,
+        unroll_limit=how.unroll_limit,
+    )
+    _check_scalar(chain.found.out)
+    return arrays, chain
 
 
 def _swept(

@@ -28,12 +28,18 @@ def telling(shown: bool, words: str = "") -> Generator[Callable[[str], None]]:
 
 
 @contextmanager
-def progress_bar(steps: int, *, shown: bool) -> Generator[Callable[[int, float], None]]:
-    """Show how many of ``steps`` are done; yields ``advance(done, loss)``, which does nothing where not ``shown``."""
+def progress_bar(steps: int, *, shown: bool) -> Generator[Callable[..., None]]:
+    """Show how many of ``steps`` are done; yields ``advance(done, loss, words="")``, which does nothing where not ``shown``.
+
+    The words are a line of their own under the bar.
+    """
     if not shown:
-        yield lambda _done, _loss: None
+        yield lambda _done, _loss, _words="": None
         return
+    from rich.console import Group
+    from rich.live import Live
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
     columns = (
         TextColumn("training"),
@@ -42,6 +48,13 @@ def progress_bar(steps: int, *, shown: bool) -> Generator[Callable[[int, float],
         TimeRemainingColumn(),
         TextColumn("{task.fields[loss]}"),
     )
-    with Progress(*columns) as bar:
-        task = bar.add_task("training", total=steps, loss="compiling")  # there is no loss yet
-        yield lambda done, loss: bar.update(task, advance=done, loss=f"loss {loss:.4g}")
+    bar = Progress(*columns)
+    task = bar.add_task("training", total=steps, loss="compiling")  # there is no loss yet
+    with Live(bar, refresh_per_second=10) as live:
+
+        def advance(done: int, loss: float, words: str = "") -> None:
+            bar.update(task, advance=done, loss=f"loss {loss:.4g}")
+            if words:
+                live.update(Group(bar, Text(words)))
+
+        yield advance

@@ -208,6 +208,10 @@ CALLS = {
     ),
     "plot.chain": (jc.plot.chain, {"jacobians": LOCAL, "ax": None, "product": True, "title": None}),
     "plot.singular_values": (jc.plot.singular_values, {"jacobians": LOCAL, "ax": None, "title": None}),
+    "plot.gradient_flow": (
+        jc.plot.gradient_flow,
+        {"flow": jc.gradient_flow(NET, (NET.init(jax.random.key(0)), X)), "what": "state", "ax": None, "title": None},
+    ),
     "plot.gradient_norms": (
         jc.plot.gradient_norms,
         {"steps": [0, 1], "norms": NORMS, "ax": None, "title": None, "xlabel": "x", "ylabel": "y"},

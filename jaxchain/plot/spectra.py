@@ -90,7 +90,7 @@ def singular_values(jacobians: Sequence[LocalJacobian], *, ax: Axes | None = Non
     log_axis(ax, "y", np.concatenate(every))
     ax.axhline(1, color=FAINT, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
     ax.set_xlim(-0.6, len(jacobians) - 0.4)
-    _name_stages(ax, [jacobian.name for jacobian in jacobians])
+    name_stages(ax, [jacobian.name for jacobian in jacobians])
     return ax
 
 
@@ -114,7 +114,7 @@ def _remark(ax: Axes, place: int, text: str) -> None:
     ax.text(place, 1.01, text, transform=ax.get_xaxis_transform(), ha="center", va="bottom", fontsize=NOTE_SIZE - 1)
 
 
-def _name_stages(ax: Axes, names: Sequence[str]) -> None:
+def name_stages(ax: Axes, names: Sequence[str]) -> None:
     """Write rotated names; of very many stages only every so manyeth."""
     every = -(-len(names) // 40)
     shown = [shorten(name, LONGEST) for name in names[::every]]

@@ -28,7 +28,7 @@ ROOMS = """
     structure swept sweep
     jacobians
     signal
-    diagnose
+    diagnosis
     batches fitted steps train digits
     explore
     page

@@ -15,7 +15,7 @@ from matplotlib.colors import LogNorm, Normalize, to_rgba
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from jaxchain.checks import shown, word
-from jaxchain.diagnose import GradientFlow
+from jaxchain.diagnosis import GradientFlow
 from jaxchain.fitted import Fit, History
 from jaxchain.plot.spectra import name_stages
 from jaxchain.plot.style import COLOURS, INK, Floats, axes, dress, log_axis, note, numbers, positive, short, styled

@@ -3,8 +3,11 @@ from . import plot as plot
 from . import signal as signal
 from . import train as train
 from .chain import Chain as Chain
+from .diagnosis import Diagnosis as Diagnosis
+from .diagnosis import Finding as Finding
 from .diagnosis import FlowRow as FlowRow
 from .diagnosis import GradientFlow as GradientFlow
+from .diagnosis import diagnose as diagnose
 from .diagnosis import flow as flow
 from .diagnosis import gradient_flow as gradient_flow
 from .diagnosis import watch as watch

@@ -56,11 +56,18 @@ def start(
     ValueError
         If ``argnum`` contradicts the chain, or ``granularity`` is given of one.
     """
-    check_args(args)
-    at, coarse = looked_along(chain, argnum, args), check_granularity(granularity, chain)
-    chain = chain if isinstance(chain, Chain) else discover(chain, *args, argnum=at, granularity=coarse)
+    chain = chain_of(chain, args, argnum, granularity)
     state, sides = chain.split(*args)
     return chain, require_inexact(state, "chain input"), sides
+
+
+def chain_of(
+    chain: Chain | Callable[..., Any], args: Args, argnum: int | None = None, granularity: Granularity | None = None
+) -> Chain:
+    """The chain, discovered where a plain function was given; errors as of `start`."""
+    check_args(args)
+    at, coarse = looked_along(chain, argnum, args), check_granularity(granularity, chain)
+    return chain if isinstance(chain, Chain) else discover(chain, *args, argnum=at, granularity=coarse)
 
 
 def _mode(mode: Literal["forward", "reverse"], stage: Stage) -> AbstractContextManager[None]:

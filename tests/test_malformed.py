@@ -98,6 +98,7 @@ CALLS = {
         fun.__name__: (fun, {"chain": CHAIN, "args": (X,), "argnum": None, "granularity": None, "chunk_size": None})
         for fun in (jc.local_jacobians, jc.prefix_jacobians, jc.suffix_jacobians)
     },
+    "diagnose": (jc.diagnose, {"chain": CHAIN, "args": (X,), "cotangent": X, "argnum": None, "granularity": None}),
     "gradient_flow": (
         lambda stages_, **how: jc.gradient_flow(stages=stages_, **how),  # a chain's own stages are another thing
         {"chain": CHAIN, "args": (X,), "cotangent": X, "argnum": None, "granularity": None, "stages_": "sin"}

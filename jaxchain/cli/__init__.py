@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv == ["--version"]:
         return write(f"jaxchain {jc.__version__}")
-    commands = (demo, show, trace, transforms, plan, modes, report, compare, learn)
+    commands = (demo, show, trace, transforms, plan, modes, report, compare, diagnose, learn)
     about = f"jaxchain {jc.__version__}: see the chain rule run through any JAX model. Begin with: jaxchain demo. --version prints the version alone."
     try:
         with in_colours_as_wished():
@@ -247,6 +247,14 @@ def compare(
     text = f"{found}\n\n{_written(found.path, open_page)}"
     fields = ("rows", "whole", "names", "headline", "sentences")
     return text, {**_picked(found, *fields), "comparison": found.path}
+
+
+def diagnose(target: Target, common: Common, granularity: Granularity = None) -> Answer:
+    """Say whether signals and gradients get through; if not, which stage to look at first and what helps."""
+    with common.working("Walking there and back"):
+        fun, args = resolve(target)
+        found = jc.diagnose(fun, args, argnum=target.argnum, granularity=granularity)
+    return found, _picked(found, "verdict", "healthy", "findings", "notes")
 
 
 def learn(

@@ -1,9 +1,11 @@
-"""What a chain is at one point: a survey of its states, sweeps and local Jacobians; how gradients flow along it."""
+"""What a chain is at one point: a survey of its states, sweeps and local Jacobians; how gradients flow along it, and what is wrong."""
 
+from jaxchain.diagnosis.diagnosed import Diagnosis, Finding
 from jaxchain.diagnosis.flow_rows import FlowRow
 from jaxchain.diagnosis.flowing import GradientFlow
 from jaxchain.diagnosis.following import flow
 from jaxchain.diagnosis.passing import gradient_flow
+from jaxchain.diagnosis.verdict import diagnose
 from jaxchain.diagnosis.watched import watch
 
-__all__ = ["FlowRow", "GradientFlow", "flow", "gradient_flow", "watch"]
+__all__ = ["Diagnosis", "Finding", "FlowRow", "GradientFlow", "diagnose", "flow", "gradient_flow", "watch"]

@@ -20,6 +20,7 @@ from jaxchain.derivative import rule_program
 from jaxchain.errors import REFUSALS
 from jaxchain.jacobians.matrix import Blocks, Dense, Layout, Matrix, scattered
 from jaxchain.program.flat import Equation
+from jaxchain.program.flow import dependent
 from jaxchain.program.primitives import (
     ELEMENTWISE,
     SHIFTS,
@@ -116,7 +117,12 @@ def _is_elementwise(eqn: JaxprEqn, shape: tuple[int, ...], *, derivative: bool =
 
 def _all_elementwise(body: Jaxpr | ClosedJaxpr, shape: tuple[int, ...], *, derivative: bool) -> bool:
     jaxpr = opened(body)[0]
-    return all(_is_elementwise(eqn, shape, derivative=derivative) for eqn in needed_eqns(jaxpr, jaxpr.outvars))
+    moves = dependent(jaxpr.eqns, jaxpr.invars)  # constants laid out, as vmap does, mix nothing
+    return all(
+        _is_elementwise(eqn, shape, derivative=derivative)
+        for eqn in needed_eqns(jaxpr, jaxpr.outvars)
+        if not moves.isdisjoint(eqn.outvars)
+    )
 
 
 def _state_and_side(equation: Equation, segment: Segment) -> tuple[int, int] | None:

@@ -22,6 +22,7 @@ from jaxchain.coordinates import is_inexact
 from jaxchain.cost.count import flops
 from jaxchain.derivative import vjp
 from jaxchain.diagnosis.survey import Link, Survey, survey
+from jaxchain.diagnosis.verdict import verdict_of
 from jaxchain.discovery.find import Found, find
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.explore.computation import Node
@@ -93,6 +94,7 @@ def page(
     fun = chain if fun is None else fun
     say(f"Sweeping both ways through {len(chain)} stages")
     surveyed = survey(chain, args, tangent, cotangent)
+    diagnosed = verdict_of(surveyed.walked)
     say("Looking inside the stages")
     inside = insides(of, given, surveyed)
     say("Planning the cheapest order")
@@ -111,7 +113,8 @@ def page(
     return plain(
         {
             "title": title,
-            "headline": headline(decision, chain.names, surveyed, large=_large(surveyed)),
+            "headline": headline(decision, chain.names, surveyed, diagnosed, large=_large(surveyed)),
+            "advice": [diagnosed.findings[0].advice, *diagnosed.rest] if diagnosed.findings else [],
             "large": _large(surveyed),
             "facts": facts(chain, args, surveyed),
             "notes": list(surveyed.notes),

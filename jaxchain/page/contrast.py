@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from jaxchain.page.beside import PairRow
-from jaxchain.page.headline import large
-from jaxchain.show.values import count
+from jaxchain.show.values import count, large
 from jaxchain.stage import INPUT
 
 __all__ = ["alignment", "finding", "headline"]

@@ -1,4 +1,4 @@
-"""What a report finds, in sentences: which order of multiplication is cheap, where a cotangent grows or dies."""
+"""What a report finds, in sentences: what is wrong, which order is cheap, where a cotangent grows or dies."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ from itertools import pairwise
 
 import numpy as np
 
+from jaxchain.diagnosis.diagnosed import Diagnosis
 from jaxchain.diagnosis.survey import Survey
 from jaxchain.jacobians.decision import Decision
-from jaxchain.show.values import count, ratio_text
+from jaxchain.show.values import count, large, ratio_text
 
-__all__ = ["directions", "growth", "headline", "large", "passes", "worst"]
+__all__ = ["directions", "growth", "headline", "passes", "worst"]
 
 STANDS_OUT = math.log(2)
 """A stage that changes a cotangent's length by less than a factor of two is not named."""
 
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
+def headline(
+    decision: Decision, names: Sequence[str], surveyed: Survey, diagnosed: Diagnosis, *, large: bool = False
+) -> str:
+    """What is wrong, or where a cotangent grows or dies; and which order is cheap.
 
-def headline(decision: Decision, names: Sequence[str], surveyed: Survey, *, large: bool = False) -> str:
-    """Which order is cheap, and where a cotangent grows or dies; the latter first where nobody would form the Jacobian."""
+    The latter first where nothing is wrong and somebody would form the Jacobian.
+    """
+    if not diagnosed.healthy:
+        return " ".join(filter(None, (diagnosed.verdict, _cheapest(decision))))
     sentences = (_cheapest(decision), growth(("the input", *names), surveyed), worst(names, surveyed))
     return " ".join(filter(None, (*sentences[1:], sentences[0]) if large else sentences))
 
@@ -97,12 +103,6 @@ def growth(names: Sequence[str], surveyed: Survey) -> str:
     return (
         f"From output to input a cotangent {'grows' if ratio > 1 else 'shrinks'} {large(max(ratio, 1 / ratio))}-fold."
     )
-
-
-def large(value: float) -> str:
-    """Three digits; powers of ten as mathematics writes them."""
-    mantissa, _, power = f"{value:.3g}".partition("e")
-    return f"{mantissa}×10{str(int(power)).translate(SUPERSCRIPTS)}" if power else mantissa
 
 
 def directions(tangent_drawn: bool, cotangent_drawn: bool) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxchain.show.extremes import extreme_of_blocks
 
-__all__ = ["count", "facts", "norm", "ratio_text", "scalar", "sparkline", "summary", "times_less"]
+__all__ = ["count", "facts", "large", "norm", "ratio_text", "scalar", "sparkline", "summary", "times_less"]
 
 WIDTH = 12
 """The most characters of a sparkline."""
@@ -26,6 +26,7 @@ FLOAT0 = np.dtype([("float0", np.void, 0)])
 EXTREMES = {"min": np.min, "max": np.max, "mean": np.mean}
 
 BARS = "▁▂▃▄▅▆▇█"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SHORT = {"float": "f", "bfloat": "bf", "complex": "c", "int": "i", "uint": "u"}
 
 
@@ -175,3 +176,9 @@ def _bar(cell: float, low: float, span: float) -> str:
 def _wide(array: np.ndarray) -> np.ndarray:
     """The same numbers in float64 or complex128."""
     return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
+
+
+def large(value: float) -> str:
+    """Three digits; powers of ten as mathematics writes them."""
+    mantissa, _, power = f"{value:.3g}".partition("e")
+    return f"{mantissa}×10{str(int(power)).translate(SUPERSCRIPTS)}" if power else mantissa

@@ -22,7 +22,7 @@ import jaxchain.cli as cli
 from jaxchain.discovery.group import Granularity
 
 SCRIPT = Path(sysconfig.get_path("scripts")) / "jaxchain"
-COMMANDS = ("demo", "show", "trace", "transforms", "plan", "modes", "report", "compare", "learn")
+COMMANDS = ("demo", "show", "trace", "transforms", "plan", "modes", "report", "compare", "diagnose", "learn")
 
 MODEL = """
 import jax
@@ -319,6 +319,14 @@ def test_modes_compares_every_mode(run):
     done = run("modes", "model:scaled", "--shape", 3, "--repeats", 1, "--json")
     assert [row["mode"] for row in json.loads(done.out)["rows"]] == ["forward", "reverse", "mixed", "auto"]
     assert "Jacobian by argument 0, in every mode" in run("modes", "model:scaled", "--shape", 3, "--repeats", 1).out
+
+
+def test_diagnose_says_what_is_wrong_and_that_nothing_is(run):
+    done = run("diagnose", "model:baydin", "--at", -2, "--at", 5, "--argnum", 0)
+    assert done.code == 0
+    assert done.out.startswith("Numbers are lost: 1 of 1 entries that add@model.py")
+    found = json.loads(run("diagnose", "model:net", "--shape", 5, "--json").out)
+    assert (found["healthy"], found["findings"]) == (True, [])
 
 
 def test_report_writes_a_page_opens_it_and_replaces_only_its_own(run, tmp_path, monkeypatch):

@@ -41,6 +41,11 @@ SATURATED = 0.5
 ALIKE, APART = 1e-3, 1e-2
 """Rows that differ by less, of their norm, are one; if they differed by more before."""
 
+DEEP = 8
+"""Of a function without parameters, so many stages make a chain in which gradients may vanish: in fewer, as where units
+are converted, a factor is meant.
+"""
+
 FEW, ENOUGH = 1.1, 4
 """Tangents collapsed where fewer directions than this are left, of at least so many possible."""
 
@@ -249,6 +254,8 @@ def _growth(found: Vitals) -> tuple[list[Finding], bool]:
     start, stop = _span(found)
     first, last = found.states[start].cotangent, found.states[stop].cotangent
     if first is None or not last or 1 / TOO_MUCH <= first / last <= TOO_MUCH:
+        return [], False
+    if stop - start < DEEP and not any(stage.parameters for stage in found.stages):
         return [], False
     times = first / last
     kind = "vanishing" if times < 1 else "exploding"

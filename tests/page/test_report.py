@@ -157,6 +157,8 @@ def test_what_is_not_finite_is_shown_as_such():
     assert data["states"][1]["primal"] == "NaN"
     assert data["stages"][0]["picture"]["not_finite"] > 0
     assert np.isinf(cells(data["stages"][0]["picture"])).any()
+    assert data["headline"].startswith("Numbers are lost: 2 of 3 entries that log makes")
+    assert len(data["advice"]) == 1
     json.dumps(data, allow_nan=False)
 
 

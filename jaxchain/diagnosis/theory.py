@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -106,12 +106,9 @@ def layers_of(found: Vitals) -> Layers | None:
     if not names or names.most_common(1)[0][1] < len(pairs):
         return None
     activation = names.most_common(1)[0][0]
-    gains = [_gain(found, range(a + 1, b)) for a, b in pairs]
-    whole = [_gain(found, range(a + 1, b + 1)) for a, b in pairs]
-    if not all(gains) or not all(whole):
-        return None
-    sigma_w, measured = (float(np.exp(np.mean(np.log(factors)))) for factors in (gains, whole))
-    if not (0 < sigma_w < math.inf):
+    sigma_w = _mean(_gain(found, range(a + 1, b)) for a, b in pairs)
+    measured = _mean(_gain(found, range(a + 1, b + 1)) for a, b in pairs)
+    if not sigma_w or not measured:
         return None
     return Layers(
         activation,
@@ -134,9 +131,12 @@ def _has_weights(stages: Sequence[StageVitals]) -> bool:
     return len(stages) == len(weighted) == 1 and not weighted[0].entered
 
 
-def _gain(found: Vitals, stages: range) -> float | None:
-    """By what some stages together multiply a cotangent's norm."""
-    factors = [found.factor(k) for k in stages]
-    if any(not factor for factor in factors):
-        return None
-    return math.prod(factor for factor in factors if factor)
+def _gain(found: Vitals, stages: range) -> float:
+    """By what some stages together multiply a cotangent's norm; 0 where that is not known."""
+    return math.prod(found.factor(k) or 0.0 for k in stages)
+
+
+def _mean(factors: Iterable[float]) -> float | None:
+    """The geometric mean; ``None`` where there is none."""
+    known = list(factors)
+    return math.exp(sum(map(math.log, known)) / len(known)) if all(0 < factor < math.inf for factor in known) else None

@@ -15,14 +15,19 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
+from jaxchain.arguments import check_args
 from jaxchain.chain import Chain
+from jaxchain.coordinates import is_inexact
 from jaxchain.diagnosis.diagnosed import Diagnosis, Finding
+from jaxchain.diagnosis.loss_chain import Arrays, loss_chain
 from jaxchain.diagnosis.theory import Layers, layers_of
 from jaxchain.diagnosis.vitals import Entered, StageVitals, Vitals, directions_possible, vitals
 from jaxchain.diagnosis.walk import Walk, walk
-from jaxchain.discovery.group import Granularity
+from jaxchain.discovery.find import UNROLL_LIMIT
+from jaxchain.discovery.group import Granularity, check_granularity
 from jaxchain.show.values import count, large
 from jaxchain.stage import State
 from jaxchain.sweep import Args, chain_of
@@ -48,6 +53,8 @@ are converted, a factor is meant.
 
 FEW, ENOUGH = 1.1, 4
 """Tangents collapsed where fewer directions than this are left, of at least so many possible."""
+
+ZERO = "The chain input is zero, where many networks are not as they are elsewhere: give it real data."
 
 BLAMED = 0.5
 """A stage that is this share of all growth or decay, on a logarithmic scale, is to blame by itself."""
@@ -76,7 +83,8 @@ def diagnose(
         What is pulled back, with the structure, shapes and dtypes of the chain output. Default: 1 of a single number,
         else a random direction of length one, the same at every call.
     argnum
-        Of a plain function, which argument is the chain input; default: the last.
+        Of a plain function, which argument is the chain input; default: the last, or the array in it (images, of
+        images and labels) along which there are most stages.
     granularity
         Of a plain function, how coarse its stages are, as in `discover`.
 
@@ -104,7 +112,24 @@ def diagnose(
     >>> print(jc.diagnose(net, (net.init(jax.random.key(0)), x)).verdict)  # doctest: +ELLIPSIS
     Gradients vanish: ... Look at ... first.
     """
-    return verdict_of(walk(chain_of(chain, args, argnum, granularity), args, cotangent))
+    return verdict_of(walk(*_looked_along(chain, args, argnum, granularity), cotangent))
+
+
+def _looked_along(
+    chain: Chain | Callable[..., Any], args: Args, argnum: int | None, granularity: Granularity | None
+) -> tuple[Chain, Args]:
+    """The chain along the last argument; or, of a batch of several arrays, along the one that has most stages."""
+    check_args(args)
+    if isinstance(chain, Chain) or argnum is not None or len(args) < 2 or len(jax.tree.leaves(args[-1])) < 2:
+        return chain_of(chain, args, argnum, granularity), args
+    arrays = Arrays.of(args, {})
+    coarse = check_granularity(granularity, chain)
+    found = loss_chain(chain, arrays, along=None, has_aux=False, granularity=coarse, unroll_limit=UNROLL_LIMIT)
+    if all(is_inexact(leaf) for leaf in jax.tree.leaves(args[-1])):
+        together = chain_of(chain, args, argnum, granularity)
+        if len(together) >= len(found.chain):
+            return together, args
+    return found.chain, found.args(found.values)
 
 
 def verdict_of(walked: Walk) -> Diagnosis:
@@ -118,7 +143,8 @@ def verdict_of(walked: Walk) -> Diagnosis:
         for new in itertools.chain(*rules):
             if new.stage not in {old.stage for old in findings}:
                 findings.append(new)
-    return Diagnosis(_in_words(findings, found), tuple(findings), found.notes)
+    notes = found.notes if found.states[0].norm else (*found.notes, ZERO)
+    return Diagnosis(_in_words(findings, found), tuple(findings), notes)
 
 
 def _in_words(findings: list[Finding], found: Vitals) -> str:
@@ -174,6 +200,8 @@ def _entries(some: int, of: int) -> str:
 
 def _stopped_units(found: Vitals) -> list[Finding]:
     """Dead units and saturated entries, the stage of the largest share first."""
+    if not found.states[0].norm:
+        return []  # at an input of zero they say nothing of the network
     findings: list[tuple[float, Finding]] = []
     for stage in found.stages:
         for entered in stage.entered:
@@ -246,7 +274,8 @@ def _span(found: Vitals) -> tuple[int, int]:
     reached = [k for k, state in enumerate(found.states) if state.cotangent is not None]
     weighted = [k + 1 for k, stage in enumerate(found.stages) if stage.parameters]
     start = min(reached, default=0)
-    return start, max([k for k in weighted if k > start], default=len(found.states) - 1)
+    stop, end = max([k for k in weighted if k > start], default=len(found.states) - 1), len(found.states) - 1
+    return start, stop if found.states[stop].cotangent else end
 
 
 def _growth(found: Vitals) -> tuple[list[Finding], bool]:

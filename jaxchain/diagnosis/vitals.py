@@ -30,6 +30,9 @@ __all__ = ["Entered", "StageVitals", "StateVitals", "Vitals", "vitals"]
 TANGENTS = 8
 """How many random tangents are followed."""
 
+DIFFERENT = 64
+"""The most rows that are counted."""
+
 PUSHED = 4e10
 """Floating-point operations that following them may take."""
 
@@ -73,7 +76,7 @@ class StateVitals:
 
 @dataclass(frozen=True)
 class Entered:
-    """An activation of a stage, and what entered it: its root mean square and how many rows that had."""
+    """An activation of a stage, and what entered it: its root mean square, and how many of its first rows differ."""
 
     activation: Activation
     rms: float
@@ -200,7 +203,8 @@ def _entered(at: Placed) -> list[Entered]:
 def _given(activation: Activation, value: Any) -> Entered:
     dead, saturated = (float(share) for share in numbers_of(activation.shares, value))
     wide = np.asarray(value, np.float64)
-    rows = wide.size // wide.shape[-1] if wide.ndim and wide.size else 1
+    each = wide.reshape(-1, wide.shape[-1]) if wide.ndim and wide.size else np.zeros((1, 1))
+    rows = len(np.unique(each[:DIFFERENT], axis=0))
     return Entered(activation, float(np.sqrt(np.mean(wide**2))), rows, dead, saturated)
 
 

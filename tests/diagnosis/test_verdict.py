@@ -94,9 +94,10 @@ def rank_one(w):
 
 
 def loss_of(net):
-    def loss(params, x):
+    def loss(params, batch):
+        x, labels = batch
         logits = jax.vmap(net, (None, 0))(params, x)[:, :10]
-        return -jax.nn.log_softmax(logits)[jnp.arange(32), jnp.arange(32) % 10].mean()
+        return -jax.nn.log_softmax(logits)[jnp.arange(32), labels].mean()
 
     return loss
 
@@ -168,7 +169,8 @@ HEALTHY = {
     "tanh, orthogonal, 24 layers": lambda: at(mlp("tanh", 1.0, 24, orthogonal=True)),
     "shallow sigmoid": lambda: at(mlp("sigmoid", 1.0, 3)),
     "a batch": lambda: at(mlp(), XS, fun=batched),
-    "a loss": lambda: at(mlp(), XS, fun=loss_of),
+    "a loss of images and labels": lambda: at(mlp(), (XS, np.arange(32) % 10), fun=loss_of),
+    "all inputs the same": lambda: at(mlp(), np.ones_like(XS), fun=batched),
     "residual": lambda: residual(20, 20**-0.5),
     "autoencoder with a code of 2": lambda: initialised(jc.nets.autoencoder([WIDTH, 16, 2]), X),
     "recurrent": lambda: initialised(jc.nets.rnn([4, 16, 3]), np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)),
@@ -215,7 +217,9 @@ def test_the_rate_of_a_layer_is_that_of_theory():
     found = re.search(r"by ([0-9.]+) a layer \(√χ₁ of sigmoid at σ_w = ([0-9.]+) is ([0-9.]+)\)", finding.evidence)
     measured, sigma_w, theory = map(float, found.groups())
     assert sigma_w == pytest.approx(1, rel=0.1)  # 18 layers of 48² weights
-    assert theory == pytest.approx(jc.signal.chi("sigmoid", sigma_w=sigma_w, sigma_b=0.0) ** 0.5, rel=0.03)  # two digits
+    assert theory == pytest.approx(
+        jc.signal.chi("sigmoid", sigma_w=sigma_w, sigma_b=0.0) ** 0.5, rel=0.03
+    )  # two digits
     assert measured == pytest.approx(theory, rel=0.05)
 
 

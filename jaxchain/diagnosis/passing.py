@@ -23,7 +23,7 @@ from jaxchain.derivative import Linear, vjp
 from jaxchain.diagnosis.flowing import HIGHEST, LOWEST, GradientFlow
 from jaxchain.diagnosis.kinds import largest
 from jaxchain.diagnosis.layout import reading_parameters
-from jaxchain.diagnosis.lengths import counts, inexact, length
+from jaxchain.diagnosis.lengths import counts, inexact, length, peak
 from jaxchain.diagnosis.patterns import chosen
 from jaxchain.diagnosis.slopes import Activation, activations
 from jaxchain.diagnosis.tapped import Tapped, discovered_alone
@@ -164,9 +164,9 @@ def pass_back(
         passes.append(one)
         known |= one.tapped
         state = one.out
-        norms.append(length(state, norms[-1]))
+        norms.append(length(state))
     cotangent = cotangent_of(state)
-    back, reached, pulled = [length(cotangent)], [True], list[Side]()
+    back, reached, pulled = [length(cotangent, peak(cotangent))], [True], list[Side]()
     parts: dict[int, dict[str, Any]] = {}
     for k in reversed(range(len(chain))):
         with _reverse(chain[k]):
@@ -175,7 +175,7 @@ def pass_back(
         if k in kept:
             parts[k] = passes[k].told(of_side, back[-1], wanted)
         reached.append(passes[k].moves)
-        back.append(length(cotangent, back[-1]) if reached[-1] else jnp.full_like(back[-1], jnp.nan))
+        back.append(length(cotangent, peak(cotangent)) if reached[-1] else jnp.full_like(back[-1], jnp.nan))
     back.reverse()
     reached.reverse()
     at = (0, *(k + 1 for k in kept))

@@ -175,7 +175,7 @@ def test_a_vanishing_gradient_is_not_taken_for_zero():
             x = w * x
         return jnp.sum(x)
 
-    flow = jax.jit(lambda x: jc.gradient_flow(deep, (jnp.float32(0.3), x), granularity="finest"))(jnp.ones(4))
+    flow = jax.jit(lambda *args: jc.gradient_flow(deep, args, granularity="finest"))(jnp.float32(0.3), jnp.ones(4))
     np.testing.assert_allclose(flow.cotangent[:51], 2 * 0.3 ** np.arange(50, -1, -1.0), rtol=1e-4)
     assert flow.first_nonfinite is None
 

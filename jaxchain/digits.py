@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxchain.chain import Chain
+from jaxchain.diagnosis.following import FlowObserver
 from jaxchain.train import Fit, StepInfo, fit
 
 __all__ = ["Batch", "Digits", "accuracy", "adam", "cross_entropy", "fit_digits", "load_digits"]
@@ -79,7 +80,7 @@ def fit_digits(
     *,
     steps: int,
     seed: int,
-    observe: Callable[[StepInfo], Any] | None = None,
+    observe: Callable[[StepInfo], Any] | FlowObserver | None = None,
     progress: bool = True,
 ) -> Fit:
     """Fit a classifier with `adam`, 64 images a step; ``observe`` and ``progress`` as in `jaxchain.train.fit`."""

@@ -141,6 +141,15 @@ def test_gradients_vanish_and_are_kept_as_published(run):
     assert cured["sigmoid, layer norm"]["measured"][-1] < 1e-6
 
 
+def test_relus_keep_their_gradients_and_sigmoids_lose_them(run):
+    found = run("gradient_flow")["runs"]
+    # He et al., arXiv 1502.01852: a factor of one a layer, of random weights of width 64.
+    assert 0.2 < found["ReLU"]["kept"][0] < 5
+    assert found["sigmoid"]["kept"][0] < 1e-6
+    assert found["ReLU"]["accuracy"] > 0.5 > found["sigmoid"]["accuracy"]
+    assert max(run["unwatched_gap"] for run in found.values()) < 1e-4
+
+
 def test_other_peoples_models_are_chains_of_the_same_value_derivative_and_work(run):
     found = run("discover_models")
     assert found["models"]["Flax transformer"]["names"][-1] == "Dense_1"

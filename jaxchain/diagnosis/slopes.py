@@ -21,6 +21,7 @@ from jaxchain.diagnosis.tapped import parts_inside
 from jaxchain.discovery.stage import DiscoveredStage
 from jaxchain.jacobians.local import read_off
 from jaxchain.program.fingerprint import Kept, fingerprint
+from jaxchain.program.flat import needed
 from jaxchain.program.interpret import numbers_of
 from jaxchain.program.primitives import dtype_of, shape_of, size_of
 from jaxchain.program.segment import Segment
@@ -70,7 +71,7 @@ def activations(stage: DiscoveredStage) -> list[Activation]:
     One that reads side inputs is left out: what they are is not known here.
     """
     found: list[Activation] = []
-    for part in parts_inside(stage):
+    for part in map(_with_numbers, parts_inside(stage)):
         if part.sides or not all(map(size_of, part.inputs)) or read_off(part).kind != "diagonal":
             continue
         constants = {var: part.program.constants[var] for var in part.constants}
@@ -80,6 +81,15 @@ def activations(stage: DiscoveredStage) -> list[Activation]:
         slopes = KNOWN.get(key, partial(_measured, part))
         found += [] if slopes is None else [Activation(part, slopes)]
     return found
+
+
+def _with_numbers(part: Segment) -> Segment:
+    """A part that itself makes what it reads aside, where that is mere numbers: zeros laid out, for a comparison."""
+    program = part.program
+    if not part.sides or not program.given.isdisjoint(part.sides):
+        return part
+    equations = (*needed(program.equations, part.sides), *part.equations)
+    return Segment(equations, part.inputs, part.outputs, program)
 
 
 def _derivative(segment: Segment, value: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ rule is accumulated. A new linear primitive is a function in `RULES`; elementwis
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,6 @@ from jaxchain.derivative import rule_program
 from jaxchain.errors import REFUSALS
 from jaxchain.jacobians.matrix import Blocks, Dense, Layout, Matrix, scattered
 from jaxchain.program.flat import Equation
-from jaxchain.program.flow import dependent
 from jaxchain.program.primitives import (
     ELEMENTWISE,
     SHIFTS,
@@ -79,7 +78,7 @@ def read_off(segment: Segment) -> Local:
         return Local("identity" if x is y else "dense")
     if all(_keeps(e, segment) for e in segment.equations) and dtype_of(x) == dtype_of(y) and size_of(x) == size_of(y):
         return Local("identity")
-    if shape_of(x) == shape_of(y) and all(_is_elementwise(e.eqn, shape_of(x)) for e in segment.equations):
+    if shape_of(x) == shape_of(y) and _are_elementwise([e.eqn for e in segment.equations], shape_of(x)):
         return Local("diagonal")
     if len(segment.equations) == 1 and (rule := RULES.get(segment.equations[0].name)) is not None:
         return rule(segment.equations[0], segment) or Local("dense")
@@ -117,12 +116,18 @@ def _is_elementwise(eqn: JaxprEqn, shape: tuple[int, ...], *, derivative: bool =
 
 def _all_elementwise(body: Jaxpr | ClosedJaxpr, shape: tuple[int, ...], *, derivative: bool) -> bool:
     jaxpr = opened(body)[0]
-    moves = dependent(jaxpr.eqns, jaxpr.invars)  # constants laid out, as vmap does, mix nothing
-    return all(
-        _is_elementwise(eqn, shape, derivative=derivative)
-        for eqn in needed_eqns(jaxpr, jaxpr.outvars)
-        if not moves.isdisjoint(eqn.outvars)
-    )
+    return _are_elementwise(needed_eqns(jaxpr, jaxpr.outvars), shape, derivative=derivative)
+
+
+def _are_elementwise(eqns: Sequence[JaxprEqn], shape: tuple[int, ...], *, derivative: bool = True) -> bool:
+    """The same of equations in order."""
+    laid_out: set[Atom] = set()  # numbers, repeated: under vmap a constant is laid out for a sample, then for all
+    for eqn in eqns:
+        if eqn.primitive.name == "broadcast_in_dim" and (shape_of(eqn.invars[0]) == () or eqn.invars[0] in laid_out):
+            laid_out.update(eqn.outvars)
+        elif not _is_elementwise(eqn, shape, derivative=derivative):
+            return False
+    return True
 
 
 def _state_and_side(equation: Equation, segment: Segment) -> tuple[int, int] | None:

@@ -131,6 +131,15 @@ def test_what_is_no_activation_has_no_dead_units(function):
     assert np.isnan(flow.saturated).all()
 
 
+@pytest.mark.parametrize(
+    "name", ["relu", "relu6", "elu", "selu", "silu", "gelu", "softplus", "leaky_relu", "tanh", "sigmoid"]
+)
+def test_activations_are_known_under_vmap_too(name):
+    activation = getattr(jax.nn, name)
+    flow = jc.gradient_flow(lambda w, x: jnp.sum(jax.vmap(activation)(x) @ w), (jnp.ones(WIDTHS[0]), batch()))
+    assert flow.dead[0] == 0
+
+
 def test_a_unit_is_dead_if_it_is_off_at_every_sample():
     x = jnp.array([[1.0, -1.0, -1.0, 2.0], [-1.0, -1.0, -1.0, 3.0]])
     (dead,) = [row.dead for row in jc.gradient_flow(lambda x: jnp.sum(jax.nn.relu(x)), (x,)).rows if row.dead >= 0]

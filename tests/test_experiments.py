@@ -147,7 +147,10 @@ def test_relus_keep_their_gradients_and_sigmoids_lose_them(run):
     assert 0.2 < found["ReLU"]["kept"][0] < 5
     assert found["sigmoid"]["kept"][0] < 1e-6
     assert found["ReLU"]["accuracy"] > 0.5 > found["sigmoid"]["accuracy"]
+    assert found["tanh, as advised"]["accuracy"] > 0.5
     assert max(run["unwatched_gap"] for run in found.values()) < 1e-4
+    assert [run["healthy"] for run in found.values()] == [True, False, True]
+    assert found["sigmoid"]["diagnosis"].startswith("Gradients vanish")
 
 
 def test_other_peoples_models_are_chains_of_the_same_value_derivative_and_work(run):

@@ -137,9 +137,9 @@ def verdict_of(walked: Walk) -> Diagnosis:
     found = vitals(walked)
     findings = _not_finite(found)
     if not findings:
-        growth, uniform = _growth(found)
-        # Where all layers share the blame, saturated units follow from it; else gradients may be lost in them.
-        rules = (growth, _collapse(found)) if uniform else (_stopped_units(found), _collapse(found), growth)
+        growth, explained = _growth(found)
+        # What theory explains of all layers has saturated units and inputs that look alike among its consequences.
+        rules = (growth,) if explained else (_stopped_units(found), _collapse(found), growth)
         for new in itertools.chain(*rules):
             if new.stage not in {old.stage for old in findings}:
                 findings.append(new)
@@ -279,7 +279,7 @@ def _span(found: Vitals) -> tuple[int, int]:
 
 
 def _growth(found: Vitals) -> tuple[list[Finding], bool]:
-    """Gradients that vanish or explode, and whether all stages have a part in it."""
+    """Gradients that vanish or explode, and whether theory explains it, of all layers alike."""
     start, stop = _span(found)
     first, last = found.states[start].cotangent, found.states[stop].cotangent
     if first is None or not last or 1 / TOO_MUCH <= first / last <= TOO_MUCH:
@@ -307,7 +307,7 @@ def _growth(found: Vitals) -> tuple[list[Finding], bool]:
         return [Finding(stage.name, kind, f"{whole}, {alone}", _advice_alone(stage, kind))], False
     layers = layers_of(found)
     each = f"by {math.exp(total / len(logs)):.3g} a stage" if layers is None else _against_theory(layers)
-    return [Finding(stage.name, kind, f"{whole}: {each}", _advice(layers, found, kind))], True
+    return [Finding(stage.name, kind, f"{whole}: {each}", _advice(layers, found, kind))], layers is not None
 
 
 def _step(found: Vitals, k: int) -> float:

@@ -23,6 +23,7 @@ LOOKING = {
     "local_jacobians": lambda f, **how: jc.local_jacobians(f, ARGS, **how),
     "prefix_jacobians": lambda f, **how: jc.prefix_jacobians(f, ARGS, **how),
     "suffix_jacobians": lambda f, **how: jc.suffix_jacobians(f, ARGS, **how),
+    "spectrum": lambda f, **how: jc.spectrum(f, ARGS, of="whole", **how),
     "trace": lambda f, **how: jc.trace(f, *ARGS, **how),
     "transforms": lambda f, **how: jc.transforms(f, *ARGS, **how),
 }
@@ -34,6 +35,8 @@ def size_of_input(found):
     match found:
         case jc.ForwardSweep() | jc.ReverseSweep():
             return found.primals[0].size
+        case jc.Spectrum():
+            return found.rows[0].shape[1]
         case jc.Trace():
             return next(row.primal.size for row in found.rows if row.tangent is not None and jnp.any(row.tangent != 0))
         case jc.Transforms():

@@ -126,6 +126,20 @@ def test_one_line_parts_order_from_chaos_and_networks_keep_to_theory(run):
     assert first["order"] < 0.01 < first["the critical line"] < 1 < first["chaos"]
 
 
+def test_orthogonal_tanh_layers_alone_keep_every_length_and_learn(run):
+    found = run("dynamical_isometry")
+    assert len(found["figures"]) == 2
+    ends = {name: layers["quantiles"][-1] for name, layers in found["spectra"].items()}
+    least, *_, most = ends.pop("tanh, orthogonal")
+    assert 0.5 < least < most < 1.3  # Pennington et al., arXiv 1711.04735
+    for name, (least, *_) in ends.items():
+        assert least < 0.01, name
+    layers = found["depth"] - 1
+    assert found["largest_square_of_normal_by_theory"] == pytest.approx(2.718 * layers, rel=0.1)
+    for layers in found["spectra"].values():
+        assert 0.2 < layers["mean_square"] / layers["theory_mean_square"] < 3  # 30 units, 11 layers
+
+
 def test_gradients_vanish_and_are_kept_as_published(run):
     found = run("vanishing_gradients")
     plain, cured, depth = found["plain"], found["cured"], found["depth"]

@@ -98,6 +98,11 @@ CALLS = {
         fun.__name__: (fun, {"chain": CHAIN, "args": (X,), "argnum": None, "granularity": None, "chunk_size": None})
         for fun in (jc.local_jacobians, jc.prefix_jacobians, jc.suffix_jacobians)
     },
+    "spectrum": (
+        jc.spectrum,
+        {"chain": CHAIN, "args": (X,), "k": 2, "argnum": None, "granularity": None, "of": "whole"}
+        | {"in_axes": None, "krylov_steps": 8},
+    ),
     "diagnose": (jc.diagnose, {"chain": CHAIN, "args": (X,), "cotangent": X, "argnum": None, "granularity": None}),
     "gradient_flow": (
         lambda stages_, **how: jc.gradient_flow(stages=stages_, **how),  # a chain's own stages are another thing
@@ -208,7 +213,10 @@ CALLS = {
         | {"colorbar": True},
     ),
     "plot.chain": (jc.plot.chain, {"jacobians": LOCAL, "ax": None, "product": True, "title": None}),
-    "plot.singular_values": (jc.plot.singular_values, {"jacobians": LOCAL, "ax": None, "title": None}),
+    "plot.singular_values": (
+        jc.plot.singular_values,
+        {"jacobians": LOCAL, "part": "stages", "ax": None, "title": None},
+    ),
     "plot.gradient_flow": (
         jc.plot.gradient_flow,
         {"flow": jc.gradient_flow(NET, (NET.init(jax.random.key(0)), X)), "what": "state", "ax": None, "title": None},
@@ -285,6 +293,8 @@ MEANT = {
     "tensorboard": ["text", "none"],
     "repeats": ["huge", "int64"],
     "steps": ["int64"],
+    **{name: ["none"] for name in ["k", "of", "in_axes"]},
+    "krylov_steps": ["none", "int64"],
     "stages_": ["none"],
     "stages__": ["none", "text"],  # told when it is called, as what follows
     "along_": ["none", "text"],

@@ -340,6 +340,23 @@ def test_zero_singular_values_are_counted_instead_of_drawn():
     assert [len(points.get_ydata()) for points in ax.lines if points.get_marker() == "o"] == [2, 1]
 
 
+@pytest.mark.parametrize("part", ["stages", "prefixes", "suffixes"])
+def test_a_spectrum_is_drawn_as_its_values_say(part):
+    net = jc.nets.mlp([4, 3, 2], "tanh")
+    found = jc.spectrum(net, (net.init(jax.random.key(0)), jnp.ones(4)))
+    ax = plot.singular_values(found, part=part)
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(getattr(found, part))
+    drawn = [line.get_ydata() for line in ax.lines if len(line.get_xdata()) and line.get_marker() == "o"]
+    for points, values in zip(drawn, getattr(found, part).values(), strict=True):
+        np.testing.assert_array_equal(points, values)
+
+
+def test_what_a_spectrum_lacks_cannot_be_drawn():
+    found = jc.spectrum(jc.Chain([jc.Stage("sin", jnp.sin), jc.Stage("cos", jnp.cos)]), (jnp.ones(2),), of="whole")
+    with pytest.raises(ValueError, match="This spectrum has no stages"):
+        plot.singular_values(found)
+
+
 def test_stages_without_singular_values_say_why():
     ax = plot.singular_values([local("a", [[np.nan]]), local("b", np.zeros((0, 2))), local("c", np.zeros((2, 2)))])
     text = words(ax)

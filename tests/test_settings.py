@@ -7,10 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import assert_close, draw, named
 
 import jaxchain as jc
+from jaxchain.diagnosis import dense, measuring
 
 SETTINGS = {
     "rank promotion": lambda: jax.numpy_rank_promotion("raise"),
@@ -43,6 +45,15 @@ def test_a_network_and_its_planned_jacobian_are_the_same(promotion: str, name: s
     with SETTINGS[promotion]():
         got = net(params, x), jax.jit(jc.jacobian(net, mode="mixed"))(params, x)
     assert_close(got, (net(params, x), jax.jit(jax.jacrev(net, 1))(params, x)), 1e-5)
+
+
+def test_a_spectrum_without_matrices_is_the_same(setting: Callable[[], Any], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(dense, "ENTRIES", 0)
+    monkeypatch.setattr(measuring, "SHORT", 0)
+    x = draw(jnp.zeros(12), 1)
+    with setting():
+        found = jc.spectrum(fun, (x,), 2, of="whole", krylov_steps=6)
+    np.testing.assert_allclose(found.whole, np.linalg.svd(jax.jit(jax.jacrev(fun))(x))[1][:2], rtol=1e-4, atol=1e-5)
 
 
 def test_what_outlives_a_trace_holds_none_of_its_tracers():

@@ -5,7 +5,21 @@ from jaxchain.diagnosis.flow_rows import FlowRow
 from jaxchain.diagnosis.flowing import GradientFlow
 from jaxchain.diagnosis.following import flow
 from jaxchain.diagnosis.passing import gradient_flow
+from jaxchain.diagnosis.singular import spectrum
+from jaxchain.diagnosis.spectra import SingularRow, Spectrum
 from jaxchain.diagnosis.verdict import diagnose
 from jaxchain.diagnosis.watched import watch
 
-__all__ = ["Diagnosis", "Finding", "FlowRow", "GradientFlow", "diagnose", "flow", "gradient_flow", "watch"]
+__all__ = [
+    "Diagnosis",
+    "Finding",
+    "FlowRow",
+    "GradientFlow",
+    "SingularRow",
+    "Spectrum",
+    "diagnose",
+    "flow",
+    "gradient_flow",
+    "spectrum",
+    "watch",
+]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,14 @@ import numpy as np
 from jaxchain.coordinates import Coordinates, random_direction
 from jaxchain.cost.count import total_flops
 from jaxchain.derivative import Linear, jvp, vjp
+from jaxchain.diagnosis.krylov import Draws, Found, Operator, draws, found
+from jaxchain.errors import REFUSALS, refusal
 from jaxchain.program.fingerprint import fingerprint
 from jaxchain.program.flatten import flatten
 from jaxchain.program.interpret import numbers_of
 from jaxchain.stage import Side, Stage, State
 
-__all__ = ["Placed", "largest", "placed"]
+__all__ = ["CHUNK", "Kind", "Placed", "largest", "placed", "placed_again"]
 
 CHUNK = 64
 """Columns pushed at once."""
@@ -32,33 +34,66 @@ STEPS = 8
 """Power steps for the largest singular value."""
 
 
-class Kind(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Kind:
     """What stages of one program share: the work of a call, and functions of side inputs and state."""
 
     work: float
     value: Callable[..., State]
+    called: Callable[..., State]
+    """The same, traced once however often it is differentiated."""
     push: Callable[[Side, State, State], State]
     pull: Callable[[Side, State, State], tuple[Any, ...]]
     matrix: Callable[[Side, State], jax.Array]
     images: Callable[[Side, State, jax.Array], jax.Array]
-    largest: Callable[[Side, State], jax.Array]
+    rows: Callable[[Side, State, jax.Array], jax.Array]
+    krylov: Callable[[int, bool], Callable[[Draws, Side, State], Found]]
+    refused: Callable[[], str]
+    """Why a tangent or a cotangent cannot be sent through within a compiled loop; empty where both can."""
 
     @classmethod
-    def of(cls, stage: Stage, work: float) -> Kind:
+    def of(cls, stage: Stage, side: Side, state: State, work: float) -> Kind:
         """Those of any one of the stages."""
 
         def linear(side: Side, state: State) -> Linear:
             return Linear(partial(stage, *side), state, stage.carries)
 
+        def krylov(steps: int, estimate: bool) -> Callable[[Draws, Side, State], Found]:
+            return lambda given, side, state: found(
+                Operator.of(linear(side, state)).tall, given, steps, estimate=estimate
+            )
+
+        def refused() -> str:
+            for mode in ("forward", "reverse"):
+                try:
+                    # Lowered: a custom VJP, linearised, refuses no earlier.
+                    jax.jit(partial(_pass, linear, mode)).lower(side, state)
+                except jax.errors.ConcretizationTypeError:
+                    return f"its {mode} mode looks at numbers, so it cannot be compiled"
+                except REFUSALS as error:
+                    return f"it has no {mode} mode ({refusal(error)})"
+            return ""
+
         return cls(
             work=work,
             value=stage,
+            called=jax.jit(lambda *args: stage(*args)),
             push=lambda side, state, tangent: jvp(partial(stage, *side), state, tangent, stage.carries)[1],
             pull=lambda side, state, cotangent: vjp(stage, *side, state, which=stage.carries_back)[1](cotangent),
             matrix=lambda side, state: linear(side, state).matrix(),
             images=lambda side, state, vectors: linear(side, state).columns(vectors),
-            largest=lambda side, state: largest(linear(side, state)),
+            rows=lambda side, state, matrix: linear(side, state).rows(matrix),
+            krylov=cache(krylov),
+            refused=cache(refused),
         )
+
+
+def _pass(linear: Callable[[Side, State], Linear], mode: str, side: Side, state: State) -> jax.Array:
+    """One tangent or one cotangent."""
+    link = linear(side, state)
+    if mode == "forward":
+        return link.push(jnp.zeros(link.here.size, link.here.dtype))
+    return link.pull(jnp.zeros(link.there.size, link.there.dtype))
 
 
 def largest(linear: Linear) -> jax.Array:
@@ -124,9 +159,14 @@ class Placed:
         basis[list(which), range(len(which))] = 1
         return self.images(basis)
 
-    def largest(self) -> float:
-        """The largest singular value of J, from below."""
-        return float(numbers_of(self.kind.largest, self.side, self.state))
+    def rows(self, matrix: jax.Array) -> np.ndarray:
+        """A matrix of few rows times J."""
+        return np.asarray(numbers_of(self.kind.rows, self.side, self.state, matrix))
+
+    def krylov(self, steps: int, *, estimate: bool) -> Found:
+        """J's bidiagonal form from so many steps; with estimates, or without."""
+        n, m = sorted((Coordinates.of(self.state).size, Coordinates.of(self.out).size))
+        return numbers_of(self.kind.krylov(steps, estimate), draws(m, n, m, n), self.side, self.state)
 
 
 def placed(stages: Sequence[Stage], sides: Sequence[Side], state: State) -> list[Placed]:
@@ -136,11 +176,22 @@ def placed(stages: Sequence[Stage], sides: Sequence[Side], state: State) -> list
     """
     kinds, found = dict[Hashable, Kind](), list[Placed]()
     for stage, side in zip(stages, sides, strict=True):
-        kind = _kind(stage, side, state, kinds)
-        out = jax.tree.map(jnp.asarray, numbers_of(kind.value, *side, state))
-        found.append(Placed(stage, side, state, out, kind))
-        state = out
+        found.append(_at(stage, side, state, _kind(stage, side, state, kinds)))
+        state = found[-1].out
     return found
+
+
+def placed_again(stages: Sequence[Placed], sides: Sequence[Side], state: State) -> list[Placed]:
+    """The same stages at another point of the same shapes."""
+    found: list[Placed] = []
+    for at, side in zip(stages, sides, strict=True):
+        found.append(_at(at.stage, side, state, at.kind))
+        state = found[-1].out
+    return found
+
+
+def _at(stage: Stage, side: Side, state: State, kind: Kind) -> Placed:
+    return Placed(stage, side, state, jax.tree.map(jnp.asarray, numbers_of(kind.value, *side, state)), kind)
 
 
 def _kind(stage: Stage, side: Side, state: State, known: dict[Hashable, Kind]) -> Kind:
@@ -149,5 +200,5 @@ def _kind(stage: Stage, side: Side, state: State, known: dict[Hashable, Kind]) -
     same = fingerprint(program.eqns, program.invars, program.outvars, consts)
     key = same, stage.carries, stage.carries_back, jax.tree.structure((side, state, out))
     if key not in known:
-        known[key] = Kind.of(stage, total_flops(flatten(closed).eqns))
+        known[key] = Kind.of(stage, side, state, total_flops(flatten(closed).eqns))
     return known[key]

@@ -18,6 +18,7 @@ import numpy as np
 from jaxchain.chain import Chain
 from jaxchain.coordinates import Coordinates, check_like, is_inexact, random_direction
 from jaxchain.diagnosis.kinds import Placed
+from jaxchain.diagnosis.krylov import largest
 from jaxchain.diagnosis.walk import Walk, walk
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.show.extremes import Floats
@@ -35,6 +36,9 @@ DECOMPOSITIONS = 1e10
 
 ENTRIES = 1 << 22
 """The most entries of one matrix that is accumulated whole."""
+
+LARGEST, STEPS = 5, 16
+"""How many singular values are told of a matrix that is not decomposed, and the Krylov steps that they take."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Link:
     sigma
         Its singular values, largest first; ``None`` likewise, or where an entry is not finite.
     largest
-        The largest one, where they are not all known: a lower bound by some power steps; ``None`` where that failed.
+        The largest few, each from below, where they are not all known (`krylov`); ``None`` where that failed.
     aside
         How many numbers it reads beside its state that an argument reaches: its parameters, or what is made of them.
     gradient
@@ -74,7 +78,7 @@ class Link:
     columns: tuple[int, ...] | None = None
     structure: Structure | None = None
     sigma: Floats | None = None
-    largest: float | None = None
+    largest: Floats | None = None
     aside: int = 0
     gradient: float | None = None
     refusal: str = ""
@@ -182,22 +186,22 @@ def _link(at: Placed, spaces: tuple[Coordinates, Coordinates], count: int | None
         if count is not None:
             columns = tuple(np.unique(np.linspace(0, here.size - 1, count).astype(int)).tolist())
             some = at.columns(columns).astype(np.float64)
-            return replace(link, matrix=some, columns=columns, largest=_largest(at))
+            return replace(link, matrix=some, columns=columns, largest=_largest(at, link.shape))
         matrix = np.zeros(link.shape) if 0 in link.shape else at.matrix()
     except REFUSALS as error:
         return replace(link, refusal=f"{refusal(error)}.")
     wide = matrix.astype(np.float64)
     if wide.size * min(wide.shape) > most:
-        return replace(link, matrix=wide, largest=_largest(at))
+        return replace(link, matrix=wide, largest=_largest(at, link.shape))
     sigma = np.linalg.svd(wide, compute_uv=False) if wide.size and np.isfinite(wide).all() else None
     return replace(link, matrix=wide, structure=Structure.of(matrix, here.shape, there.shape), sigma=sigma)
 
 
-def _largest(at: Placed) -> float | None:
-    """σ₁ from below; ``None`` where it is not finite, or the stage lacks one of the modes."""
+def _largest(at: Placed, shape: tuple[int, int]) -> Floats | None:
+    """The largest singular values, from below; ``None`` where they are not finite, or the stage lacks one of the modes."""
     try:
-        length = at.largest()
+        found, _ = at.krylov(min(STEPS, *shape), estimate=False)
     except REFUSALS as error:
         refusal(error)
         return None
-    return length if np.isfinite(length) else None
+    return largest(found, LARGEST).sigma if np.isfinite(found.upper).all() else None

@@ -253,8 +253,8 @@ def _positions(link: Link, before: Any, after: Any) -> dict[str, Any] | None:
 def _spectrum(link: Link) -> dict[str, Any]:
     """Singular values, thinned out where there are many; or why there are none."""
     if link.sigma is None and link.largest is not None:
-        note = "Not all were computed; the largest is at least this, by power steps."
-        return {"sigma": None, "largest": link.largest, "sigma_note": note}
+        note = "From below, by Lanczos steps: products with the Jacobian, which was not decomposed."
+        return {"sigma": None, "largest": link.largest.tolist(), "sigma_note": note}
     if link.sigma is None:
         why = "Only some columns were computed." if link.columns else "The matrix is too large to decompose here."
         if link.structure is not None:

@@ -60,7 +60,7 @@ function bands() {
   if (decomposed < sigmas.length)
     say(
       byId("bands-note"),
-      `Known of ${decomposed} of the ${plural(sigmas.length, "stage")}; of others, the largest from below, where it could be had.`,
+      `Known of ${decomposed} of the ${plural(sigmas.length, "stage")}; of others, the largest, from below, where it could be had.`,
     );
   const pick = (one) => sigmas.map((sigma) => (sigma?.length ? one(sigma) : null));
   const lines = [
@@ -68,7 +68,7 @@ function bands() {
       name: "largest",
       kind: "state",
       label: "largest",
-      values: data.stages.map(({ sigma, largest }) => (sigma?.length ? sigma[0] : largest)),
+      values: data.stages.map(({ sigma, largest }) => (sigma?.length ? sigma[0] : (largest?.[0] ?? null))),
     },
     { name: "median", kind: "middle", label: "median", values: pick((sigma) => sigma[Math.floor(sigma.length / 2)]) },
     { name: "smallest", kind: "low", label: "smallest", values: pick((sigma) => sigma.at(-1)) },

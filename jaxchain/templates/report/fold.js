@@ -36,7 +36,9 @@ function toggle(group) {
 /** The range over a group's stages of the largest singular values, or of the state norms where those are not known. */
 function extremes({ first, last }) {
   const stages = data.stages.slice(first, last + 1);
-  const tops = stages.map(({ sigma }) => sigma?.[0]).filter((value) => value !== undefined && Number.isFinite(value));
+  const tops = stages
+    .map(({ sigma, largest }) => sigma?.[0] ?? largest?.[0])
+    .filter((value) => value !== undefined && Number.isFinite(value));
   const [sign, values] = tops.length
     ? ["σ₁", tops]
     : ["‖x‖", data.states.slice(first + 1, last + 2).map(({ primal }) => primal)];

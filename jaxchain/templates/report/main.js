@@ -19,7 +19,7 @@ function readNumbers() {
     stage.gradient = read(stage.gradient);
     stage.flops = read(stage.flops);
     stage.times = read(stage.times);
-    stage.largest = read(stage.largest);
+    stage.largest = stage.largest ? stage.largest.map(read) : null;
     stage.sigma = stage.sigma && stage.sigma.map(read);
   }
 }

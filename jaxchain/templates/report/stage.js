@@ -74,8 +74,9 @@ function showValues(stage, before, after) {
 function showSpectrum({ sigma, largest, sigma_note: remark }) {
   const root = byId("spectrum");
   if (largest !== null) {
-    const words = `Largest singular value: at least ${short(largest)}. ${remark}`;
-    root.replaceChildren(make("p", { class: "note" }, words));
+    const many = largest.length > 1;
+    const words = `${many ? `The ${largest.length} largest singular values` : "The largest singular value"}: ${largest.map(short).join(", ")}.`;
+    root.replaceChildren(make("h3", {}, "Singular values"), make("p", { class: "note" }, `${words} ${remark}`));
     return;
   }
   if (!sigma || !sigma.length) {

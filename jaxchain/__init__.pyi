@@ -1,3 +1,4 @@
+from . import lens as lens
 from . import nets as nets
 from . import plot as plot
 from . import signal as signal

@@ -81,11 +81,30 @@ class Pass:
 
     def map(self, run: Callable[[jax.Array], Any], basis: jax.Array) -> Any:
         """``run`` on every row of ``basis``; results stacked in front."""
-        if self.sharding is not None:
-            basis = _spread(basis, self.sharding)
         if self.chunk_size is None or _is_empty(run, basis):  # jax.lax.map cannot put chunks of nothing together
-            return jax.vmap(run)(basis)
-        return jax.lax.map(run, basis, batch_size=self.chunk_size)
+            return jax.vmap(run)(basis if self.sharding is None else _spread(basis, self.sharding))
+        if self.sharding is None:
+            return jax.lax.map(run, basis, batch_size=self.chunk_size)
+        return _in_spread_chunks(run, basis, min(self.chunk_size, len(basis)), self.sharding)
+
+
+def _in_spread_chunks(
+    run: Callable[[jax.Array], Any], basis: jax.Array, size: int, sharding: jax.sharding.Sharding
+) -> Any:
+    """One chunk after another, each spread over all devices: of a basis that is spread, each would lie on one."""
+    chunks, mesh = len(basis) // size, _explicit_mesh(sharding)
+    done, rest = basis[: chunks * size], basis[chunks * size :]
+
+    def joined(results: jax.Array) -> jax.Array:
+        if mesh is not None:  # JAX does not guess how two axes in one are spread
+            results = jax.sharding.reshard(results, jax.NamedSharding(mesh, jax.P()))
+        return results.reshape(-1, *results.shape[2:])
+
+    each = jax.lax.map(lambda rows: jax.vmap(run)(_spread(rows, sharding)), done.reshape(chunks, size, -1))
+    parts = [jax.tree.map(joined, each)]
+    if len(rest):
+        parts.append(jax.vmap(run)(rest))
+    return jax.tree.map(lambda *part: jnp.concatenate(part), *parts)
 
 
 def _is_empty(run: Callable[[jax.Array], Any], basis: jax.Array) -> bool:
@@ -95,10 +114,16 @@ def _is_empty(run: Callable[[jax.Array], Any], basis: jax.Array) -> bool:
 
 def _spread(basis: jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:
     """A basis laid out over devices: as a wish, or on a mesh whose axes are explicit as a part of its type."""
-    mesh = getattr(sharding, "mesh", None)
-    if mesh is not None and any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types):
+    if _explicit_mesh(sharding) is not None:
         return jax.sharding.reshard(basis, sharding)
     return jax.lax.with_sharding_constraint(basis, sharding)
+
+
+def _explicit_mesh(sharding: jax.sharding.Sharding | None) -> Any:
+    """The mesh of a sharding that is a part of arrays' types; ``None`` where it is a wish."""
+    mesh = getattr(sharding, "mesh", None)
+    explicit = mesh is not None and any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types)
+    return mesh if explicit else None
 
 
 ALL_AT_ONCE = Pass()

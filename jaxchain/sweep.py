@@ -10,7 +10,7 @@ References: Griewank and Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, ch
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal
@@ -35,13 +35,19 @@ __all__ = [
     "LocalJacobian",
     "ReverseSweep",
     "forward_sweep",
+    "linearised",
     "local_jacobians",
     "prefix_jacobians",
+    "pulled_back",
     "reverse_sweep",
+    "start",
     "suffix_jacobians",
 ]
 
 Args = tuple[Any, ...]
+
+Link = tuple[Stage, Linear]
+"""A stage, and its linearisation at the state that it is given."""
 
 
 def start(
@@ -316,11 +322,11 @@ def prefix_jacobians(
     [(3, 3), (2, 3), (2, 3), (1, 3)]
     """
     how = Pass(chunk_size)
-    chain, links = _linearised(chain, args, argnum, granularity, "forward")
+    chain, links = linearised(chain, args, argnum, granularity, "forward")
 
     refuse_huge((_sizes(links), links[0][1].here.size), links[0][1].here.dtype)
 
-    def push(column: jax.Array, link: tuple[Stage, Linear]) -> jax.Array:
+    def push(column: jax.Array, link: Link) -> jax.Array:
         with _mode("forward", link[0]):
             return link[1].push(column)
 
@@ -371,37 +377,39 @@ def suffix_jacobians(
     [(1, 3), (1, 2), (1, 2), (1, 1)]
     """
     how = Pass(chunk_size)
-    chain, links = _linearised(chain, args, argnum, granularity, "reverse")
+    chain, links = linearised(chain, args, argnum, granularity, "reverse")
 
     refuse_huge((links[-1][1].there.size, _sizes(links)), links[0][1].here.dtype)
-
-    def pull(row: jax.Array, link: tuple[Stage, Linear]) -> jax.Array:
-        with _mode("reverse", link[0]):
-            return link[1].pull(row)
-
-    def rows(e: jax.Array) -> list[jax.Array]:
-        return list(itertools.accumulate(reversed(links), pull, initial=e))[::-1]
-
-    matrices = tuple(how.map(rows, links[-1][1].there.identity()))
+    matrices = tuple(how.map(partial(pulled_back, links), links[-1][1].there.identity()))
     names = tuple(f"∂{chain.names[-1]}/∂{name}" for name in chain.names_with_input)
     return Jacobians(matrices, names, f"Suffix Jacobians along argument {chain.argnum % len(args)}")
 
 
-def _sizes(links: list[tuple[Stage, Linear]]) -> int:
+def pulled_back(links: Sequence[Link], row: jax.Array) -> list[jax.Array]:
+    """A cotangent's coordinates at the state that some stages lead to, pulled back to every state before, first to last."""
+
+    def pull(row: jax.Array, link: Link) -> jax.Array:
+        with _mode("reverse", link[0]):
+            return link[1].pull(row)
+
+    return list(itertools.accumulate(reversed(links), pull, initial=row))[::-1]
+
+
+def _sizes(links: list[Link]) -> int:
     """Numbers in all states."""
     return sum(link.here.size for _, link in links) + links[-1][1].there.size
 
 
-def _linearised(
+def linearised(
     chain: Chain | Callable[..., Any],
     args: Args,
     argnum: int | None,
     granularity: Granularity | None,
     mode: Literal["forward", "reverse"],
-) -> tuple[Chain, list[tuple[Stage, Linear]]]:
+) -> tuple[Chain, list[Link]]:
     """The chain, and every stage at its state, evaluated once on the way of one mode."""
     chain, state, sides = start(chain, args, argnum, granularity)
-    links: list[tuple[Stage, Linear]] = []
+    links: list[Link] = []
     for stage, side in zip(chain, sides, strict=True):
         link = Linear(partial(stage, *side), state, stage.carries)
         with _mode(mode, stage):

@@ -28,6 +28,7 @@ ROOMS = """
     structure swept sweep
     jacobians
     signal
+    lens
     diagnosis
     batches fitted steps train digits
     explore

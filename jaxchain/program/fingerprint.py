@@ -7,6 +7,7 @@ their order alone. Every cache that outlives a call is keyed by it.
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from jax.core import Tracer
 
 from jaxchain.program.primitives import Atom, JaxprEqn, Var, is_jaxpr, is_used, is_var, opened
 
-__all__ = ["Kept", "fingerprint", "same_arrays"]
+__all__ = ["Kept", "digest", "fingerprint", "same_arrays"]
+
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def fingerprint(
@@ -119,6 +122,29 @@ def _array(value: Any) -> Hashable:
         return "key", str(value.dtype), _array(jax.random.key_data(value))
     array = np.asarray(value)
     return str(array.dtype), array.shape, hashlib.blake2b(np.ascontiguousarray(array).tobytes()).digest()
+
+
+def digest(mark: Any) -> str:
+    """A fingerprint in 32 letters that are the same in every process; arrays count by dtype, shape and bytes."""
+    return _hashed(mark).hex()
+
+
+def _hashed(mark: Any) -> bytes:
+    if isinstance(mark, _Same):
+        return _hashed((type(mark.value), ADDRESS.sub("", repr(mark.value))))
+    if isinstance(mark, (np.ndarray, np.generic, jax.Array)):
+        return _hashed(_array(mark))
+    if isinstance(mark, (set, frozenset)):
+        return _hashed(("set", *sorted(map(_hashed, mark))))  # whose order differs from process to process
+    made = hashlib.blake2b(type(mark).__name__.encode(), digest_size=16)
+    if isinstance(mark, tuple):
+        for part in mark:
+            made.update(_hashed(part))
+    elif isinstance(mark, bytes):
+        made.update(mark)
+    else:
+        made.update((mark.__qualname__ if isinstance(mark, type) else ADDRESS.sub("", repr(mark))).encode())
+    return made.digest()
 
 
 class Kept:

@@ -22,18 +22,26 @@ from jaxchain.program.primitives import (
     Var,
     branches_of,
     callee,
+    custom_rule,
     function_of_equation,
     is_inexact,
     is_used,
     is_var,
     like,
+    names_in,
+    needed_eqns,
     of_some,
     opened,
     scan_of,
     while_of,
 )
 
-__all__ = ["active", "dependent", "moved_results", "reach"]
+__all__ = ["active", "dependent", "fixed_draw", "moved_results", "reach"]
+
+DRAWS = names_in("random") - frozenset(
+    "from_edtype random_clone random_fold_in random_seed random_split random_unwrap random_wrap to_edtype".split()
+)
+"""What makes random numbers of a key; the others make, split and pack keys."""
 
 
 def reach(equations: Iterable[JaxprEqn], inputs: Iterable[Var]) -> set[Var]:
@@ -69,9 +77,32 @@ def dependent(equations: Iterable[JaxprEqn], inputs: Iterable[Var]) -> set[Var]:
     return entered
 
 
+def fixed_draw(program: ClosedJaxpr) -> JaxprEqn | None:
+    """The first equation on the way to the results that draws random numbers from a key which no input enters."""
+    found: list[JaxprEqn] = []
+
+    def entered(equations: Iterable[JaxprEqn], inputs: Iterable[Var]) -> set[Var]:
+        known = set(inputs)
+        for eqn in equations:
+            marks = [is_var(atom) and atom in known for atom in eqn.invars]
+            if eqn.primitive.name in DRAWS and not any(marks):
+                found.append(eqn)
+            rule = custom_rule(eqn)
+            if rule is not None and rule.body is not None:
+                changed = _through(rule.body, marks, entered)
+            else:
+                changed = INSIDE.get(eqn.primitive.name, _call)(eqn, marks, entered) or [any(marks)] * len(eqn.outvars)
+            known.update(var for var, changes in zip(eqn.outvars, changed, strict=True) if changes and is_used(var))
+        return known
+
+    jaxpr, _ = opened(program)
+    entered(needed_eqns(jaxpr, jaxpr.outvars), jaxpr.invars)
+    return found[0] if found else None
+
+
 Marks = Sequence[bool]
 Follow = Callable[[Iterable[JaxprEqn], Iterable[Var]], set[Var]]
-"""`active` or `dependent`."""
+"""`active`, `dependent`, or what `fixed_draw` follows by."""
 
 
 def moved_results(eqn: JaxprEqn, marks: Marks) -> Marks:

@@ -1,0 +1,459 @@
+"""A lens: average Jacobians with their standard errors, and what is read with them. Builds on `identity` and `stored`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxchain.chain import Chain
+from jaxchain.checks import path_to_write, shown, text
+from jaxchain.coordinates import is_inexact, widest
+from jaxchain.errors import unknown
+from jaxchain.lens import stored
+from jaxchain.lens.identity import Model, Parameters
+from jaxchain.lens.sample import ending, states_of
+from jaxchain.show.shapes import describe
+from jaxchain.show.table import Table, Tabular
+from jaxchain.show.values import count as counted
+
+__all__ = ["Lens", "LensRow", "load", "logit", "merge"]
+
+
+@dataclass(frozen=True)
+class LensRow:
+    """What a lens knows of one state.
+
+    Attributes
+    ----------
+    name
+        The state's.
+    shape
+        (width_out, width) of its Jacobian.
+    norm
+        Frobenius norm of its Jacobian.
+    error
+        That of its standard errors; NaN from a single sample.
+    likeness
+        Cosine between the Jacobian and the identity, which the logit lens takes in its place; NaN between widths that
+        differ.
+
+    Examples
+    --------
+    >>> fun = lambda x: x + x @ jnp.diag(jnp.array([1.0, 0.0]))
+    >>> lens = jc.lens.fit(fun, [(jnp.ones((4, 2)),)], skip_first=0)
+    >>> lens.rows[0].name, round(lens.rows[0].norm, 4), round(lens.rows[0].likeness, 4)  # diag(2, 1): √5, 3/√10
+    ('input', 2.2361, 0.9487)
+    """
+
+    name: str
+    shape: tuple[int, int]
+    norm: float
+    error: float
+    likeness: float
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["jacobians", "squares"],
+    meta_fields=["count", "target", "skip_first", "samples", "model"],
+)
+@dataclass(frozen=True)
+class Lens(Tabular):
+    """The average Jacobian from every state of a residual chain to its end. A pytree.
+
+    Attributes
+    ----------
+    jacobians
+        State name → (width_out, width): mean over samples and source positions p of Σ_{p′} ∂x_q[p′]/∂x_k[p].
+    squares
+        Sums over samples of squared deviations from that mean.
+    count
+        How many samples.
+    target
+        The name of x_q.
+    skip_first
+        How many positions at the beginning were left out.
+    samples
+        A fingerprint of each sample.
+    model
+        That of the model.
+
+    Examples
+    --------
+    >>> net = jc.nets.transformer((5, 8, 5), depth=1, heads=2)
+    >>> params = net.init(jax.random.key(0))
+    >>> inputs = [(params, jax.random.normal(jax.random.key(k), (12, 5))) for k in range(3)]
+    >>> lens = jc.lens.fit(net, inputs, until="mlp_0", skip_first=4)
+    >>> lens
+    Lens(2 states to mlp_0, 3 samples)
+    >>> {name: jacobian.shape for name, jacobian in lens.jacobians.items()}
+    {'input': (8, 5), 'embed': (8, 8), 'attention_0': (8, 8)}
+    """
+
+    jacobians: dict[str, jax.Array]
+    squares: dict[str, jax.Array]
+    count: int
+    target: str
+    skip_first: int
+    samples: tuple[str, ...]
+    model: Model
+
+    @property
+    def standard_errors(self) -> dict[str, jax.Array]:
+        """State name → (width_out, width): of the mean over samples; NaN from a single one."""
+        several = self.count * (self.count - 1)
+        return {
+            name: jnp.sqrt(square / several) if several else square + jnp.nan for name, square in self.squares.items()
+        }
+
+    @property
+    def rows(self) -> tuple[LensRow, ...]:
+        """One a state, in the chain's order."""
+        errors = self.standard_errors
+        return tuple(
+            _row(name, np.asarray(j, float), np.asarray(errors[name], float)) for name, j in self.jacobians.items()
+        )
+
+    def apply(self, state: Any, stage: str, unembed: Callable[[Any], Any] | None = None) -> Any:
+        """What a state is disposed to become at the chain's end, unembed(J_k x_k).
+
+        Parameters
+        ----------
+        state
+            (…, width), as the chain has it at ``stage``: one position or all of them. Works under jit, vmap and grad.
+        stage
+            The state's name; that of the chain's end, ``target``, is the identity.
+        unembed
+            From (…, width_out) to logits, mostly the model's own last norm and unembedding. ``None``: J_k x_k itself.
+
+        Raises
+        ------
+        KeyError
+            If the lens has no such state; suggests the nearest names.
+        ValueError, TypeError
+            If ``state`` has another width, or is no array of numbers; if ``unembed`` is no function.
+
+        Examples
+        --------
+        >>> fun = lambda x: x + x @ jnp.diag(jnp.array([1.0, 0.0]))
+        >>> lens = jc.lens.fit(fun, [(jnp.ones((4, 2)),)], skip_first=0)
+        >>> lens.apply(jnp.array([1.0, 10.0]), "input", lambda x: x[::-1]).tolist()
+        [10.0, 2.0]
+        """
+        jacobian = self._jacobian(text("stage", stage))
+        state, unembed = _state(state), _unembed(unembed)
+        if jacobian is None:
+            return unembed(state)
+        if state.shape[-1:] != jacobian.shape[1:]:
+            msg = f"State {stage!r} is {jacobian.shape[1]} wide, but what was given is {describe(state, short=True)}: its last axis is the width."
+            raise ValueError(msg)
+        wide = widest(state.dtype, jacobian.dtype)
+        moved = jnp.einsum("...n,mn->...m", state.astype(wide), jacobian.astype(wide))
+        return unembed(moved.astype(state.dtype))
+
+    def check(self, chain: Chain | Callable[..., Any], args: tuple[Any, ...], *, argnum: int | None = None) -> None:
+        """Refuse a model that is not the one which the lens was fitted to.
+
+        Parameters
+        ----------
+        chain, args, argnum
+            The model and arguments of one sample, as for `fit`.
+
+        Raises
+        ------
+        ValueError
+            If it has other parameters, another program, or no state of the target's name; says which.
+
+        Examples
+        --------
+        >>> model = lambda w, x: x + jnp.tanh(x @ w)
+        >>> lens = jc.lens.fit(model, [(jnp.eye(2), jnp.ones((4, 2)))], skip_first=0)
+        >>> lens.check(model, (jnp.eye(2), jnp.zeros((4, 2))))
+        >>> lens.check(model, (jnp.ones((2, 2)), jnp.zeros((4, 2))))
+        Traceback (most recent call last):
+        ValueError: This lens is stale: the model is not the one that it was fitted to, since its parameters have ...
+        """
+        self._checked(chain, args, argnum)
+
+    def states(
+        self, chain: Chain | Callable[..., Any], args: tuple[Any, ...], *, argnum: int | None = None
+    ) -> dict[str, jax.Array]:
+        """The states of one sample that the lens reads, and the chain's end; of no other model than its own.
+
+        Parameters
+        ----------
+        chain, args, argnum
+            The model and arguments of one sample, as for `fit`.
+
+        Returns
+        -------
+        dict
+            State name → the state, for `apply`.
+
+        Raises
+        ------
+        ValueError
+            As `check`.
+
+        Examples
+        --------
+        >>> model = lambda w, x: x + jnp.tanh(x @ w)
+        >>> lens = jc.lens.fit(model, [(jnp.eye(2), jnp.ones((4, 2)))], skip_first=0)
+        >>> [(name, state.shape) for name, state in lens.states(model, (jnp.eye(2), jnp.ones((6, 2)))).items()][0]
+        ('input', (6, 2))
+        """
+        chain = self._checked(chain, args, argnum)
+        states = jax.jit(lambda *args: states_of(chain, args))(*args)
+        return {name: states[name] for name in (*self.jacobians, self.target)}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the lens to a file, whole or not at all; `jaxchain.lens.load` reads it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``path`` can be the name of no file.
+
+        Examples
+        --------
+        >>> lens = jc.lens.fit(lambda x: 2 * x, [(jnp.ones((4, 2)),)], skip_first=0)
+        >>> jc.lens.load(lens.save("lens.npz")).jacobians["input"].tolist()
+        [[2.0, 0.0], [0.0, 2.0]]
+        """
+        path = path_to_write("path", path)
+        arrays = {f"mean {name}": j for name, j in self.jacobians.items()} | {
+            f"squares {name}": s for name, s in self.squares.items()
+        }
+        told = {
+            "states": list(self.jacobians),
+            "count": self.count,
+            "target": self.target,
+            "skip_first": self.skip_first,
+            "samples": list(self.samples),
+            "model": self.model.plain(),
+        }
+        stored.write(path, arrays, told)
+        return path
+
+    def _jacobian(self, name: str) -> jax.Array | None:
+        """Of a state; ``None``: the identity."""
+        if name in self.jacobians:
+            return self.jacobians[name]
+        if name == self.target:
+            return None
+        raise KeyError(unknown("state of this lens", name, [*self.jacobians, self.target]))
+
+    def _checked(self, chain: Chain | Callable[..., Any], args: tuple[Any, ...], argnum: int | None) -> Chain:
+        whole = ending(chain, args, argnum, None)
+        reason, until = None, whole
+        if self.target not in whole.names:
+            reason = f"it has no state {self.target!r}"
+        else:
+            until = whole[: whole.position(self.target) + 1]
+            lacking = [name for name in self.jacobians if name not in until.names_with_input]
+            model = Model.of(until, args, Parameters().of(until, args))
+            reason = self.model.unlike(model) or (f"it has no state {lacking[0]!r}" if lacking else None)
+        if reason is not None:
+            msg = f"This lens is stale: the model is not the one that it was fitted to, since {reason}. Fit a lens to this one."
+            raise ValueError(msg)
+        return until
+
+    def _brief(self) -> str:
+        return f"{counted(len(self.jacobians), 'state')} to {self.target}, {counted(self.count, 'sample')}"
+
+    def _table(self) -> Table:
+        rows = [
+            (
+                r.name,
+                f"{r.shape[0]} × {r.shape[1]}",
+                f"{r.norm:.4g}",
+                _or_dash(r.error, "{:.2g}"),
+                _or_dash(r.likeness, "{:.3f}"),
+            )
+            for r in self.rows
+        ]
+        return Table(
+            f"Jacobian lens on {self.target}, from {counted(self.count, 'sample')}",
+            ("state", "Jacobian", "‖J‖", "±", "cos(J, I)"),
+            rows,
+        )
+
+
+def _or_dash(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else form.format(value)
+
+
+def _row(name: str, jacobian: np.ndarray[Any, Any], errors: np.ndarray[Any, Any]) -> LensRow:
+    rows, columns = jacobian.shape
+    norm = float(np.linalg.norm(jacobian))
+    square = rows == columns and norm > 0
+    likeness = float(np.trace(jacobian)) / (norm * math.sqrt(rows)) if square else math.nan
+    return LensRow(name, (rows, columns), norm, float(np.linalg.norm(errors)), likeness)
+
+
+def logit(state: Any, unembed: Callable[[Any], Any]) -> Any:
+    """The logit lens, which reads a state as if it were the chain's last one: unembed(x_k).
+
+    Parameters
+    ----------
+    state
+        (…, width), as wide as the chain's end.
+    unembed
+        As for `Lens.apply`, whose baseline this is.
+
+    Raises
+    ------
+    TypeError
+        If ``state`` is no array of numbers, or ``unembed`` no function.
+
+    References
+    ----------
+    nostalgebraist, Interpreting GPT: the logit lens, 2020.
+
+    Examples
+    --------
+    >>> jc.lens.logit(jnp.array([1.0, 10.0]), lambda x: x[::-1]).tolist()
+    [10.0, 1.0]
+    """
+    if unembed is None:  # pyright: ignore[reportUnnecessaryComparison]
+        msg = "unembed is a function from states to logits, but None was given."
+        raise TypeError(msg)
+    return _unembed(unembed)(_state(state))
+
+
+def _state(state: Any) -> jax.Array:
+    if not (hasattr(state, "dtype") and hasattr(state, "shape") and is_inexact(state) and len(state.shape)):
+        msg = f"A state is an array of real numbers whose last axis is its width, but {shown(state)} was given."
+        raise TypeError(msg)
+    return jnp.asarray(state)
+
+
+def _unembed(unembed: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    if unembed is None:
+        return lambda state: state
+    if not callable(unembed):
+        msg = f"unembed is a function from states to logits, but {shown(unembed)} was given."
+        raise TypeError(msg)
+    return unembed
+
+
+def load(path: str | Path) -> Lens:
+    """The lens that `Lens.save` or a checkpoint of `fit` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is cut short or no lens, or holds float64 while JAX's 64-bit mode is off.
+
+    Examples
+    --------
+    >>> lens = jc.lens.fit(lambda x: 2 * x, [(jnp.ones((4, 2)),)], skip_first=0)
+    >>> jc.lens.load(lens.save("lens.npz"))
+    Lens(1 state to mul@..., 1 sample)
+    """
+    path = path_to_write("path", path)
+    arrays, told = stored.read(path)
+    try:
+        names = told["states"]
+        means, squares = (
+            {name: _kept(arrays[f"{kind} {name}"], path) for name in names} for kind in ("mean", "squares")
+        )
+        model = Model.from_plain(told["model"])
+        return Lens(means, squares, told["count"], told["target"], told["skip_first"], tuple(told["samples"]), model)
+    except (KeyError, TypeError, AttributeError) as error:
+        msg = f"{path} is no lens: it lacks {error}. Choose another path."
+        raise ValueError(msg) from error
+
+
+def _kept(array: np.ndarray[Any, Any], path: Path) -> jax.Array:
+    """An array of a file as JAX's, to the last bit."""
+    if array.dtype == np.float64 and not jax.config.read("jax_enable_x64"):
+        msg = f'The lens in {path} is float64, which JAX holds only in its 64-bit mode: jax.config.update("jax_enable_x64", True).'
+        raise ValueError(msg)
+    return jnp.asarray(array)
+
+
+def merge(*lenses: Lens) -> Lens:
+    """One lens of several that were fitted to the same model on other samples: that of all samples.
+
+    Means and deviations are combined as Chan, Golub and LeVeque do, so that it equals the lens that is fitted on all
+    samples at once, up to rounding.
+
+    Raises
+    ------
+    ValueError
+        If there is none; if they are of other models, states or positions, or share a sample.
+    TypeError
+        If one is no lens.
+
+    References
+    ----------
+    Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, 1979.
+
+    Examples
+    --------
+    >>> inputs = [(jax.random.normal(jax.random.key(k), (4, 2)),) for k in range(4)]
+    >>> fun = lambda x: x + jnp.tanh(x)
+    >>> one, two = (jc.lens.fit(fun, part, skip_first=0) for part in (inputs[:3], inputs[3:]))
+    >>> whole = jc.lens.fit(fun, inputs, skip_first=0)
+    >>> merged = jc.lens.merge(one, two)
+    >>> merged.count, bool(jnp.allclose(merged.jacobians["input"], whole.jacobians["input"]))
+    (4, True)
+    """
+    for lens in lenses:
+        if not isinstance(lens, Lens):  # pyright: ignore[reportUnnecessaryIsInstance]
+            msg = f"merge takes lenses, but {shown(lens)} was given."
+            raise TypeError(msg)
+    if not lenses:
+        msg = "merge takes at least one lens."
+        raise ValueError(msg)
+    merged = lenses[0]
+    for number, lens in enumerate(lenses[1:], start=2):
+        _check_alike(merged, lens, number)
+        merged = _merged(merged, lens)
+    return merged
+
+
+def _check_alike(one: Lens, two: Lens, number: int) -> None:
+    """Refuse lenses that are not parts of one."""
+    shapes = [{name: jacobian.shape for name, jacobian in lens.jacobians.items()} for lens in (one, two)]
+    reason = one.model.unlike(two.model)
+    if shapes[0] != shapes[1] or one.target != two.target:
+        reason = f"it reads {', '.join(two.jacobians)} to {two.target}, the others {', '.join(one.jacobians)} to {one.target}"
+    elif one.skip_first != two.skip_first:
+        reason = f"it has skip_first={two.skip_first}, the others {one.skip_first}"
+    elif reason is None and (shared := set(one.samples) & set(two.samples)):
+        reason = f"{counted(len(shared), 'sample')} of it {'is' if len(shared) == 1 else 'are'} in the others, too, and would count twice"
+    elif reason is not None:
+        reason = f"it is of another model: {reason}"
+    if reason is not None:
+        msg = f"Lens {number} of those to merge does not go with the ones before: {reason}. Merge lenses of one model, fitted on other samples."
+        raise ValueError(msg)
+
+
+def _merged(one: Lens, two: Lens) -> Lens:
+    total = one.count + two.count
+    means, squares = dict[str, jax.Array](), dict[str, jax.Array]()
+    for name, like in one.jacobians.items():
+        a, b, s, t = (np.asarray(x[name], np.float64) for x in (one.jacobians, two.jacobians, one.squares, two.squares))
+        apart = b - a
+        means[name] = jnp.asarray(a + apart * (two.count / total), like.dtype)
+        squares[name] = jnp.asarray(s + t + apart**2 * (one.count * two.count / total), like.dtype)
+    return replace(
+        one,
+        jacobians=means,
+        squares=squares,
+        count=total,
+        samples=one.samples + two.samples,
+        model=one.model.joined(two.model),
+    )

@@ -167,6 +167,18 @@ def test_relus_keep_their_gradients_and_sigmoids_lose_them(run):
     assert found["sigmoid"]["diagnosis"].startswith("Gradients vanish")
 
 
+def test_the_jacobian_lens_reads_early_states_better_than_the_logit_lens(run):
+    found = run("jacobian_lens")
+    assert found["loss"][1] < found["loss"][0] - 1
+    first, *_, last = found["states"]
+    assert first["Jacobian lens"]["kl"] < first["logit lens"]["kl"]
+    assert last["Jacobian lens"] == last["logit lens"]
+    assert last["logit lens"]["kl"] == pytest.approx(0, abs=1e-6)
+    assert last["logit lens"]["agrees"] == 1
+    for row in found["lens"]:
+        assert row["error"] < row["norm"] / 5, row["name"]
+
+
 def test_other_peoples_models_are_chains_of_the_same_value_derivative_and_work(run):
     found = run("discover_models")
     assert found["models"]["Flax transformer"]["names"][-1] == "Dense_1"

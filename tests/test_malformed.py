@@ -59,6 +59,8 @@ FOLDED = jc.graph(jc.Chain([jc.Stage("line", lambda x: 2 * x + 1), jc.Stage("sin
 LOCAL = jc.local_jacobians(CHAIN, (X,))
 DATA = (jnp.ones((4, 3)), jnp.ones(4))
 PREDICTED = jc.signal.predict("tanh", 2, sigma_w=1.0, sigma_b=0.0)
+SEQUENCE = jnp.ones((12, 3))
+LENS = jc.lens.fit(CHAIN, [(SEQUENCE,)], skip_first=2)
 NORMS = {"sin": [1.0, 2.0]}
 
 
@@ -202,6 +204,19 @@ CALLS = {
         jc.signal.measure,
         {"chain": NET, "key": jax.random.key(0), "like": None, "draws": 2, "length": 1.0, "correlation": 0.0},
     ),
+    "lens.fit": (
+        jc.lens.fit,
+        {"chain": CHAIN, "inputs": [(SEQUENCE,)], "argnum": None, "until": None, "stages": None, "skip_first": 2}
+        | {"mask": None, "chunk_size": None, "sharding": None, "checkpoint_dir": None, "checkpoint_every": 1}
+        | {"progress": False},
+    ),
+    "lens.merge": (lambda one: jc.lens.merge(LENS, one), {"one": LENS}),
+    "lens.load": (lambda file: jc.lens.load(file), {"file": "lens.npz"}),
+    "lens.logit": (jc.lens.logit, {"state": SEQUENCE, "unembed": jnp.sin}),
+    "Lens.apply": (LENS.apply, {"state": SEQUENCE, "stage": "sin", "unembed": jnp.sin}),
+    "Lens.check": (LENS.check, {"chain": CHAIN, "args": (SEQUENCE,), "argnum": None}),
+    "Lens.states": (LENS.states, {"chain": CHAIN, "args": (SEQUENCE,), "argnum": None}),
+    "Lens.save": (LENS.save, {"path": "lens.npz"}),
     "train.fit": (
         jc.train.fit,
         {"loss": loss, "params": X, "data": DATA, "optimizer": optax.sgd(0.1), "steps": 2, "batch_size": 2}
@@ -282,6 +297,13 @@ MEANT = {
     "memory_limit": ["none", "zero", "huge", "int64"],  # in `bracket` none may be recorded
     "sharding": ["none"],
     "granularity": ["none"],
+    "until": ["none"],
+    "stages": ["none"],
+    "skip_first": ["zero", "int64"],
+    "mask": ["none"],
+    "checkpoint_dir": ["none", "text"],
+    "checkpoint_every": ["huge", "int64"],
+    "unembed": ["none", *RETURNS],  # of the logit lens it is asked in tests/lens
     "paths": ["none"],
     "seconds": SCALES,
     "tangent": ["none"],

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.chain import Chain
-from jaxchain.checks import path_to_write, shown, text
-from jaxchain.coordinates import is_inexact, widest
+from jaxchain.checks import is_array, path_to_write, shown, text
+from jaxchain.coordinates import widest
 from jaxchain.errors import unknown
 from jaxchain.lens import stored
 from jaxchain.lens.identity import Model, Parameters
@@ -93,7 +93,7 @@ class Lens(Tabular):
     >>> inputs = [(params, jax.random.normal(jax.random.key(k), (12, 5))) for k in range(3)]
     >>> lens = jc.lens.fit(net, inputs, until="mlp_0", skip_first=4)
     >>> lens
-    Lens(2 states to mlp_0, 3 samples)
+    Lens(3 states to mlp_0, 3 samples)
     >>> {name: jacobian.shape for name, jacobian in lens.jacobians.items()}
     {'input': (8, 5), 'embed': (8, 8), 'attention_0': (8, 8)}
     """
@@ -330,7 +330,7 @@ def logit(state: Any, unembed: Callable[[Any], Any]) -> Any:
 
 
 def _state(state: Any) -> jax.Array:
-    if not (hasattr(state, "dtype") and hasattr(state, "shape") and is_inexact(state) and len(state.shape)):
+    if not (is_array(state) and np.ndim(state) and jnp.issubdtype(state.dtype, jnp.floating)):
         msg = f"A state is an array of real numbers whose last axis is its width, but {shown(state)} was given."
         raise TypeError(msg)
     return jnp.asarray(state)

@@ -636,6 +636,8 @@ def test_states_and_stages_that_a_lens_does_not_have_are_refused(whole):
         whole.apply("x", "embed")
     with pytest.raises(TypeError, match="unembed is a function"):
         whole.apply(jnp.ones(WIDTH), "embed", 3)
+    with pytest.raises(TypeError, match="unembed is a function"):
+        jc.lens.logit(jnp.ones(WIDTH), None)
 
 
 # -------------------------------------------------------------------------------------------------------------- devices

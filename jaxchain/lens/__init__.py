@@ -7,7 +7,8 @@ References: Anthropic, jacobian-lens, 2026 (github.com/anthropics/jacobian-lens)
 logit lens, 2020.
 """
 
+from jaxchain.lens.again import load, merge
 from jaxchain.lens.fitting import fit
-from jaxchain.lens.reading import Lens, LensRow, load, logit, merge
+from jaxchain.lens.reading import Lens, LensRow, logit
 
 __all__ = ["Lens", "LensRow", "fit", "load", "logit", "merge"]

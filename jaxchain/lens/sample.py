@@ -23,6 +23,7 @@ from jaxchain.coordinates import widest
 from jaxchain.derivative import Pass
 from jaxchain.discovery import discover
 from jaxchain.errors import unknown
+from jaxchain.program.fingerprint import Kept
 from jaxchain.show.shapes import describe
 from jaxchain.stage import State
 from jaxchain.sweep import linearised, pulled_back
@@ -30,6 +31,9 @@ from jaxchain.sweep import linearised, pulled_back
 __all__ = ["Found", "Sweep", "ending", "states_of"]
 
 Args = tuple[Any, ...]
+
+KEPT = Kept(8)
+"""The sweeps of the last chains, compiled: one call of `fit` after another compiles once."""
 
 
 def ending(chain: Chain | Callable[..., Any], args: Args, argnum: int | None, until: str | None) -> Chain:
@@ -96,7 +100,7 @@ class Sweep:
     how: Pass
 
     @classmethod
-    def of(cls, chain: Chain, args: Args, stages: Sequence[str] | None, how: Pass) -> Sweep:
+    def of(cls, chain: Chain, args: Args, stages: tuple[str, ...] | None, how: Pass) -> Sweep:
         """The sweep along a chain at arguments of these shapes.
 
         Raises
@@ -106,6 +110,11 @@ class Sweep:
         KeyError
             If a pattern in ``stages`` matches no state.
         """
+        shapes = jax.tree.structure(args), tuple(map(jax.typeof, jax.tree.leaves(args)))
+        return KEPT.get((chain, shapes, stages, how), lambda: cls._made(chain, args, stages, how))
+
+    @classmethod
+    def _made(cls, chain: Chain, args: Args, stages: Sequence[str] | None, how: Pass) -> Sweep:
         states = jax.eval_shape(lambda *args: states_of(chain, args), *args)
         target = chain.names[-1]
         out = _matrix_shape(states[target])

@@ -1,12 +1,14 @@
 """What a character transformer is about to say, read off its inner states through their average Jacobians.
 
-Question   Does the Jacobian lens, unembed(E[∂x_q/∂x_k] x_k), read a trained transformer's inner states better than the
-           logit lens, unembed(x_k), which takes every state for the last one?
+Question   Does the Jacobian lens, unembed(J_k x_k) with J_k = E[∂x_q/∂x_k], read a trained transformer's inner states
+           better than the logit lens, unembed(x_k), which takes every state for the last one? And the same Jacobian
+           about the mean states, unembed(x̄_q + J_k (x_k - x̄_k)), as Taylor's first order has it?
 Command    python experiments/jacobian_lens.py
-Expect     Early states are written in another basis than the last one. The average Jacobian carries them over, so that
-           the lens is nearer to the model's own prediction (KL divergence, agreement of the likeliest character) at
-           early states, and both come to the same at the last (github.com/anthropics/jacobian-lens, 2026). The text is
-           the Python language reference, which ships with Python; lens and readouts are of parts never trained on.
+Expect     Early states are written in another basis than the last one, and the average Jacobian carries them over. As
+           published (github.com/anthropics/jacobian-lens, 2026, which gives no number for a model like this one) it is
+           linear and knows nothing of the mean; about the mean it should be nearer to the model's own prediction than
+           the logit lens at every inner state. The text is the Python language reference, which ships with Python;
+           lens and readings are of parts never trained on.
 """
 
 from __future__ import annotations
@@ -37,7 +39,12 @@ import jaxchain as jc
 from jaxchain.show.table import Table
 
 POSITIONS, SKIP = 64, 16
-LENSES = {"Jacobian lens": jc.plot.COLOURS["reverse"], "logit lens": jc.plot.COLOURS["forward"]}
+LENSES = {
+    "Jacobian lens": ("reverse", "as published: J x"),
+    "about the mean": ("planned", "x̄ + J (x - x̄)"),
+    "logit lens": ("forward", "x itself"),
+}
+"""Name → whose colour it has on figures, and what is unembedded."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +103,14 @@ def main(
     lens = jc.lens.fit(net, inputs, until=last, stages=["embed", "attention_*", "mlp_*"], skip_first=SKIP)
     print(lens)
 
-    rows = read(net, params, lens, text, text.test[:samples])
-    heading(f"Read at {samples} other windows")
-    header = (
-        "state",
-        *(f"{name}: {what}" for what in ("KL", "agrees") for name in LENSES),
-        "cross-entropy: J",
-        "logit",
+    reader = Reader.of(net, lens, inputs)
+    rows = scores_of(reader, text, text.test[:samples])
+    heading(
+        f"Read at {samples} other windows: KL divergence from the model's own prediction, and how often it names the likeliest character"
     )
-    print(Table("", header, list(map(cells, rows))))
+    print(Table("", ("state", *LENSES), list(map(cells, rows))))
     window = text.test[max(range(samples), key=lambda k: len(set(text.test[k].tolist())))]
-    figures = [draw_curves(rows, out), draw_example(net, params, lens, text, window, out)]
+    figures = [draw_curves(rows, out), draw_example(reader, text, window, out)]
     numbers = {
         "seed": seed,
         "quick": quick,
@@ -138,65 +142,91 @@ def train(net: jc.Chain, text: Text, steps: int, seed: int) -> jc.train.Fit:
     return jc.train.fit(loss, params, text.train, optax.adam(rate), steps=steps, batch_size=32, key=key, progress=False)
 
 
-def read(
-    net: jc.Chain, params: Any, lens: jc.lens.Lens, text: Text, windows: NDArray[np.int32]
-) -> list[dict[str, Any]]:
-    """Of every state and both lenses: how near what it reads is to the model's own prediction, and to the text."""
-    lens.check(net, (params, one_hot(text, windows[0][:-1])))
-    unembed = lambda state: net[-2:](params, state)  # noqa: E731
+@dataclass(frozen=True)
+class Reader:
+    """Reads states in three ways; logits of each."""
 
-    @jax.jit
-    def scores(window: jax.Array) -> dict[str, dict[str, jax.Array]]:
-        states = dict(zip(net.names_with_input, states_of(net, params, one_hot(text, window[:-1])), strict=True))
-        kept = slice(SKIP, -1)
-        own = jax.nn.log_softmax(unembed(states[lens.target])[kept])
-        target = window[1:][kept]
+    net: jc.Chain
+    params: Any
+    lens: jc.lens.Lens
+    means: dict[str, jax.Array]
 
-        def score(logits: jax.Array) -> jax.Array:
-            log = jax.nn.log_softmax(logits[kept])
-            kl = jnp.sum(jnp.exp(own) * (own - log), -1)
-            agrees = jnp.argmax(log, -1) == jnp.argmax(own, -1)
-            entropy = -jnp.take_along_axis(log, target[:, None], -1)[:, 0]
-            return jnp.stack([jnp.mean(kl), jnp.mean(agrees), jnp.mean(entropy)])
+    @classmethod
+    def of(cls, net: jc.Chain, lens: jc.lens.Lens, inputs: Sequence[tuple[Any, jax.Array]]) -> Reader:
+        """With the mean states of what the lens was fitted to."""
+        states = [lens.states(net, args) for args in inputs]
+        means = {name: jnp.mean(jnp.stack([one[name][SKIP:-1] for one in states]), (0, 1)) for name in states[0]}
+        return cls(net, inputs[0][0], lens, means)
 
+    def unembed(self, state: jax.Array) -> jax.Array:
+        """The model's own last norm and unembedding."""
+        return self.net[-2:](self.params, state)
+
+    def read(self, state: jax.Array, name: str) -> dict[str, jax.Array]:
+        """Logits by each lens."""
+        moved = self.lens.apply(state - self.means[name], name)
         return {
-            name: {
-                "Jacobian lens": score(lens.apply(states[name], name, unembed)),
-                "logit lens": score(jc.lens.logit(states[name], unembed)),
-            }
-            for name in (*lens.jacobians, lens.target)
+            "Jacobian lens": self.lens.apply(state, name, self.unembed),
+            "about the mean": self.unembed(self.means[self.lens.target] + moved),
+            "logit lens": jc.lens.logit(state, self.unembed),
         }
 
-    each = [scores(window) for window in windows]
+
+def scores_of(reader: Reader, text: Text, windows: NDArray[np.int32]) -> list[dict[str, Any]]:
+    """Of every state and lens: how near what it reads is to the model's own prediction, and to the text."""
+    names = (*reader.lens.jacobians, reader.lens.target)
+
+    @jax.jit
+    def scores(states: dict[str, jax.Array], following: jax.Array) -> dict[str, dict[str, jax.Array]]:
+        own = jax.nn.log_softmax(reader.unembed(states[reader.lens.target])[SKIP:-1])
+
+        def score(logits: jax.Array) -> jax.Array:
+            log = jax.nn.log_softmax(logits[SKIP:-1])
+            kl = jnp.sum(jnp.exp(own) * (own - log), -1)
+            agrees = jnp.argmax(log, -1) == jnp.argmax(own, -1)
+            entropy = -jnp.take_along_axis(log, following[SKIP:-1, None], -1)
+            return jnp.stack([jnp.mean(kl), jnp.mean(agrees), jnp.mean(entropy)])
+
+        return {name: jax.tree.map(score, reader.read(states[name], name)) for name in names}
+
+    each = [
+        scores(reader.lens.states(reader.net, (reader.params, one_hot(text, window[:-1]))), window[1:])
+        for window in windows
+    ]
     means = jax.tree.map(lambda *values: np.mean(values, 0), *each)
+    kinds = ("kl", "agrees", "cross_entropy")
     return [
-        {"name": name, **{lens: dict(zip(("kl", "agrees", "cross_entropy"), map(float, means[name][lens]), strict=True)) for lens in LENSES}}
-        for name in (*lens.jacobians, lens.target)
-    ]  # fmt: skip
-
-
-def states_of(net: jc.Chain, params: Any, x: jax.Array) -> Sequence[jax.Array]:
-    """x_0 … x_q."""
-    return jc.forward_sweep(net, (params, x), x).primals
+        {"name": name, **{lens: dict(zip(kinds, means[name][lens].tolist(), strict=True)) for lens in LENSES}}
+        for name in names
+    ]
 
 
 def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """A row of the printed table."""
-    numbers = [f"{row[lens]['kl']:.3f}" for lens in LENSES] + [f"{row[lens]['agrees']:.1%}" for lens in LENSES]
-    return (row["name"], *numbers, *(f"{row[lens]['cross_entropy']:.3f}" for lens in LENSES))
+    return (row["name"], *(f"{row[lens]['kl']:.3f}  {row[lens]['agrees']:4.0%}" for lens in LENSES))
+
+
+def nearer(rows: Sequence[Mapping[str, Any]], lens: str) -> list[str]:
+    """The inner states where a lens is nearer to the model's own prediction than the logit lens."""
+    return [row["name"] for row in rows[:-1] if row[lens]["kl"] < row["logit lens"]["kl"]]
 
 
 def findings(rows: Sequence[Mapping[str, Any]], lens: jc.lens.Lens) -> list[str]:
     """In words."""
     inner = rows[:-1]
-    nearer = [row["name"] for row in inner if row["Jacobian lens"]["kl"] < row["logit lens"]["kl"]]
-    first, middle = inner[0], inner[len(inner) // 2]
     error = max(row.error / row.norm for row in lens.rows)
+
+    def told(row: Mapping[str, Any], kind: str, form: str) -> str:
+        return ", ".join(f"{row[name][kind]:{form}} ({name})" for name in LENSES)
+
     return [
-        f"At {len(nearer)} of {len(inner)} inner states the Jacobian lens is nearer to the model's own prediction than the logit lens.",
         *(
-            f"At {row['name']} its KL divergence is {row['Jacobian lens']['kl']:.3f} nats against {row['logit lens']['kl']:.3f}, and it names the model's likeliest character {row['Jacobian lens']['agrees']:.1%} of the time against {row['logit lens']['agrees']:.1%}."
-            for row in (first, middle)
+            f"{name} ({LENSES[name][1]}): nearer to the model's own prediction than the logit lens at {len(nearer(rows, name))} of {len(inner)} inner states."
+            for name in ("Jacobian lens", "about the mean")
+        ),
+        *(
+            f"At {row['name']} KL divergences in nats are {told(row, 'kl', '.2f')}; the model's likeliest character is named {told(row, 'agrees', '.0%')} of the time."
+            for row in (inner[0], inner[len(inner) // 2], inner[-1])
         ),
         f"The standard error of a Jacobian is at most {error:.1%} of its norm, from {lens.count} windows.",
     ]
@@ -206,13 +236,15 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], out: Path) -> Path:
     """KL divergence and agreement with the model's own prediction, state by state."""
     names, at = [row["name"] for row in rows], np.arange(len(rows))
     with mpl.rc_context(jc.plot.STYLE):
-        figure, axes = plt.subplots(2, 1, figsize=(8, 6.4), sharex=True, layout="constrained")
-        for ax, what, rows_read in ((axes[0], "kl", rows[:-1]), (axes[1], "agrees", rows)):
-            for lens, colour in LENSES.items():
-                values = [row[lens][what] for row in rows_read]
-                style = {"Jacobian lens": ("o", "-"), "logit lens": ("s", "--")}[lens]
-                ax.plot(at[: len(values)], values, color=colour, marker=style[0], linestyle=style[1], label=lens)
-        axes[0].set(yscale="log", ylabel="KL divergence, nats")
+        figure, axes = plt.subplots(2, 1, figsize=(8, 6.8), sharex=True, layout="constrained")
+        for ax, what, shown in ((axes[0], "kl", rows[:-1]), (axes[1], "agrees", rows)):
+            for lens, (kind, words) in LENSES.items():
+                values = [row[lens][what] for row in shown]
+                ax.plot(
+                    at[: len(values)], values, color=jc.plot.COLOURS[kind], marker=jc.plot.MARKERS[kind],
+                    linestyle=jc.plot.LINESTYLES[kind], label=f"{lens}, {words}",
+                )  # fmt: skip
+        axes[0].set(ylabel="KL divergence, nats", ylim=(0, None))
         axes[1].set(ylabel="same likeliest character", ylim=(0, 1.03))
         axes[1].yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1))
         axes[0].set_title(title(rows))
@@ -225,41 +257,38 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], out: Path) -> Path:
 
 def title(rows: Sequence[Mapping[str, Any]]) -> str:
     """What the curves say."""
-    inner = rows[:-1]
-    nearer = sum(row["Jacobian lens"]["kl"] < row["logit lens"]["kl"] for row in inner)
-    where = "at every inner state" if nearer == len(inner) else f"at {nearer} of {len(inner)} inner states"
-    return f"The Jacobian lens is nearer to what the model will say {where}"
+    inner = len(rows) - 1
+    as_published, about = (len(nearer(rows, name)) for name in ("Jacobian lens", "about the mean"))
+    return f"About the mean, the average Jacobian reads better than the logit lens\nat {about} of {inner} inner states; as published, at {as_published}"
 
 
-def draw_example(
-    net: jc.Chain, params: Any, lens: jc.lens.Lens, text: Text, window: NDArray[np.int32], out: Path
-) -> Path:
+def draw_example(reader: Reader, text: Text, window: NDArray[np.int32], out: Path) -> Path:
     """The likeliest character that each lens reads at every state and position of one window, and how sure it is."""
-    unembed = lambda state: net[-2:](params, state)  # noqa: E731
-    states = lens.states(net, (params, one_hot(text, window[:-1])))
-    kept = slice(SKIP + 8, SKIP + 40)
-    readers = {
-        "Jacobian lens": {name: lens.apply(state, name, unembed) for name, state in states.items()},
-        "logit lens": {name: jc.lens.logit(state, unembed) for name, state in states.items()},
-    }
-    names = list(states)
+    states = reader.lens.states(reader.net, (reader.params, one_hot(text, window[:-1])))
+    kept, names = slice(SKIP + 8, SKIP + 40), list(states)
+    logits = {name: reader.read(state, name) for name, state in states.items()}
+    best = np.asarray(logits[names[-1]]["logit lens"])[kept].argmax(-1)
     with mpl.rc_context(jc.plot.STYLE):
-        figure, axes = plt.subplots(2, 1, figsize=(9.6, 7.2), sharex=True, layout="constrained")
-        for ax, (reader, logits) in zip(axes, readers.items(), strict=True):
-            sure = np.stack([np.asarray(jax.nn.softmax(logits[name]))[kept] for name in names])
-            mesh = ax.imshow(sure.max(-1), vmin=0, vmax=1, cmap="YlGnBu", aspect="auto")
-            best = np.asarray(jax.nn.softmax(logits[names[-1]]))[kept].argmax(-1)
+        figure, axes = plt.subplots(len(LENSES), 1, figsize=(9.6, 9.6), sharex=True, layout="constrained")
+        figure.suptitle("What each lens reads comes next, framed where the model says so, too", x=0.01, ha="left")
+        for ax, (lens, (_, words)) in zip(axes, LENSES.items(), strict=True):
+            sure = np.stack([np.asarray(jax.nn.softmax(logits[name][lens]))[kept] for name in names])
+            mesh = ax.imshow(sure.max(-1), vmin=0, vmax=1, cmap="Blues", aspect="auto")
             for (row, column), token in np.ndenumerate(sure.argmax(-1)):
                 dark, same = sure[row, column].max() > 0.55, token == best[column]
-                ax.text(column, row, visible(text.alphabet[token]), ha="center", va="center", fontsize=9, family="monospace", color="white" if dark else "black", fontweight="bold" if same else "normal")  # fmt: skip
+                frame = {"facecolor": "white", "edgecolor": "#BB5566", "boxstyle": "round,pad=0.15", "linewidth": 0.9}
+                ax.text(
+                    column, row, visible(text.alphabet[token]), ha="center", va="center", fontsize=8,
+                    family="monospace", color="white" if dark and not same else "black", bbox=frame if same else None,
+                )  # fmt: skip
             ax.set_yticks(range(len(names)), names, fontsize=8.5)
             ax.spines[:].set_visible(False)
             ax.tick_params(length=0)
-            ax.set_title(f"{reader}: what it reads comes next, in bold where the model says so, too")
+            ax.set_title(f"{lens}, {words}")
         shown = [visible(text.alphabet[token]) for token in window[:-1][kept]]
-        axes[1].set_xticks(range(len(shown)), shown, family="monospace", fontsize=9)
-        axes[1].set_xlabel("the text, character by character")
-        figure.colorbar(mesh, ax=axes, label="probability of the likeliest character", shrink=0.5)
+        axes[-1].set_xticks(range(len(shown)), shown, family="monospace", fontsize=9)
+        axes[-1].set_xlabel("the text, character by character")
+        figure.colorbar(mesh, ax=axes, label="probability of the likeliest character", shrink=0.4)
     return jc.plot.save(figure, out / "jacobian_lens_example.png")
 
 

@@ -167,12 +167,15 @@ def test_relus_keep_their_gradients_and_sigmoids_lose_them(run):
     assert found["sigmoid"]["diagnosis"].startswith("Gradients vanish")
 
 
-def test_the_jacobian_lens_reads_early_states_better_than_the_logit_lens(run):
+def test_about_the_mean_an_average_jacobian_reads_states_better_than_the_logit_lens(run):
     found = run("jacobian_lens")
     assert found["loss"][1] < found["loss"][0] - 1
-    first, *_, last = found["states"]
+    first, *inner, last = found["states"]
+    for row in (first, *inner):
+        assert row["about the mean"]["kl"] < row["logit lens"]["kl"], row["name"]
     assert first["Jacobian lens"]["kl"] < first["logit lens"]["kl"]
-    assert last["Jacobian lens"] == last["logit lens"]
+    for lens in ("Jacobian lens", "about the mean"):
+        assert last[lens]["kl"] == pytest.approx(0, abs=1e-5)
     assert last["logit lens"]["kl"] == pytest.approx(0, abs=1e-6)
     assert last["logit lens"]["agrees"] == 1
     for row in found["lens"]:

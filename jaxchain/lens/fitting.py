@@ -59,7 +59,8 @@ def fit(
         Of a plain function, which argument is the chain input; default: the last.
     until
         The name of the state x_q, mostly the last of the residual stream: what comes after (the last norm, the
-        unembedding) is ``unembed`` of `Lens.apply`. ``None``: the chain's last.
+        unembedding) is ``unembed`` of `Lens.apply`. ``None``: the chain's last. Of a plain function
+        ``print(jc.discover(fun, *args))`` tells the names.
     stages
         Patterns of names such as ``"block_*"``: the states to read. ``None``: all.
     skip_first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from jaxchain.coordinates import widest
 from jaxchain.errors import unknown
 from jaxchain.lens import stored
 from jaxchain.lens.identity import Model, Parameters
-from jaxchain.lens.sample import ending, states_of
+from jaxchain.lens.sample import compiled, ending, shapes_of, states_of
 from jaxchain.program.fingerprint import Kept
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import Table, Tabular
@@ -29,7 +29,7 @@ __all__ = ["Lens", "LensRow", "logit"]
 
 
 KEPT = Kept(8)
-"""What computes the states of the last programs, compiled."""
+"""The programs of the last chains, and what computes their states, compiled."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ class Lens(Tabular):
             states = states_of(part, args)
             return [states[name] for name in names]
 
-        states = KEPT.get((model.programs, names), lambda: jax.jit(read))(*args)
+        states = KEPT.get((model.programs, names), lambda: compiled(read))(*args)
         return dict(zip(names, states, strict=True))
 
     def save(self, path: str | Path) -> Path:
@@ -268,8 +268,15 @@ class Lens(Tabular):
         """The chain up to the target, and what tells it from others, once it is the lens's own."""
         whole = ending(chain, args, argnum, None)
         lacking = [name for name in (self.target, *self.jacobians) if name not in whole.names_with_input]
-        part = whole if lacking else whole[: whole.position(self.target) + 1]
-        model = Model.of(part, args, Parameters().of(part, args))
+
+        def traced() -> tuple[Chain, Model]:
+            part = whole if lacking else whole[: whole.position(self.target) + 1]
+            return part, Model.of(part, args, "")
+
+        # A chain never changes, so that it is read once for all samples of a shape; a function may close over what does.
+        key = whole, None if lacking else self.target, shapes_of(args)
+        part, model = KEPT.get(key, traced) if whole is chain else traced()
+        model = replace(model, parameters=Parameters().of(part, args))
         reason = f"it has no state {lacking[0]!r}" if lacking else self.model.unlike(model)
         if reason is not None:
             msg = f"This lens is stale: the model is not the one that it was fitted to, since {reason}. Fit a lens to this one."

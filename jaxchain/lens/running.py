@@ -24,7 +24,7 @@ from jaxchain.derivative import Pass
 from jaxchain.lens.identity import Model, Parameters, sample_digest
 from jaxchain.lens.positions import Mask, valid_positions
 from jaxchain.lens.reading import Lens
-from jaxchain.lens.sample import Found, Sweep, ending
+from jaxchain.lens.sample import Found, Sweep, ending, shapes_of
 from jaxchain.show.escape import escaped
 
 __all__ = ["Options", "Run"]
@@ -78,7 +78,7 @@ class Run:
 
     def _sweep(self, args: tuple[Any, ...]) -> Sweep:
         """The sweep for samples of these shapes, once the model is known to be the same as before."""
-        key = jax.tree.structure(args), tuple(map(jax.typeof, jax.tree.leaves(args)))
+        key = shapes_of(args)
         known = self.sweeps.get(key)
         chain = known[0].chain if known else ending(self.options.chain, args, self.options.argnum, self.options.until)
         parameters = self.parameters.of(chain, args)

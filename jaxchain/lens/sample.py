@@ -6,10 +6,11 @@ positions. All of them are read off in one sweep. Builds on `sweep`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -28,9 +29,12 @@ from jaxchain.show.shapes import describe
 from jaxchain.stage import State
 from jaxchain.sweep import linearised, pulled_back
 
-__all__ = ["Found", "Sweep", "ending", "states_of"]
+__all__ = ["Found", "Sweep", "compiled", "ending", "patterns_of", "shapes_of", "states_of"]
 
 Args = tuple[Any, ...]
+
+BROKEN = ("0.10.2", "0.11.0")
+"""The jaxlibs whose fused reductions are wrong on CPUs where they are large (jax-ml/jax issue 39103)."""
 
 KEPT = Kept(8)
 """The sweeps of the last chains, compiled: one call of `fit` after another compiles once."""
@@ -42,6 +46,18 @@ def ending(chain: Chain | Callable[..., Any], args: Args, argnum: int | None, un
     at = looked_along(chain, argnum, args)
     chain = chain if isinstance(chain, Chain) else discover(chain, *args, argnum=at)
     return chain if until is None else chain[: chain.position(until) + 1]
+
+
+def compiled(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit`, with no reduction fused where XLA does that wrongly."""
+    wrong = version("jaxlib") in BROKEN and jax.default_backend() == "cpu"
+    return jax.jit(fun, compiler_options={"xla_cpu_experimental_ynn_fusion_type": ""} if wrong else None)
+
+
+def shapes_of(args: Args) -> Hashable:
+    """What tells calls apart that are traced anew."""
+    leaves, tree = jax.tree.flatten(args)
+    return tree, tuple(map(jax.typeof, leaves))
 
 
 def states_of(chain: Chain, args: Args) -> dict[str, State]:
@@ -110,8 +126,7 @@ class Sweep:
         KeyError
             If a pattern in ``stages`` matches no state.
         """
-        shapes = jax.tree.structure(args), tuple(map(jax.typeof, jax.tree.leaves(args)))
-        return KEPT.get((chain, shapes, stages, how), lambda: cls._made(chain, args, stages, how))
+        return KEPT.get((chain, shapes_of(args), stages, how), lambda: cls._made(chain, args, stages, how))
 
     @classmethod
     def _made(cls, chain: Chain, args: Args, stages: Sequence[str] | None, how: Pass) -> Sweep:
@@ -143,7 +158,7 @@ class Sweep:
 
     @cached_property
     def _compiled(self) -> Callable[..., Any]:
-        return jax.jit(self.run)
+        return compiled(self.run)
 
     def run(
         self, args: Args, valid: jax.Array

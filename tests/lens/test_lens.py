@@ -84,6 +84,17 @@ def test_chunks_and_chosen_states_change_no_number(whole):
         np.testing.assert_allclose(jacobian, want.jacobians[name], atol=1e-6)
 
 
+def test_large_reductions_are_right_in_chunks_of_any_size():
+    """Fused ones of jaxlib 0.10.2 and 0.11.0 are not (jax-ml/jax issue 39103)."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(64, 128)), jnp.float32)
+    norm = jc.Chain([jc.Stage("norm", lambda x: x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True)))])
+    rows = np.asarray(x, np.float64)[SKIP:-1]
+    scale = np.sqrt(np.mean(rows**2, -1))[:, None, None]
+    each = (np.eye(128) - rows[:, :, None] * rows[:, None, :] / (128 * scale**2)) / scale
+    for size in (8, None):
+        np.testing.assert_allclose(fit(norm, [(x,)], chunk_size=size).jacobians["input"], each.mean(0), atol=1e-6)
+
+
 def test_of_linear_blocks_it_is_the_product_of_one_plus_each():
     blocks = [np.random.default_rng(k).normal(size=(WIDTH, WIDTH)) for k in range(3)]
     names = [f"block_{k}" for k in range(3)]
@@ -656,10 +667,10 @@ DEVICES = """
     work, want = flops(sweep(Pass()).run, args, valid), sweep(Pass())(args, valid).jacobians
     for kind in (AxisType.Auto, AxisType.Explicit):
         where = NamedSharding(jax.make_mesh((4,), ("rows",), axis_types=(kind,)), PartitionSpec("rows"))
-        for chunk in (None, 8, 12):
+        for chunk in (None, 8) if kind == AxisType.Auto else (12,):  # of 32 rows 8 are left over
             lens = jc.lens.fit(net[:3], [args] * 2, skip_first=2, sharding=where, chunk_size=chunk)
             gaps = [jnp.abs(j - want[name]).max() for name, j in lens.jacobians.items()]
-            share = 0 if kind == AxisType.Explicit or chunk == 12 else flops(sweep(Pass(chunk, where)).run, args, valid) / work
+            share = 0 if chunk == 12 else flops(sweep(Pass(chunk, where)).run, args, valid) / work
             found.append((float(max(gaps)), share))
     print(json.dumps(found))
 """

@@ -46,7 +46,7 @@ class Matrices:
 
     def __init__(self, stages: Sequence[Placed], short: int) -> None:
         self.stages, self.sizes, self.short = stages, sizes_along(stages), short
-        self.own: dict[int, Floats | None] = {}
+        self.own: dict[int, np.ndarray | None] = {}
         self.held: dict[tuple[int, int], Floats] = {}
 
     def fits(self, first: int, last: int) -> bool:
@@ -54,8 +54,11 @@ class Matrices:
         m, n = self.sizes[last], self.sizes[first]
         return m * n <= ENTRIES or (min(m, n) <= self.short and m * n <= THIN)
 
-    def local(self, k: int) -> Floats | None:
-        """The Jacobian of stage ``k``; ``None`` where it is large, or differentiated in no mode."""
+    def local(self, k: int) -> np.ndarray | None:
+        """The Jacobian of stage ``k``, in its own precision, since all are kept.
+
+        ``None`` where it is large, or differentiated in no mode.
+        """
         if k not in self.own:
             try:
                 self.own[k] = self._made(k) if self.fits(k, k + 1) else None
@@ -64,9 +67,11 @@ class Matrices:
                 self.own[k] = None
         return self.own[k]
 
-    def _made(self, k: int) -> Floats:
-        empty = not (self.sizes[k] and self.sizes[k + 1])
-        return np.zeros((self.sizes[k + 1], self.sizes[k])) if empty else self.stages[k].matrix().astype(np.float64)
+    def _made(self, k: int) -> np.ndarray:
+        if not (self.sizes[k] and self.sizes[k + 1]):
+            return np.zeros((self.sizes[k + 1], self.sizes[k]))
+        matrix = self.stages[k].matrix()
+        return matrix.astype(np.float32) if matrix.dtype.itemsize < 4 else matrix
 
     def between(self, first: int, last: int) -> Floats:
         """∂x_last/∂x_first, from the one that is a stage shorter at either end, where that was the last one asked for.
@@ -77,7 +82,7 @@ class Matrices:
             Of the stage that refuses forward and reverse mode, as it said.
         """
         if last == first + 1 and (own := self.local(first)) is not None:
-            matrix = own
+            matrix = own.astype(np.float64)
         elif (before := self.held.get((first, last - 1))) is not None:
             matrix = self._pushed(before, range(last - 1, last))
         elif (after := self.held.get((first + 1, last))) is not None:

@@ -69,7 +69,8 @@ def spectrum(
         Where ``args`` hold a batch of points, as for `jax.vmap` of ``chain``: an axis for each argument, or ``None``.
         Singular values are averaged by rank. Default: one point.
     krylov_steps
-        Where no matrix is made, steps of Lanczos, each a JVP and a VJP; default: 3 k + 4. More of them bring values that lie close together nearer.
+        Where no matrix is made, steps of Lanczos, each a JVP and a VJP; default: 3 k + 4. Values that lie close
+        together need more.
 
     Returns
     -------

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from jaxchain.coordinates import is_inexact
 from jaxchain.discovery.find import find
 from jaxchain.discovery.stage import DiscoveredStage
 from jaxchain.errors import REFUSALS, refusal
@@ -55,6 +56,8 @@ def discovered_alone(
     """
     if isinstance(stage, DiscoveredStage):
         return stage, lambda *args: args
+    if not all(map(is_inexact, jax.tree.leaves(state))):  # no chain begins there
+        return None
     try:
         found = find(lambda side, state: stage(*side, state), (side, state), -1, 0)
     except (*REFUSALS, TypeError) as error:

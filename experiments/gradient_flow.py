@@ -75,7 +75,7 @@ def main(
     seed
         Of weights and minibatches.
     quick
-        Fewer steps.
+        Fewer layers and steps.
     out
         Folder for the figure and the numbers.
     depth
@@ -85,7 +85,7 @@ def main(
     every
         How many of them lie between observations.
     """
-    steps = 60 if quick else steps
+    depth, steps = (14, 60) if quick else (depth, steps)
     digits = load_digits(seed)
     runs = {name: trained(*case, digits, seed, depth, steps, every) for name, case in CASES.items()}
     heading("What jc.diagnose says before training")

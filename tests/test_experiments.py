@@ -159,7 +159,7 @@ def test_relus_keep_their_gradients_and_sigmoids_lose_them(run):
     found = run("gradient_flow")["runs"]
     # He et al., arXiv 1502.01852: a factor of one a layer, of random weights of width 64.
     assert 0.2 < found["ReLU"]["kept"][0] < 5
-    assert found["sigmoid"]["kept"][0] < 1e-6
+    assert found["sigmoid"]["kept"][0] < 1e-5
     assert found["ReLU"]["accuracy"] > 0.5 > found["sigmoid"]["accuracy"]
     assert found["tanh, as advised"]["accuracy"] > 0.5
     assert max(run["unwatched_gap"] for run in found.values()) < 1e-4

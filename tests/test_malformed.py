@@ -114,12 +114,13 @@ CALLS = {
     "flow": (
         lambda every, **how: jc.flow(every, **{name.rstrip("_"): value for name, value in how.items()}),
         {"every": 2, "stages__": "dot*", "along_": "0", "granularity": "default", "unroll_limit": 3, "cosine": False}
-        | {"histogram": False, "sigma": False, "path_": None, "tensorboard": None},
+        | {"histogram": False, "sigma": False, "path_": None, "tensorboard": None, "signal_to_noise": 2},
     ),
     "watch": (
         lambda loss_fn, stages_, **how: jc.watch(loss_fn, stages_, **how)(X, DATA),
         {"loss_fn": loss, "stages_": "dot*", "along": "0", "has_aux": False, "granularity": "default"}
-        | {"unroll_limit": 3, "histogram": False, "sigma": False, "keep_gradients": False},
+        | {"unroll_limit": 3, "histogram": False, "sigma": False, "keep_gradients": False}
+        | {"signal_to_noise": 2},
     ),
     "jacobian": (
         called(jc.jacobian),
@@ -312,6 +313,7 @@ MEANT = {
     "observe": ["none", *RETURNS],
     "observe_every": ["huge", "int64"],
     "every": ["huge", "int64"],
+    "signal_to_noise": ["none", "huge", "int64"],  # a batch that it does not divide is told of when called
     "tensorboard": ["text", "none"],
     "repeats": ["huge", "int64"],
     "steps": ["int64"],

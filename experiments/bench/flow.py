@@ -23,7 +23,7 @@ Case = tuple[Callable[..., Any], Callable[..., Any], Any, Any]
 
 def mlp(key: jax.Array, quick: bool) -> Case:
     """A dense network of four layers on a classification batch."""
-    width, batch = (128, 128) if quick else (1024, 256)
+    width, batch = (128, 128) if quick else (512, 128)
     net = jc.nets.mlp([width, width, width, width, 10])
 
     def loss(params: Any, batch: Any) -> jax.Array:
@@ -36,7 +36,7 @@ def mlp(key: jax.Array, quick: bool) -> Case:
 
 def transformer(key: jax.Array, _: bool) -> Case:
     """Next-token prediction."""
-    width, depth, tokens = 256, 4, 65
+    width, depth, tokens = 128, 4, 65
     net = jc.nets.transformer(sizes=[width, width, 64], depth=depth, heads=4)
 
     def loss(params: Any, tokens: jax.Array) -> jax.Array:
@@ -49,7 +49,7 @@ def transformer(key: jax.Array, _: bool) -> Case:
 
 def scan_over_layers(key: jax.Array, _: bool) -> Case:
     """Residual layers whose weights are stacked, applied by `jax.lax.scan`."""
-    width, depth, batch = 512, 12, 256
+    width, depth, batch = 256, 12, 128
 
     def layer(h: jax.Array, w: jax.Array) -> tuple[jax.Array, None]:
         return h + jnp.tanh(h @ w), None
@@ -93,7 +93,7 @@ def followed(seed: int, quick: bool) -> Iterator[Row]:
         yield Row(f"{name}: time, at one of a hundred", seconds["one of 100"], seconds["bare"], "s", at_most=1.01)
 
 
-def _seconds(loss: Callable[..., Any], params: Any, batch: Any, steps: int = 100, repeats: int = 5) -> dict[str, float]:
+def _seconds(loss: Callable[..., Any], params: Any, batch: Any, steps: int = 100, repeats: int = 3) -> dict[str, float]:
     """Median seconds a step of runs of so many steps."""
     pick, chunks = source(batch, None, None, steps=steps, chunk=steps)
     chunk, calls = next(chunks), dict[str, Callable[[], Any]]()

@@ -45,6 +45,7 @@ def flow(
     histogram: bool = False,
     sigma: bool = False,
     cosine: bool = False,
+    signal_to_noise: int | None = None,
     path: str | Path | None = None,
     tensorboard: str | Path | None = None,
 ) -> FlowObserver:
@@ -57,7 +58,7 @@ def flow(
     ----------
     every
         At steps 0, ``every``, 2·``every``, …
-    stages, along, granularity, unroll_limit, histogram, sigma
+    stages, along, granularity, unroll_limit, histogram, sigma, signal_to_noise
         As in `watch`.
     cosine
         Also the cosine between each stage's gradient and that of the observation before; keeps a copy of the gradients.
@@ -98,7 +99,7 @@ def flow(
     patterns = None if stages is None else tuple(check_patterns(stages))
     flag("cosine", cosine)
     wanted = Wanted(None, histogram, sigma, gradients=cosine)
-    how = Watching(patterns, along, False, granularity, unroll_limit, wanted)
+    how = Watching(patterns, along, False, granularity, unroll_limit, wanted, signal_to_noise)
     file = None if path is None else path_to_write("path", path)
     folder = None if tensorboard is None else path_to_write("tensorboard", tensorboard)
     if folder is not None:

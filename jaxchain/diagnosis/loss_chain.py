@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -63,6 +63,13 @@ class Arrays:
     def values(self) -> list[Any]:
         """The arrays."""
         return [self.leaves[k] for k in self.places]
+
+    def with_values(self, values: Mapping[int, Any]) -> Arrays:
+        """The same with other arrays in some places."""
+        leaves = list(self.leaves)
+        for k, value in values.items():
+            leaves[self.places[k]] = value
+        return replace(self, leaves=leaves)
 
     def call(self, fun: Callable[..., Any], values: Sequence[Any]) -> Any:
         """``fun`` with other arrays in their places."""

@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from jaxchain.checks import check_function, flag, text, word
+from jaxchain.checks import check_function, flag, integer, text, word
 from jaxchain.derivative import vjp
 from jaxchain.diagnosis.loss_chain import Arrays, LossChain, loss_chain
-from jaxchain.diagnosis.passing import Wanted, pass_back
+from jaxchain.diagnosis.noise import batched, ratio, split_batch
+from jaxchain.diagnosis.passing import Passed, Wanted, pass_back
 from jaxchain.diagnosis.patterns import check_patterns, chosen
 from jaxchain.discovery.find import unrolling
 from jaxchain.discovery.group import Granularity
@@ -44,6 +45,7 @@ class Watching:
     granularity: Granularity = "default"
     unroll_limit: int = UNROLL_LIMIT
     wanted: Wanted = field(default_factory=Wanted)
+    parts: int | None = None
 
     def __post_init__(self) -> None:
         if self.stages is not None:
@@ -52,6 +54,7 @@ class Watching:
         flag("has_aux", self.has_aux)
         word("granularity", self.granularity, get_args(Granularity))
         unrolling(self.unroll_limit)
+        integer("signal_to_noise", self.parts, "in how many parts a batch is split", least=2, optional=True)
 
 
 def watch(
@@ -65,6 +68,7 @@ def watch(
     histogram: bool = False,
     sigma: bool = False,
     keep_gradients: bool = False,
+    signal_to_noise: int | None = None,
 ) -> Callable[..., tuple[Any, Any]]:
     """Make a loss also return its gradient flow, in any training loop.
 
@@ -92,6 +96,9 @@ def watch(
         Also the largest singular value of each stage's Jacobian, by some power steps: many times the work.
     keep_gradients
         Keep the gradients by stage in the flow, so that `GradientFlow.compared` can tell the cosine to the step before.
+    signal_to_noise
+        Also the gradient's signal-to-noise ratio, from the gradients of so many equal parts of the batch: a second
+        backward pass. For a loss that is a mean over samples, which lie on the first axis of the data.
 
     Returns
     -------
@@ -124,7 +131,8 @@ def watch(
     ('1.0010', '1.0010')
     """
     check_function(loss_fn, "watch")
-    how = Watching(stages, along, has_aux, granularity, unroll_limit, Wanted(None, histogram, sigma, keep_gradients))
+    wanted = Wanted(None, histogram, sigma, keep_gradients)
+    how = Watching(stages, along, has_aux, granularity, unroll_limit, wanted, signal_to_noise)
 
     @functools.wraps(loss_fn)
     def watched(*args: Any, **named: Any) -> tuple[Any, Any]:
@@ -140,14 +148,22 @@ def watched_call(
     arrays, chain = chain_of(loss_fn, args, named, how)
     wanted = replace(how.wanted, stages=chosen(chain.chain.names, how.stages))
 
+    def told(values: Sequence[Any], swept: Any) -> Any:
+        if how.parts is None:
+            return swept
+        (loss, aside), gradients = swept
+        aux, flow = aside if how.has_aux else (None, aside)
+        flow = replace(flow, signal_to_noise=_ratio(loss_fn, arrays, chain, values, how, flow.gradient))
+        return (loss, (aux, flow) if how.has_aux else flow), gradients
+
     @jax.custom_vjp
     def run(*values: Any) -> tuple[Any, Any]:
         moved = [k < arrays.parameters for k in range(len(values))]
-        return _swept(chain, values, moved, wanted, how.has_aux)[0]
+        return told(values, _swept(chain, values, moved, wanted, how.has_aux))[0]
 
     def forward(*primals: Any) -> Any:
         values, moved = [p.value for p in primals], [p.perturbed for p in primals]
-        return _swept(chain, values, moved, wanted, how.has_aux)
+        return told(values, _swept(chain, values, moved, wanted, how.has_aux))
 
     def backward(gradients: list[Any], cotangents: tuple[Any, Any]) -> tuple[Any, ...]:
         scale = cotangents[0]
@@ -164,6 +180,11 @@ def chain_of(
 ) -> tuple[Arrays, LossChain]:
     """The arrays of a call, and the chain of the loss along one of them."""
     arrays = Arrays.of(args, named)
+    return arrays, loss_chain_of(loss_fn, arrays, how)
+
+
+def loss_chain_of(loss_fn: Callable[..., Any], arrays: Arrays, how: Watching) -> LossChain:
+    """The chain of the loss at some arrays, once it leads to a real number."""
     chain = loss_chain(
         loss_fn,
         arrays,
@@ -173,26 +194,63 @@ def chain_of(
         unroll_limit=how.unroll_limit,
     )
     _check_scalar(chain.found.out)
-    return arrays, chain
+    return chain
 
 
 def _swept(
     chain: LossChain, values: Sequence[Any], moved: Sequence[bool], wanted: Wanted, has_aux: bool
 ) -> tuple[tuple[Any, Any], list[Any]]:
     """What a watched loss returns, and the gradients of its arrays; ``None`` of those that do not move."""
-    program, args = chain.found.program, chain.args(values)
-    ordered = [moved[k] for k in chain.order]
-    carrying = active(program.eqns, (var for var, moves in zip(program.invars, ordered, strict=True) if moves))
-    (state, sides), pull = vjp(chain.chain.split, *args, which=ordered)
-    passed = pass_back(
-        chain.chain, state, sides, lambda out: jax.tree.map(jnp.ones_like, out), wanted, carrying, chain.taps
-    )
+    passed, pull = _passed(chain, values, moved, wanted)
     back = jax.tree.leaves(pull((passed.cotangent, passed.sides)))
     gradients: list[Any] = [None] * len(values)
     for k, gradient in zip(chain.order, back, strict=True):
         gradients[k] = gradient if moved[k] else None
     aside: Any = (chain.aux(values, passed.tapped), passed.flow) if has_aux else passed.flow
     return (passed.out, aside), gradients
+
+
+def _passed(
+    chain: LossChain, values: Sequence[Any], moved: Sequence[bool], wanted: Wanted
+) -> tuple[Passed, Callable[[Any], tuple[Any, ...]]]:
+    """There and back along the chain, from a cotangent of one; and what pulls back to the arrays."""
+    program, args = chain.found.program, chain.args(values)
+    ordered = [moved[k] for k in chain.order]
+    carrying = active(program.eqns, (var for var, moves in zip(program.invars, ordered, strict=True) if moves))
+    (state, sides), pull = vjp(chain.chain.split, *args, which=ordered)
+
+    def ones(out: Any) -> Any:
+        return jax.tree.map(jnp.ones_like, out)
+
+    return pass_back(chain.chain, state, sides, ones, wanted, carrying, chain.taps), pull
+
+
+def _ratio(
+    loss_fn: Callable[..., Any],
+    arrays: Arrays,
+    chain: LossChain,
+    values: Sequence[Any],
+    how: Watching,
+    norms: jax.Array,
+) -> jax.Array:
+    """The gradient's signal-to-noise ratio by stage, from the parts of a batch."""
+    parts, along = how.parts or 2, chain.order[-1]
+    given = list(values[: len(arrays.places)])
+    samples = batched(given, arrays.parameters, along, parts)
+    split = [split_batch(given[k], parts) for k in samples]
+    few = arrays.with_values({k: part[0] for k, part in zip(samples, split, strict=True)})
+    part_how = replace(how, along=arrays.paths[along])
+    part = loss_chain_of(loss_fn, few, part_how)
+    wanted = Wanted(chosen(part.chain.names, how.stages), gradients=True)
+    moved = [k < arrays.parameters for k in range(len(values))]
+
+    def gradients(*batch: Any) -> Sequence[Any]:
+        of_part = list(values)
+        for k, value in zip(samples, batch, strict=True):
+            of_part[k] = value
+        return _passed(part, of_part, moved, wanted)[0].flow.gradients
+
+    return ratio(gradients, split, norms)
 
 
 def _check_scalar(out: Any) -> None:

@@ -276,6 +276,20 @@ def test_cosines_between_steps_are_those_of_the_gradients():
         flows[1].compared(jc.watch(squared)(PARAMS, (X, TARGETS))[1])
 
 
+def test_signal_to_noise_is_that_of_the_parts_own_gradients():
+    watched = jax.jit(jax.value_and_grad(jc.watch(squared, "dense_*", signal_to_noise=4), has_aux=True))
+    (_, flow), gradients = watched(PARAMS, (X, TARGETS))
+    assert_trees_close(gradients, jax.jit(jax.grad(squared))(PARAMS, (X, TARGETS)))
+    parts = X.reshape(4, 2, -1), TARGETS.reshape(4, 2, -1)
+    each = jax.vmap(jax.grad(squared), (None, 0))(PARAMS, parts)
+    for k, found in enumerate(flow.signal_to_noise):
+        rows = np.concatenate([leaf.reshape(4, -1) for leaf in jax.tree.leaves(each[f"dense_{k}"])], axis=1)
+        noise = np.sum(np.var(rows, axis=0, ddof=1)) / 4
+        assert found == pytest.approx(max(np.sum(rows.mean(0) ** 2) / noise - 1, 0), rel=1e-3)
+    with pytest.raises(ValueError, match="splits the batch into 3 equal parts"):
+        jc.watch(squared, signal_to_noise=3)(PARAMS, (X, TARGETS))
+
+
 def test_bfloat16_parameters_have_float32_norms():
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
     (_, flow), gradients = jax.jit(jax.value_and_grad(jc.watch(squared), has_aux=True))(params, (X, TARGETS))

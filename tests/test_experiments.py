@@ -177,7 +177,7 @@ def test_about_the_mean_an_average_jacobian_reads_states_better_than_the_logit_l
     for lens in ("Jacobian lens", "about the mean"):
         assert last[lens]["kl"] == pytest.approx(0, abs=1e-5)
     assert last["logit lens"]["kl"] == pytest.approx(0, abs=1e-6)
-    assert last["logit lens"]["agrees"] == 1
+    assert last["logit lens"]["agrees"] == pytest.approx(1)
     for row in found["lens"]:
         assert row["error"] < row["norm"] / 5, row["name"]
 

@@ -173,7 +173,7 @@ def test_samples_of_several_lengths_are_averaged_alike():
         ({"mask": lambda *_: np.arange(POSITIONS)}, "or zeros and ones"),
         ({"mask": 7}, "argnum=7 names no argument"),
     ],
-    ids=str,
+    ids=["skip_first", "nothing", "too few", "shape", "numbers", "no argument"],
 )
 def test_positions_that_leave_none_are_refused_with_how_many_there_were(options, said):
     with pytest.raises((ValueError, TypeError), match=said):

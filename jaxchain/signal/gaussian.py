@@ -42,6 +42,9 @@ PADDED = 1024
 LARGEST_PAIR = 6000
 """The most nodes that are paired with each other."""
 
+FLAT, TERMS = 0.9, 320
+"""Up to which correlation a series is used, and its terms: 0.9^320 is 2e-15."""
+
 RIDGE = 0.99
 """The correlation above which the density of two numbers is too narrow a ridge for the panels."""
 
@@ -201,11 +204,15 @@ def _on_panels(rule: Rule, scale: float, edges: Floats) -> Nodes:
 def pair(rule: Rule, length: float, correlation: float, what: Which) -> float:
     """E f(u) f(v) for two normal numbers of variance q and correlation c; ``what`` is f: ``"value"`` or ``"slope"``.
 
-    On the nodes of either, with the density of both over the product of theirs; near c = ±1, where that is a ridge, in
-    polar coordinates, as a difference from c = ±1, so that errors which both have cancel.
+    Mehler's formula, Σ a_k² c^k with the coefficients of f in normalised Hermite polynomials, which serve all c. Where
+    that converges slowly, on the nodes of either, with the density of both over the product of theirs; near c = ±1,
+    where that is a ridge, in polar coordinates, as a difference from c = ±1, so that errors which both have cancel.
     """
+    c = float(np.clip(correlation, -1.0, 1.0))
+    if abs(c) <= FLAT:
+        return float(np.polynomial.polynomial.polyval(c, _hermite(rule, length, what)))
     known = nodes(rule, length)
-    f, c = getattr(known, what), float(np.clip(correlation, -1.0, 1.0))
+    f = getattr(known, what)
     if abs(c) <= RIDGE and len(f) <= LARGEST_PAIR:
         z = known.place / np.sqrt(length)
         # Mehler's kernel: the joint density over the product of the two normal ones.
@@ -215,6 +222,18 @@ def pair(rule: Rule, length: float, correlation: float, what: Which) -> float:
     end = np.sign(c)
     other = f if end > 0 else rule(-known.place)[WHICH.index(what)]
     return known.mean(lambda _: f * other) - (_polar(rule, length, end, what) - _polar(rule, length, c, what))
+
+
+@lru_cache(maxsize=256)
+def _hermite(rule: Rule, length: float, what: Which) -> Floats:
+    """a_k² for k < TERMS, a_k = E f(√q z) h_k(z), h_k the Hermite polynomial of E h_k(z)² = 1."""
+    known = nodes(rule, length)
+    z, weighted = known.place / np.sqrt(length), known.weight * getattr(known, what)
+    before, now, found = np.zeros_like(z), np.ones_like(z), np.empty(TERMS)
+    for k in range(TERMS):
+        found[k] = weighted @ now
+        before, now = now, (z * now - np.sqrt(k) * before) / np.sqrt(k + 1)
+    return np.square(found)
 
 
 def _polar(rule: Rule, length: float, correlation: float, what: Which) -> float:

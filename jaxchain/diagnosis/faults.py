@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxchain.diagnosis.diagnosed import Finding
 from jaxchain.diagnosis.theory import Layers, layers_of
-from jaxchain.diagnosis.vitals import Entered, StageVitals, Vitals, directions_possible
+from jaxchain.diagnosis.vitals import Entered, StageVitals, Vitals
 from jaxchain.show.values import count, large
 
 __all__ = ["about", "collapse", "growth", "not_finite", "span", "stopped_units"]
@@ -47,14 +47,10 @@ BLAMED = 0.5
 def not_finite(found: Vitals) -> list[Finding]:
     """The first state that is not finite; else the first cotangent on the way back."""
     states = found.states
-    k = next((k for k, state in enumerate(states) if state.broken), None)
-    if k == 0:
-        evidence = f"{_entries(states[0].broken, states[0].size)} of the chain input are NaN or infinite"
-        return [Finding(states[0].name, "not finite", evidence, "Drop or fill what is missing in the data.")]
+    through = not states[-1].broken and not any(state.broken_back for state in states)
+    k = next((k for k, state in enumerate(states) if state.broken and not (state.masked and through)), None)
     if k is not None:
-        evidence = f"{_entries(states[k].broken, states[k].size)} that {states[k].name} makes are NaN or infinite, and all that it was given is finite"
-        advice = "It divides by zero, overflows, or takes a root or logarithm outside its domain: bound what it is given, or compute in more bits."
-        return [Finding(states[k].name, "not finite", evidence, advice)]
+        return [_lost(found, k)]
     k = next((k for k in range(len(states) - 1, -1, -1) if states[k].broken_back), None)
     if k is None:
         return []
@@ -67,6 +63,23 @@ def not_finite(found: Vitals) -> list[Finding]:
     return [Finding(blamed, "not finite", evidence, advice)]
 
 
+def _lost(found: Vitals, k: int) -> Finding:
+    """The first state that is not finite."""
+    state = found.states[k]
+    some = _entries(state.broken, state.size)
+    if k == 0:
+        evidence = f"{some} of the chain input are NaN or infinite"
+        return Finding(state.name, "not finite", evidence, "Drop or fill what is missing in the data.")
+    stage = found.stages[k - 1]
+    if stage.broken:
+        evidence = f"{_entries(stage.broken, stage.parameters)} of the parameters of {state.name} are NaN or infinite"
+        advice = "A step of training broke them: go back to parameters that were finite, with a lower learning rate or clipped gradients."
+        return Finding(state.name, "not finite", evidence, advice)
+    evidence = f"{some} that {state.name} makes are NaN or infinite, and all that it was given is finite"
+    advice = "It divides by zero, overflows, or takes a root or logarithm outside its domain: bound what it is given, or compute in more bits."
+    return Finding(state.name, "not finite", evidence, advice)
+
+
 def _entries(some: int, of: int) -> str:
     return f"{some:,} of {of:,} entries"
 
@@ -76,7 +89,7 @@ def stopped_units(found: Vitals) -> list[Finding]:
     if not found.states[0].norm:
         return []  # at an input of zero they say nothing of the network
     findings: list[tuple[float, Finding]] = []
-    for stage in found.stages:
+    for stage in found.stages[: max(found.last_matrix - 1, 1)]:  # what a loss does behind the last weights is no layer
         for entered in stage.entered:
             if new := _stopped(stage, entered):
                 findings.append(new)
@@ -85,6 +98,8 @@ def stopped_units(found: Vitals) -> list[Finding]:
 
 
 def _stopped(stage: StageVitals, entered: Entered) -> tuple[float, Finding] | None:
+    if not entered.rms:
+        return None  # all that enters is zero: that comes from elsewhere
     rows = count(entered.rows, "row")
     scale = f"what enters it has a root mean square of {entered.rms:.3g}"
     limit = next(share for least, share in reversed(DEAD.items()) if entered.rows >= least)
@@ -123,15 +138,19 @@ def _alike(found: Vitals) -> list[Finding]:
 
 
 def _one_direction(found: Vitals) -> list[Finding]:
-    possible, left = directions_possible(found.states), [state.told_apart for state in found.states]
+    left, seen = [state.told_apart for state in found.states], 0.0
     for k, now in enumerate(left):
-        if now is None or possible[k] < ENOUGH or now >= FEW:
+        if now is None:
             continue
-        drops = [(_log(left[j - 1]) - _log(left[j]), j) for j in range(1, k + 1) if left[j] is not None]
-        blamed = found.stages[max(drops)[1] - 1].name
-        evidence = f"at {found.states[k].name} {possible[k]} random tangents point in one direction (effective rank {now:.3f}), so the Jacobian up to there has rank one in effect"
-        advice = "Look at the weights there: rows that are multiples of one another, or one that outgrows all others. Draw them anew, orthogonal for depth, or add a skip connection."
-        return [Finding(blamed, "collapsed", evidence, advice)]
+        if found.states[k].width < ENOUGH:
+            seen = now  # a narrow state: from there on no more can be told apart
+        elif seen >= ENOUGH / 2 and now < FEW:
+            drops = [(_log(left[j - 1]) - _log(left[j]), j) for j in range(1, k + 1) if left[j] is not None]
+            blamed = found.stages[max(drops)[1] - 1].name
+            evidence = f"at {found.states[k].name} random tangents point in one direction (effective rank {now:.3f}), those of an earlier state in {seen:.1f}, so the Jacobian up to there has rank one in effect"
+            advice = "Look at the weights there: rows that are multiples of one another, or one that outgrows all others. Draw them anew, orthogonal for depth, or add a skip connection."
+            return [Finding(blamed, "collapsed", evidence, advice)]
+        seen = max(seen, now)
     return []
 
 
@@ -140,15 +159,15 @@ def _log(value: float | None) -> float:
 
 
 def span(found: Vitals) -> tuple[int, int]:
-    """From which state to which a gradient is followed: from the input to what the last parameters make.
+    """From which state to which a gradient is followed: from what the first weights make to what the last ones make.
 
-    What a loss does behind them is the size of its gradient, which no initialiser changes.
+    What a loss does behind them is the size of its gradient, and what is done before them is the scale of the data;
+    neither changes how alike layers learn. Without weights: from the input to the output.
     """
     reached = [k for k, state in enumerate(found.states) if state.cotangent is not None]
-    weighted = [k + 1 for k, stage in enumerate(found.stages) if stage.parameters]
-    start = min(reached, default=0)
-    stop, end = max([k for k in weighted if k > start], default=len(found.states) - 1), len(found.states) - 1
-    return start, stop if found.states[stop].cotangent else end
+    weighted = [k + 1 for k, stage in enumerate(found.stages) if stage.matrix and k + 1 in reached]
+    end = len(found.states) - 1
+    return (weighted[0], weighted[-1]) if len(weighted) > 1 else (min(reached, default=0), end)
 
 
 def growth(found: Vitals) -> tuple[list[Finding], bool]:
@@ -177,7 +196,9 @@ def growth(found: Vitals) -> tuple[list[Finding], bool]:
             if found.factor(blamed)
             else f"all of it lost in {stage.name}"
         )
-        return [Finding(stage.name, kind, f"{whole}, {alone}", _advice_alone(stage, kind))], False
+        return [
+            Finding(stage.name, kind, f"{whole}, {alone}", _advice_alone(stage, kind, lost=not found.factor(blamed)))
+        ], False
     layers = layers_of(found)
     each = f"by {math.exp(total / len(logs)):.3g} a stage" if layers is None else _against_theory(layers)
     return [Finding(stage.name, kind, f"{whole}: {each}", _advice(layers, found, kind))], layers is not None
@@ -193,7 +214,9 @@ def _against_theory(layers: Layers) -> str:
     return f"by {about(layers.measured)} a layer (√χ₁ of {layers.activation} at σ_w = {about(layers.sigma_w)} is {about(layers.theory)})"
 
 
-def _advice_alone(stage: StageVitals, kind: str) -> str:
+def _advice_alone(stage: StageVitals, kind: str, *, lost: bool) -> str:
+    if stage.parameters and stage.weight and lost:
+        return "Nothing at all passes back: there is a stop_gradient, a rounding or an integer in it, or all that it passes on is off."
     if stage.parameters and not stage.weight:
         return "Its parameters are all zero, so nothing before it is trained until they move; draw them at random if that was not meant."
     if stage.parameters:

@@ -255,9 +255,16 @@ class GradientFlow(Tabular):
         rows = rows[-len(self.stages) :]
         shown = [name for name in NUMBERS if name in ALWAYS or any(is_known(getattr(row, name)) for row in rows)]
         words = [HEADINGS[name] for name in shown]
+        reached = np.asarray(self.reached).reshape(-1, len(self.names))[-1, 1:]
         cells = [
-            (row.stage, *(text_of(name, getattr(row, name), size) for name in shown))
-            for row, size in zip(rows, self.parameters, strict=True)
+            (
+                row.stage,
+                *(
+                    "" if name == "cotangent" and not known else text_of(name, getattr(row, name), size)
+                    for name in shown
+                ),
+            )
+            for row, size, known in zip(rows, self.parameters, reached, strict=True)
         ]
         notes = [] if (bad := self.first_nonfinite) is None else [f"The first that is not finite: {bad}."]
         return Table(title, ("stage", *words), cells, notes)

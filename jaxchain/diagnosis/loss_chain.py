@@ -1,7 +1,7 @@
 """The chain of a training loss: along which of its data, and what beside the loss is computed on the way.
 
-A loss reads parameters first and data after them: inputs, labels, masks, keys. Along one array of these the program is
-cut into most stages, and that is what a person calls the network. Builds on `discovery`.
+A loss reads parameters first and data after them: inputs, labels, masks, keys. Along one array of these the program
+meets most parameters (then: has most stages), and that is what a person calls the network. Builds on `discovery`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from jaxchain.discovery.find import Found, find
 from jaxchain.discovery.group import Granularity, group
 from jaxchain.errors import first_line, unknown
 from jaxchain.program.flat import needed
+from jaxchain.program.flow import active, dependent
 from jaxchain.program.primitives import Var, function_of, is_var, opened
 from jaxchain.program.segment import Segment
 from jaxchain.show.shapes import describe
@@ -152,7 +153,7 @@ def loss_chain(
     granularity: Granularity,
     unroll_limit: int,
 ) -> LossChain:
-    """The chain of a loss, along the array of its data that cuts it into most stages, or along the one that is named.
+    """The chain of a loss, along the array of its data that meets most parameters, or along the one that is named.
 
     Raises
     ------
@@ -170,7 +171,7 @@ def loss_chain(
             raise TypeError(msg)
         return result
 
-    best: tuple[int, Found] | None = None
+    best: tuple[int, Found, tuple[int, int]] | None = None
     refused: list[str] = []
     paths = arrays.paths
     for at in _candidates(arrays, along):
@@ -181,12 +182,13 @@ def loss_chain(
                 raise
             refused.append(f"along {paths[at]}: {first_line(error)}")
             continue
-        if best is None or len(found.segments) > len(best[1].segments):
-            best = at, found
+        score = _weights_read(found, arrays.parameters), len(found.segments)
+        if best is None or score > best[2]:
+            best = at, found, score
     if best is None:
         msg = "The loss reads no array of data along which it can be watched. " + "; ".join(refused)
         raise TypeError(msg)
-    at, found = best
+    at, found, _ = best
     traced = {id(value): value for value in opened(found.closed)[1] if isinstance(value, Tracer)}
     if traced:  # a derivative with respect to what a function closes over is asked of its arguments alone
         call, values = _with_constants(found, at, len(values), list(traced.values())), [*values, *traced.values()]
@@ -194,6 +196,16 @@ def loss_chain(
     chain = reading_parameters(found.chain(group(found.segments, granularity)))
     order = (*(k for k in range(len(values)) if k != at), at)
     return LossChain(chain, found, order, tuple(values))
+
+
+def _weights_read(found: Found, parameters: int) -> int:
+    """How many values that are made of the first ``parameters`` arrays alone enter stages that pass derivatives on."""
+    program, count = found.program, 0
+    moved = active(program.eqns, program.invars[:parameters])
+    with_data = dependent(program.eqns, program.invars[parameters:])
+    for segment in found.segments:
+        count += sum(var in moved and var not in with_data for var in segment.sides)
+    return count
 
 
 def _candidates(arrays: Arrays, along: str | None) -> list[int]:

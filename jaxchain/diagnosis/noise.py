@@ -19,6 +19,10 @@ from jaxchain.diagnosis.lengths import length, unit
 __all__ = ["batched", "ratio", "split_batch"]
 
 
+APART = 1e-3
+"""By what share of its norm a mean of parts may miss the whole by rounding."""
+
+
 def batched(values: Sequence[Any], parameters: int, along: int, parts: int) -> list[int]:
     """Which arrays are of samples: data with as many entries on the first axis as what the loss is watched along.
 
@@ -42,7 +46,8 @@ def split_batch(value: Any, parts: int) -> Any:
 def ratio(gradients: Callable[..., Sequence[Any]], batches: Sequence[Any], norms: jax.Array) -> jax.Array:
     """Signal to noise by stage; ``gradients`` of a part's arrays are by stage, ``norms`` are of the whole batch's.
 
-    Zero where noise hides whatever signal there is; NaN where a stage has no gradient.
+    Zero where noise hides whatever signal there is; NaN where a stage has no gradient, and where the mean of the parts'
+    gradients is not that of the batch: the loss is then no mean over samples, or an array was split that is not of them.
     """
     return jnp.stack([_of_stage(each, norms[k]) for k, each in enumerate(jax.vmap(gradients)(*batches))])
 
@@ -57,4 +62,10 @@ def _of_stage(each: Any, norm: jax.Array) -> jax.Array:
     parts = len(leaves[0])
     spread = length([leaf - mean for leaf, mean in zip(scaled, means, strict=True)])
     noise = jnp.square(spread) / (parts * (parts - 1))
-    return jnp.maximum(jnp.square(length(means)) - noise, 0) / noise
+    mean = length(means)
+    near = max(APART, 16 * max(float(jnp.finfo(leaf.dtype).eps) for leaf in leaves))
+    return jnp.where(
+        jnp.abs(mean - norm * scale) <= near * norm * scale,
+        jnp.maximum(jnp.square(mean) - noise, 0) / noise,
+        jnp.nan,
+    )

@@ -8,7 +8,7 @@ References: Glorot and Bengio, Understanding the difficulty of training deep fee
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -26,7 +26,7 @@ from jaxchain.program.interpret import numbers_of
 from jaxchain.program.primitives import dtype_of, shape_of, size_of
 from jaxchain.program.segment import Segment
 
-__all__ = ["Activation", "Slopes", "activations"]
+__all__ = ["Activation", "Slopes", "activations", "slopes_at"]
 
 DEAD = 1e-3
 """A unit passes nothing if its derivative is below this share of the largest the activation has."""
@@ -36,6 +36,9 @@ FLAT = 0.05
 
 REACH = 8.0
 """Inputs from minus this to this are looked at."""
+
+NEAR = 0.5
+"""Inputs of this size saturate nothing."""
 
 KNOWN = Kept(1024)
 """Slopes by program."""
@@ -59,10 +62,17 @@ class Activation(NamedTuple):
         """The share of dead units, and of saturated entries, where ``value`` enters; NaN where none can be."""
         local = jnp.abs(_derivative(self.segment, value)).astype(jnp.float32)
         # A derivative that is NaN is not below anything, so not called dead.
-        off = jnp.all(local <= self.slopes.dead, axis=tuple(range(value.ndim - 1)))
+        off = local <= self.slopes.dead
+        # Channels of images come last or, in some libraries, second.
+        units = [axis for axis in ((1, 3) if value.ndim == 4 else (value.ndim - 1,)) if axis >= 0]
+        shares = [jnp.mean(jnp.all(off, axis=_others(value, axis)), dtype=jnp.float32) for axis in units]
         flat = self.slopes.flat
         saturated = jnp.float32(jnp.nan) if flat is None else jnp.mean(local < flat, dtype=jnp.float32)
-        return jnp.mean(off, dtype=jnp.float32), saturated
+        return reduce(jnp.maximum, shares or [jnp.mean(off, dtype=jnp.float32)]), saturated
+
+
+def _others(value: jax.Array, axis: int) -> tuple[int, ...]:
+    return tuple(k for k in range(value.ndim) if k != axis)
 
 
 def activations(stage: DiscoveredStage) -> list[Activation]:
@@ -97,15 +107,20 @@ def _derivative(segment: Segment, value: jax.Array) -> jax.Array:
     return jvp(lambda x: segment.call(x)[0], value, jnp.ones_like(value))[1]
 
 
-def _measured(segment: Segment) -> Slopes | None:
-    """From the derivative at 65 inputs, spread over the entries of as many arrays as it takes."""
-    points, dtype = np.linspace(-REACH, REACH, 65), dtype_of(segment.inputs[0])
-    copies = -(-len(points) // size_of(segment.inputs[0]))
-    grid = np.resize(points, (copies, *shape_of(segment.inputs[0])))
+def slopes_at(segment: Segment, points: np.ndarray) -> np.ndarray:
+    """f′ at some inputs, spread over the entries of as many arrays as it takes."""
+    given = segment.inputs[0]
+    copies = -(-len(points) // size_of(given))
+    grid = np.resize(points, (copies, *shape_of(given)))
     with jax.ensure_compile_time_eval():
-        slopes = [numbers_of(partial(_derivative, segment), jnp.asarray(one, dtype)) for one in grid]
-    found = np.abs(np.stack([np.asarray(slope, np.float64) for slope in slopes]).ravel()[: len(points)])
-    return _told(points, found)
+        slopes = [numbers_of(partial(_derivative, segment), jnp.asarray(one, dtype_of(given))) for one in grid]
+    return np.stack([np.asarray(slope, np.float64) for slope in slopes]).ravel()[: len(points)]
+
+
+def _measured(segment: Segment) -> Slopes | None:
+    """From the derivative at 65 inputs."""
+    points = np.linspace(-REACH, REACH, 65)
+    return _told(points, np.abs(slopes_at(segment, points)))
 
 
 def _told(points: np.ndarray, slopes: np.ndarray) -> Slopes | None:
@@ -116,5 +131,6 @@ def _told(points: np.ndarray, slopes: np.ndarray) -> Slopes | None:
     if largest > 1.05 * slopes[np.abs(points) <= REACH / 2].max():
         # It grows on, so no slope is its largest; where it is flat, it is flat exactly.
         return Slopes(largest, 0.0, None) if np.mean(slopes == 0) > 0.25 else None
-    flat = max(slopes[0], slopes[-1]) < FLAT * largest
+    # What is flat near zero already (ReLU6 below it) has its off side there, as ReLU has.
+    flat = max(slopes[0], slopes[-1]) < FLAT * largest < slopes[np.abs(points) == NEAR].min()
     return Slopes(largest, DEAD * largest, FLAT * largest if flat else None)

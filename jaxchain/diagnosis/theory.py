@@ -21,11 +21,10 @@ import numpy as np
 
 from jaxchain import signal
 from jaxchain.derivative import jvp
-from jaxchain.diagnosis.slopes import Activation
+from jaxchain.diagnosis.slopes import Activation, slopes_at
 from jaxchain.diagnosis.vitals import StageVitals, Vitals
 from jaxchain.nets.layers import ACTIVATIONS
 from jaxchain.program.interpret import numbers_of
-from jaxchain.program.primitives import dtype_of, shape_of, size_of
 from jaxchain.show.extremes import Floats
 
 __all__ = ["Layers", "layers_of", "recognised"]
@@ -67,15 +66,7 @@ class Layers:
 
 def recognised(activation: Activation) -> str | None:
     """The name of an activation in `jaxchain.nets.ACTIVATIONS`, told by its slopes; ``None`` of another."""
-    given = activation.segment.inputs[0]
-    copies = -(-len(POINTS) // size_of(given))
-    grids = np.resize(POINTS, (copies, *shape_of(given)))
-
-    def slopes(x: jax.Array) -> jax.Array:
-        return jvp(lambda value: activation.segment.call(value)[0], x, jnp.ones_like(x))[1]
-
-    found = np.stack([np.asarray(numbers_of(slopes, jnp.asarray(grid, dtype_of(given))), np.float64) for grid in grids])
-    ours = found.ravel()[: len(POINTS)]
+    ours = slopes_at(activation.segment, POINTS)
     apart = {name: float(np.abs(theirs - ours).max()) for name, theirs in _known_slopes().items()}
     nearest = min(apart, key=lambda name: apart[name])
     return nearest if apart[nearest] < NEAR else None

@@ -28,6 +28,8 @@ from jaxchain.sweep import Args, chain_of
 
 __all__ = ["diagnose", "verdict_of"]
 
+STOPPED = "No gradient arrives at {}: what comes behind it is flat here, as a loss is that has been met."
+
 ZERO = "The chain input is zero, where many networks are not as they are elsewhere: give it real data."
 
 
@@ -54,8 +56,8 @@ def diagnose(
         What is pulled back, with the structure, shapes and dtypes of the chain output. Default: 1 of a single number,
         else a random direction of length one, the same at every call.
     argnum
-        Of a plain function, which argument is the chain input; default: the last, or the array in it (images, of
-        images and labels) along which there are most stages.
+        Of a plain function, which argument is the chain input; default: of a function of parameters and one array that
+        array, of more (images and labels, a key) the one that meets most parameters.
     granularity
         Of a plain function, how coarse its stages are, as in `discover`.
 
@@ -89,14 +91,17 @@ def diagnose(
 def _looked_along(
     chain: Chain | Callable[..., Any], args: Args, argnum: int | None, granularity: Granularity | None
 ) -> tuple[Chain, Args]:
-    """The chain along the last argument; or, of a batch of several arrays, along the one that has most stages."""
+    """The chain along the last argument; or, of a model and a batch of several arrays, along the one that meets most weights."""
     check_args(args)
-    if isinstance(chain, Chain) or argnum is not None or len(args) < 2 or len(jax.tree.leaves(args[-1])) < 2:
+    leaves, last = jax.tree.leaves(args), jax.tree.leaves(args[-1:])
+    arrays_alone = all(hasattr(leaf, "dtype") or isinstance(leaf, (int, float, complex)) for leaf in leaves)
+    one = len(args) < 2 or (len(args) < 3 and len(last) == 1 and arrays_alone)
+    if isinstance(chain, Chain) or argnum is not None or one:
         return chain_of(chain, args, argnum, granularity), args
     arrays = Arrays.of(args, {})
     coarse = check_granularity(granularity, chain)
     found = loss_chain(chain, arrays, along=None, has_aux=False, granularity=coarse, unroll_limit=UNROLL_LIMIT)
-    if all(is_inexact(leaf) for leaf in jax.tree.leaves(args[-1])):
+    if len(last) > 1 and all(map(is_inexact, last)) and arrays_alone:  # a state of several arrays, perhaps
         together = chain_of(chain, args, argnum, granularity)
         if len(together) >= len(found.chain):
             return together, args
@@ -114,8 +119,10 @@ def verdict_of(walked: Walk) -> Diagnosis:
         for new in itertools.chain(*rules):
             if new.stage not in {old.stage for old in findings}:
                 findings.append(new)
-    notes = found.notes if found.states[0].norm else (*found.notes, ZERO)
-    return Diagnosis(_in_words(findings, found), tuple(findings), notes)
+    notes, stop = list(found.notes), found.states[span(found)[1]]
+    notes += [] if found.states[0].norm else [ZERO]
+    notes += [STOPPED.format(stop.name)] if stop.cotangent == 0 else []
+    return Diagnosis(_in_words(findings, found), tuple(findings), tuple(notes))
 
 
 def _in_words(findings: list[Finding], found: Vitals) -> str:

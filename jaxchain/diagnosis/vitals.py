@@ -7,7 +7,6 @@ or positions) still differ, and how many of some random tangents are still told 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +18,11 @@ from jaxchain.diagnosis.kinds import Placed
 from jaxchain.diagnosis.slopes import Activation, activations
 from jaxchain.diagnosis.tapped import Tapped, discovered_alone
 from jaxchain.diagnosis.walk import Walk
+from jaxchain.discovery.stage import DiscoveredStage
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.program.interpret import numbers_of
 from jaxchain.show.extremes import Floats
-from jaxchain.stage import State
+from jaxchain.stage import Stage, State
 from jaxchain.swept import state_norm
 
 __all__ = ["Entered", "StageVitals", "StateVitals", "Vitals", "vitals"]
@@ -56,6 +56,8 @@ class StateVitals:
         and of a state that is zero.
     cotangent
         ‖x̄‖; ``None`` where none arrives.
+    masked
+        Whether all of these are infinite, none NaN, as where -∞ hides what softmax shall not choose.
     broken_back
         How many entries of x̄ are not finite.
     told_apart
@@ -68,6 +70,7 @@ class StateVitals:
     width: int
     norm: float
     broken: int
+    masked: bool
     distinct: float | None
     cotangent: float | None
     broken_back: int
@@ -87,11 +90,16 @@ class Entered:
 
 @dataclass(frozen=True)
 class StageVitals:
-    """One stage: its activations, its parameters' norm, their gradient's, and how many numbers they are."""
+    """One stage: its activations, its parameters' norm, their gradient's, how many numbers they are, and what is wrong.
+
+    ``matrix`` is whether one of them has two axes or more, as weights have and scales or masks have not.
+    """
 
     name: str
     entered: tuple[Entered, ...]
     parameters: int
+    matrix: bool
+    broken: int
     weight: float
     gradient: float | None
 
@@ -103,6 +111,11 @@ class Vitals:
     states: tuple[StateVitals, ...]
     stages: tuple[StageVitals, ...]
     notes: tuple[str, ...]
+
+    @property
+    def last_matrix(self) -> int:
+        """The number of the last state that weights have made; that of the last state where there are none."""
+        return max((k + 1 for k, stage in enumerate(self.stages) if stage.matrix), default=len(self.stages))
 
     def factor(self, k: int) -> float | None:
         """By what stage k (from 0) multiplies the norm of the cotangent that it is given; ``None`` where unknown."""
@@ -121,7 +134,19 @@ def vitals(walked: Walk) -> Vitals:
         for name, state, cotangent, left in zip(walked.names, walked.states, walked.cotangents, followed, strict=True)
     ]
     stages = [_stage(at, given) for at, given in zip(walked.stages, walked.given, strict=True)]
+    loops = [at.stage.name for at in walked.stages if _is_loop(at.stage)]
+    notes += (
+        [f"{', '.join(loops)}: a loop, looked at from outside alone; what happens from step to step is not seen."]
+        if loops
+        else []
+    )
     return Vitals(tuple(states), tuple(stages), tuple(notes))
+
+
+def _is_loop(stage: Stage) -> bool:
+    """Whether a stage is a loop over time or the like, as far as its program is known."""
+    parts = stage.parts if isinstance(stage, DiscoveredStage) else ()
+    return any(equation.name in ("scan", "while") for part in parts for equation in part.equations)
 
 
 def _state(name: str, state: State, cotangent: State | None, told_apart: float | None) -> StateVitals:
@@ -132,6 +157,7 @@ def _state(name: str, state: State, cotangent: State | None, told_apart: float |
         width=0 if rows is None else rows.shape[1],
         norm=state_norm(state),
         broken=_broken(state),
+        masked=not any(np.isnan(leaf).any() for leaf in _numbers(state)),
         distinct=_distinct(rows),
         cotangent=None if cotangent is None else state_norm(cotangent),
         broken_back=0 if cotangent is None else _broken(cotangent),
@@ -178,6 +204,8 @@ def _stage(at: Placed, given: Any) -> StageVitals:
         name=at.stage.name,
         entered=tuple(_entered(at)),
         parameters=sum(leaf.size for leaf in weights),
+        matrix=any(leaf.ndim > 1 for leaf in weights),
+        broken=_broken(weights),
         weight=state_norm(weights) if weights else 0.0,
         gradient=state_norm(back) if back and weights else None,
     )
@@ -216,6 +244,7 @@ def _followed(walked: Walk, notes: list[str]) -> list[float | None]:
     if count < 2 or 2 * count * sum(at.kind.work for at in walked.stages) > PUSHED:
         return left
     tangents = np.linalg.qr(np.random.default_rng(5).normal(size=(space.size, count)))[0]
+    left[0] = _directions(tangents, walked.states[0])
     for k, at in enumerate(walked.stages, 1):
         try:
             tangents = at.images(tangents.astype(Coordinates.of(at.state).dtype)).astype(np.float64)
@@ -243,12 +272,3 @@ def _directions(tangents: Floats, state: State) -> float | None:
     share = sigma / sigma.sum(1, keepdims=True)
     entropy = -np.sum(share * np.log(np.maximum(share, 1e-300)), 1)
     return float(np.exp(entropy).mean())
-
-
-def directions_possible(states: Sequence[StateVitals]) -> list[int]:
-    """How many directions a row of each state could at most tell apart, given the narrowest state before it."""
-    narrowest, found = TANGENTS, list[int]()
-    for state in states:
-        narrowest = min(narrowest, state.size)
-        found.append(min(narrowest, state.width))
-    return found

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jaxchain.checks import check_function, flag, integer, text, word
+from jaxchain.coordinates import is_float0
 from jaxchain.derivative import vjp
 from jaxchain.diagnosis.loss_chain import Arrays, LossChain, loss_chain
 from jaxchain.diagnosis.noise import batched, ratio, split_batch
@@ -166,7 +167,10 @@ def watched_call(
         return told(values, _swept(chain, values, moved, wanted, how.has_aux))
 
     def backward(gradients: list[Any], cotangents: tuple[Any, Any]) -> tuple[Any, ...]:
-        scale = cotangents[0]
+        scale, aside = cotangents
+        if how.has_aux and not all(map(_is_nothing, jax.tree.leaves(aside[0], is_leaf=_is_nothing))):
+            msg = "What a watched loss returns beside it has no derivative here. Add what is to be differentiated to the loss itself, or call jax.value_and_grad(..., has_aux=True)."
+            raise TypeError(msg)
         if isinstance(scale, SymbolicZero):
             return tuple(None for _ in gradients)
         return tuple(None if g is None else (g * scale).astype(g.dtype) for g in gradients)
@@ -251,6 +255,11 @@ def _ratio(
         return _passed(part, of_part, moved, wanted)[0].flow.gradients
 
     return ratio(gradients, split, norms)
+
+
+def _is_nothing(cotangent: Any) -> bool:
+    """Whether a cotangent is zero by its type."""
+    return isinstance(cotangent, SymbolicZero) or is_float0(cotangent)
 
 
 def _check_scalar(out: Any) -> None:

@@ -163,6 +163,25 @@ def of_equinox():
     return lambda x: jax.vmap(model)(x), (XS,)
 
 
+def feature():
+    """A net of one number a row, as of time in a differential equation."""
+    drawn = np.random.default_rng(0)
+    weights = [np.float32(drawn.normal(size=(a, b)) / a**0.5) for a, b in ((1, 32), (32, 32), (32, 1))]
+    return lambda w, t: jnp.tanh(jnp.tanh(t @ w[0]) @ w[1]) @ w[2], (
+        weights,
+        np.linspace(-1, 1, 20, dtype=np.float32)[:, None],
+    )
+
+
+def weighted():
+    net, params = mlp()
+
+    def loss(params, scale, x, key):
+        return scale * jnp.mean(batched(net)(params, x + jax.random.normal(key, x.shape)) ** 2)
+
+    return loss, (params, np.float32(1e-4), XS, key(1))
+
+
 HEALTHY = {
     "ReLU, He, 24 layers": lambda: at(mlp(layers=24)),
     "tanh, LeCun": lambda: at(mlp("tanh", 1.0, 12)),
@@ -178,6 +197,12 @@ HEALTHY = {
     "Flax transformer": lambda: flax(Transformer(4), TOKENS),
     "nnx": of_nnx,
     "Equinox": of_equinox,
+    "one feature a row": lambda: feature(),
+    "ReLU6, whose off half is no saturation": lambda: at((jc.nets.mlp([WIDTH] * 9, jax.nn.relu6), mlp()[1]), XS, fun=batched),
+    "raw data, normalised": lambda: at(mlp(), 1e5 * XS, fun=lambda net: lambda params, x: jax.vmap(net, (None, 0))(params, x / 1e5)),
+    "masked scores": lambda: at(mlp(), XS, fun=lambda net: lambda params, x: jax.nn.softmax(jnp.where(np.arange(WIDTH) < 9, batched(net)(params, x), -jnp.inf))),
+    "a hinge that is met": lambda: at(mlp(), XS, fun=lambda net: lambda params, x: jax.nn.relu(batched(net)(params, x)[:, 0] - 100).mean()),
+    "a small weight of the loss, and a key": lambda: weighted(),
     "physics": lambda: (lambda x: jnp.stack([x[1], -jnp.sin(x[0])]).sum(), (np.array([0.3, 0.1], np.float32),)),
 }  # fmt: skip
 
@@ -228,6 +253,37 @@ def test_missing_data_are_told_from_a_stage_that_breaks():
     found = jc.diagnose(net, (params, np.where(np.arange(WIDTH) == 3, np.float32(np.nan), X)))
     assert (found.findings[0].stage, found.findings[0].kind) == ("input", "not finite")
     assert "1 of 48 entries" in found.verdict
+
+
+def test_parameters_that_are_lost_are_told_from_a_stage_that_divides_by_zero():
+    net, params = mlp(layers=3)
+    (finding,) = jc.diagnose(net, (changed(params, "dense_1", w=lambda w: w * np.float32(np.nan)), X)).findings
+    assert (finding.stage, finding.kind) == ("dense_1", "not finite")
+    assert "of the parameters of dense_1" in finding.evidence
+
+
+def test_channels_are_units_where_they_come_second_too():
+    def net(layers, x):
+        for w, b in layers:
+            y = jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NCHW", "OIHW", "NCHW"))
+            x = jax.nn.relu(y + b[:, None, None])
+        return x.mean((2, 3))
+
+    drawn = np.random.default_rng(0)
+    layers = [(np.float32(drawn.normal(size=(8, n, 3, 3)) / (9 * n) ** 0.5), np.zeros(8, np.float32)) for n in (2, 8)]
+    x = np.float32(drawn.normal(size=(3, 2, 6, 6)))
+    assert jc.diagnose(net, (layers, x)).healthy
+    layers[0][1][:7] = -99
+    found = jc.diagnose(net, (layers, x))
+    assert (found.findings[0].kind, found.findings[0].evidence[:3]) == ("dead", "88%")
+
+
+def test_a_loop_over_time_is_said_not_to_be_looked_into():
+    def last(w, xs):
+        return jax.lax.scan(lambda h, x: (jnp.tanh(w @ h + x), None), jnp.zeros(8), xs)[0]
+
+    found = jc.diagnose(last, (np.eye(8, dtype=np.float32) / 9, XS[:, :8]))
+    assert any("loop" in note for note in found.notes)
 
 
 def test_what_has_no_reverse_mode_is_said():

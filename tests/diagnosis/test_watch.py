@@ -406,3 +406,39 @@ def test_a_loss_that_is_no_number_is_refused():
 def test_patterns_that_match_nothing_are_told_the_nearest():
     with pytest.raises(KeyError, match=r"No stage is named 'dens_1'. Nearest: dense_1"):
         jc.watch(squared, "dens_1")(PARAMS, (X, TARGETS))
+
+
+def test_a_derivative_of_what_is_returned_beside_the_loss_is_refused():
+    def loss(w, x):
+        return jnp.mean((x @ w) ** 2), jnp.sum(w**2)
+
+    def with_penalty(w):
+        value, (penalty, _) = jc.watch(loss, has_aux=True)(w, jnp.ones((2, 3)))
+        return value + penalty
+
+    with pytest.raises(TypeError, match="beside it has no derivative here"):
+        jax.grad(with_penalty)(jnp.ones((3, 4)))
+
+
+def test_a_loss_is_watched_along_what_meets_its_parameters_not_behind_a_stopped_gradient():
+    def net(p, s):
+        return jnp.tanh(s @ p["a"]) @ p["b"]
+
+    def temporal_difference(p, target, batch):
+        wanted = batch["reward"] + jax.lax.stop_gradient(net(target, batch["next"]).max(-1))
+        return jnp.mean((net(p, batch["now"])[:, 0] - wanted) ** 2)
+
+    p = {"a": jnp.eye(4, 8), "b": jnp.ones((8, 3))}
+    batch = {"now": jnp.ones((5, 4)), "next": jnp.ones((5, 4)), "reward": jnp.ones(5)}
+    (_, flow), gradients = jax.value_and_grad(jc.watch(temporal_difference), has_aux=True)(p, p, batch)
+    known = flow.gradient[np.isfinite(flow.gradient) & (np.asarray(flow.parameters) > 0)]
+    np.testing.assert_allclose(known, [jnp.linalg.norm(gradients[name]) for name in "ab"], rtol=1e-5)
+
+
+def test_a_signal_to_noise_of_parts_that_are_no_samples_is_not_told():
+    def weighted(p, x, labels, scales):
+        return jnp.mean(-jax.nn.log_softmax(x @ p)[jnp.arange(len(x)), labels] * scales[labels])
+
+    p, x = jnp.eye(6, 8), jnp.linspace(-1, 1, 48).reshape(8, 6)
+    args = p, x, jnp.arange(8), jnp.linspace(0.1, 2, 8)  # as many classes as samples
+    assert np.isnan(jc.watch(weighted, signal_to_noise=4)(*args)[1].signal_to_noise[0])

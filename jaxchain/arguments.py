@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 from jaxchain.chain import Chain
 from jaxchain.checks import integer, shown
@@ -20,6 +21,7 @@ __all__ = [
     "argument_in_words",
     "begun",
     "check_args",
+    "check_numbers",
     "default_argnum",
     "differentiated",
     "from_start",
@@ -39,6 +41,20 @@ def check_args(args: Any) -> None:
     if not isinstance(args, tuple):
         msg = f"args is the tuple of the function's positional arguments, as in jax.jvp: (x,) or (params, x), but {shown(args)} was given."
         raise TypeError(msg)
+
+
+def check_numbers(args: tuple[Any, ...], shower: str) -> None:
+    """Refuse arguments that are mere shapes, or traced.
+
+    Raises
+    ------
+    TypeError
+        Names the argument.
+    """
+    for number, arg in enumerate(args):
+        if any(isinstance(leaf, jax.ShapeDtypeStruct | Tracer) for leaf in jax.tree.leaves(arg)):
+            msg = f"{shower} shows numbers, but argument {number} has only shapes. Give arrays, and call it outside jit, vmap and grad."
+            raise TypeError(msg)
 
 
 def looked_along(fun: Callable[..., Any], argnum: int | None, args: tuple[Any, ...]) -> int:

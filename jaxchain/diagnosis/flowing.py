@@ -72,12 +72,14 @@ class GradientFlow(Tabular):
         (s,) norms of the cotangents of each stage's parameters, and of these. A weight that two stages share counts in
         each with the cotangent that comes from there; their sum is its gradient.
     dead
-        (s,) share of units (places on the last axis) of the stage's activation, an elementwise nonlinear function, whose
+        (s,) share of units (places on the last axis; of an array of four axes on the second, too, where some libraries
+        have channels: the larger share) of the stage's activation, an elementwise nonlinear function, whose
         derivative is less than a thousandth of the largest that it has, at all samples and positions: nothing passes
         them. Of several activations in a stage the worst; one in a residual stage's term is found, too.
     saturated
         (s,) share of entries whose derivative is below 5 % of that largest one, of an activation that flattens on both
-        sides, as tanh and sigmoid do. One that keeps its slope on a side, as ReLU and GELU do, does not saturate.
+        sides, as tanh and sigmoid do. One that keeps its slope on a side, as ReLU and GELU do, does not saturate, nor
+        one that is flat near zero already, as ReLU6 is below it.
     histogram
         (s, 19) counts of the magnitudes of the entries of ``gradient``: zeros, less than 1e-12, one bin a power of ten,
         1e4 and more (NaN counts there too); ``None`` if not asked for. See `bins`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from jaxchain.arguments import check_args
+from jaxchain.arguments import check_args, check_numbers
 from jaxchain.chain import Chain
 from jaxchain.checks import integer, shown, word
 from jaxchain.diagnosis.kinds import placed, placed_again
@@ -79,6 +79,8 @@ def spectrum(
 
     Raises
     ------
+    TypeError
+        If arguments are shapes, or traced.
     ValueError
         If ``k`` is above the rank that the shape of a Jacobian allows; if a state or a Jacobian is not finite, which
         names the stage; if axes of a batch differ.
@@ -108,6 +110,7 @@ def spectrum(
     (True, [1.0, 1.0, 1.0])
     """
     check_args(args)
+    check_numbers(args, "A spectrum")
     count = integer("k", k, "how many singular values are told", least=1, optional=True)
     asked = _parts(of)
     taken = integer(

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jaxchain.arguments import check_args
+from jaxchain.arguments import check_args, check_numbers
 from jaxchain.chain import Chain
 from jaxchain.coordinates import is_inexact
 from jaxchain.diagnosis.diagnosed import Diagnosis, Finding
@@ -71,7 +71,7 @@ def diagnose(
     TangentMismatchError
         If ``cotangent`` does not look like the chain output; names the leaf.
     TypeError
-        If the chain input is not floating point.
+        If the chain input is not floating point, or arguments are shapes, or traced.
 
     References
     ----------
@@ -85,6 +85,8 @@ def diagnose(
     >>> print(jc.diagnose(net, (net.init(jax.random.key(0)), x)).verdict)  # doctest: +ELLIPSIS
     Gradients vanish: ... Look at ... first.
     """
+    check_args(args)
+    check_numbers(args, "A diagnosis")
     return verdict_of(walk(*_looked_along(chain, args, argnum, granularity), cotangent))
 
 
@@ -92,7 +94,6 @@ def _looked_along(
     chain: Chain | Callable[..., Any], args: Args, argnum: int | None, granularity: Granularity | None
 ) -> tuple[Chain, Args]:
     """The chain along the last argument; or, of a model and a batch of several arrays, along the one that meets most weights."""
-    check_args(args)
     leaves, last = jax.tree.leaves(args), jax.tree.leaves(args[-1:])
     arrays_alone = all(hasattr(leaf, "dtype") or isinstance(leaf, (int, float, complex)) for leaf in leaves)
     one = len(args) < 2 or (len(args) < 3 and len(last) == 1 and arrays_alone)

@@ -85,9 +85,11 @@ def watch(
         Which stages are reported: patterns of their names (``"block_*"``), one or several; default: all.
     along
         The array of data that the network is a chain along, as the path of its argument: ``"1/x"``, or its end,
-        ``"x"``. Default: the one along which the loss has most stages, which inputs have more of than labels.
+        ``"x"``. Default: the one along which the loss meets most parameters, then the one with most stages: inputs
+        rather than labels, and nothing behind a ``stop_gradient``.
     has_aux
-        Whether ``loss_fn`` returns ``(loss, aux)``; the watched one then returns ``(loss, (aux, flow))``.
+        Whether ``loss_fn`` returns ``(loss, aux)``; the watched one then returns ``(loss, (aux, flow))``. Like the
+        flow, aux has no derivative then: one that is asked for is refused.
     granularity, unroll_limit
         How coarse the stages are, as in `discover`. A ``scan`` over layers is unrolled, each step a stage, up to
         ``unroll_limit`` steps.
@@ -99,20 +101,23 @@ def watch(
         Keep the gradients by stage in the flow, so that `GradientFlow.compared` can tell the cosine to the step before.
     signal_to_noise
         Also the gradient's signal-to-noise ratio, from the gradients of so many equal parts of the batch: a second
-        backward pass. For a loss that is a mean over samples, which lie on the first axis of the data.
+        backward pass. For a loss that is a mean over samples, which lie on the first axis of the data; NaN where the
+        parts' gradients show that it is none.
 
     Returns
     -------
     Callable
-        ``watched(params, *data) -> (loss, flow)``, `flow` a `GradientFlow`. Flow is of the loss itself: multiply the
-        loss, if it must be, inside of ``loss_fn``. It carries no derivative, and there is no forward mode.
+        ``watched(params, *data) -> (loss, flow)``, `flow` a `GradientFlow`. Flow and gradients are of the loss
+        itself: where float16 needs it to be multiplied, do so inside of ``loss_fn``, for behind it what has vanished
+        is lost. Flow carries no derivative, and there is no forward mode.
 
     Raises
     ------
     KeyError
         When called: if a pattern matches no stage, or no array is at ``along``; suggests the nearest names.
     TypeError
-        When called: if the loss is no real scalar, or no array of data comes after the parameters.
+        When called: if the loss is no real scalar, or no array of data comes after the parameters. When differentiated:
+        if a derivative of ``aux`` is asked for.
     ModeError
         When called: if a stage has no reverse mode; names the stage.
 

@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from jaxchain.derivative import jvp, vjp
 from jaxchain.discovery.name import word
@@ -35,7 +34,7 @@ from jaxchain.program.primitives import (
     shape_of,
 )
 
-__all__ = ["Values", "check_numbers", "constant_direction", "evaluate"]
+__all__ = ["Values", "constant_direction", "evaluate"]
 
 Run = tuple[Equation, list[Var], Callable[..., list[Any]]]
 """An equation, the variables that it reads, and the function that it is of them."""
@@ -239,17 +238,3 @@ def constant_direction(point: Any, value: float) -> Any:
         return np.zeros(like.shape, jax.dtypes.float0)
 
     return jax.tree.map(one, point)
-
-
-def check_numbers(args: tuple[Any, ...], shower: str) -> None:
-    """Refuse arguments that are mere shapes, or traced.
-
-    Raises
-    ------
-    TypeError
-        Names the argument.
-    """
-    for number, arg in enumerate(args):
-        if any(isinstance(leaf, jax.ShapeDtypeStruct | Tracer) for leaf in jax.tree.leaves(arg)):
-            msg = f"{shower} shows numbers, but argument {number} has only shapes. Give arrays, and call it outside jit, vmap and grad."
-            raise TypeError(msg)

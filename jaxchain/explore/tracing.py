@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.arguments import looked_along
+from jaxchain.arguments import check_numbers, looked_along
 from jaxchain.chain import Chain
 from jaxchain.checks import check_function
 from jaxchain.collector import uncollected
@@ -28,7 +28,7 @@ from jaxchain.coordinates import Coordinates, check_like, is_float0, is_inexact,
 from jaxchain.discovery.find import UNROLL_LIMIT, unrolling
 from jaxchain.discovery.start import all_integers, first_state
 from jaxchain.errors import unknown
-from jaxchain.explore.evaluate import check_numbers, constant_direction, evaluate
+from jaxchain.explore.evaluate import constant_direction, evaluate
 from jaxchain.explore.nest import Names, TraceRow, rows_of
 from jaxchain.explore.terminal import trace_text
 from jaxchain.program.flat import Program

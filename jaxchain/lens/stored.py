@@ -77,8 +77,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
         what = "is damaged or cut short" if begins in (b"PK", b"") else "is no lens"
         msg = f"{place} {what} ({first_line(error)}). Delete it to begin again, or choose another path."
         raise ValueError(msg) from error
-    except ValueError as error:  # of NumPy: no arrays, or such as would have to be unpickled
-        msg = f"{place} is no lens ({first_line(error)}). Choose another path."
+    except ValueError as error:  # of NumPy: no arrays, or such as would have to be unpickled, which it advises
+        msg = f"{place} is no lens: it holds no arrays, or such as nobody should load. Choose another path."
         raise ValueError(msg) from error
     if "told" not in arrays or arrays["told"].dtype != np.uint8:
         msg = f"{place} is no lens: another program wrote it. Choose another path."

@@ -11,12 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxchain.arguments import looked_along
+from jaxchain.arguments import check_numbers, looked_along
 from jaxchain.chain import Chain
 from jaxchain.checks import check_function, shown, text
 from jaxchain.diagnosis.survey import survey
 from jaxchain.discovery import discover
-from jaxchain.explore.evaluate import check_numbers
 from jaxchain.page.beside import Pair, Side, SideBySide, pairs, rows, whole, whole_row
 from jaxchain.page.compared import page
 from jaxchain.page.contrast import alignment, headline

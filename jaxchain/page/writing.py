@@ -22,12 +22,11 @@ try:
 except ImportError:  # not everywhere is POSIX
     fcntl = None
 
-from jaxchain.arguments import looked_along
+from jaxchain.arguments import check_numbers, looked_along
 from jaxchain.chain import Chain
 from jaxchain.checks import check_function, flag, path_to_write, text
 from jaxchain.discovery import discover
 from jaxchain.discovery.group import Granularity, check_granularity
-from jaxchain.explore.evaluate import check_numbers
 from jaxchain.page.content import page
 from jaxchain.show.html import render
 from jaxchain.show.progress import telling

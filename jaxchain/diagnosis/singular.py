@@ -79,13 +79,11 @@ def spectrum(
 
     Raises
     ------
-    TypeError
-        If arguments are shapes, or traced.
     ValueError
         If ``k`` is above the rank that the shape of a Jacobian allows; if a state or a Jacobian is not finite, which
         names the stage; if axes of a batch differ.
     TypeError
-        If the chain input is not floating point.
+        If the chain input is not floating point, or arguments are shapes, or traced.
 
     Notes
     -----

@@ -1,6 +1,6 @@
 """One step of training: ``jax.value_and_grad``, an optax update, and what is seen of them; all of it compiled.
 
-A step whose gradient flow is followed has it from the same backward pass. Builds on optax and `diagnose`.
+A step whose gradient flow is followed has it from the same backward pass. Builds on optax and `diagnosis`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxchain.coordinates import Coordinates, random_direction
+from jaxchain.coordinates import Coordinates
 from jaxchain.cost.count import total_flops
 from jaxchain.derivative import Linear, jvp, vjp
 from jaxchain.diagnosis.krylov import Draws, Found, Operator, draws, found
@@ -25,13 +25,10 @@ from jaxchain.program.flatten import flatten
 from jaxchain.program.interpret import numbers_of
 from jaxchain.stage import Side, Stage, State
 
-__all__ = ["CHUNK", "Kind", "Placed", "largest", "placed", "placed_again"]
+__all__ = ["CHUNK", "Kind", "Placed", "placed", "placed_again"]
 
 CHUNK = 64
 """Columns pushed at once."""
-
-STEPS = 8
-"""Power steps for the largest singular value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,23 +91,6 @@ def _pass(linear: Callable[[Side, State], Linear], mode: str, side: Side, state:
     if mode == "forward":
         return link.push(jnp.zeros(link.here.size, link.here.dtype))
     return link.pull(jnp.zeros(link.there.size, link.there.dtype))
-
-
-def largest(linear: Linear) -> jax.Array:
-    """σ₁ from below: ‖J v‖ after power steps v ← Jᵀ J v from a random direction (Golub and Van Loan, ch. 8.2)."""
-    for mode in ("forward", "reverse"):  # linearised here, not inside of a step
-        linear.value(mode)
-
-    @jax.jit  # so that one step is traced, and interpreted each time
-    def step(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
-        pushed = linear.push(vector)
-        back = linear.pull(pushed)
-        return back / jnp.maximum(jnp.linalg.norm(back), jnp.finfo(back.dtype).tiny), jnp.linalg.norm(pushed)
-
-    vector, length = linear.here.flatten(random_direction(linear.state, 2)), jnp.asarray(jnp.nan)
-    for _ in range(STEPS):
-        vector, length = step(vector)
-    return length
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,10 +18,9 @@ import jax.numpy as jnp
 
 from jaxchain.chain import Chain
 from jaxchain.checks import flag
-from jaxchain.coordinates import check_like, random_direction
+from jaxchain.coordinates import check_like, random_direction, require_inexact
 from jaxchain.derivative import Linear, vjp
 from jaxchain.diagnosis.flowing import HIGHEST, LOWEST, GradientFlow
-from jaxchain.diagnosis.kinds import largest
 from jaxchain.diagnosis.layout import reading_parameters
 from jaxchain.diagnosis.lengths import counts, inexact, length, peak
 from jaxchain.diagnosis.patterns import chosen
@@ -32,11 +31,14 @@ from jaxchain.discovery.stage import DiscoveredStage
 from jaxchain.errors import refused_in_words
 from jaxchain.program.primitives import Var
 from jaxchain.stage import Side, Stage, State
-from jaxchain.sweep import Args, start
+from jaxchain.sweep import Args, chain_of
 
 __all__ = ["Passed", "Wanted", "gradient_flow", "pass_back"]
 
 NO_TAPS: Mapping[int, tuple[Var, ...]] = {}
+
+STEPS = 8
+"""Power steps for the largest singular value."""
 
 EDGES = (0.0, *(10.0**k for k in range(LOWEST, HIGHEST + 1)))
 
@@ -130,9 +132,9 @@ def gradient_flow(
     sigmoid_0    1.625       0.2959                        0.0%       0.0%
     sigmoid_1    1.465        1.056                        0.0%       0.0%
     """
-    chain, state, _ = start(chain, args, argnum, granularity)
-    chain = reading_parameters(chain)
-    _, sides = chain.split(*args)
+    chain = reading_parameters(chain_of(chain, args, argnum, granularity))
+    state, sides = chain.split(*args)
+    state = require_inexact(state, "chain input")
     wanted = Wanted(chosen(chain.names, stages), histogram, sigma)
 
     def given(out: State) -> State:
@@ -252,9 +254,26 @@ class _Pass:
             "dead": dead,
             "saturated": saturated,
             "histogram": counts(gradients, EDGES) if wanted.histogram else None,
-            "sigma": largest(linear) if wanted.sigma else None,
+            "sigma": _largest(linear) if wanted.sigma else None,
             "gradients": tuple(gradients) if wanted.gradients else None,
         }
+
+
+def _largest(linear: Linear) -> jax.Array:
+    """σ₁ from below: ‖J v‖ after power steps v ← Jᵀ J v from a random direction (Golub and Van Loan, ch. 8.2)."""
+    for mode in ("forward", "reverse"):  # linearised here, not inside of a step
+        linear.value(mode)
+
+    @jax.jit  # so that one step is traced, and interpreted each time
+    def step(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
+        pushed = linear.push(vector)
+        back = linear.pull(pushed)
+        return back / jnp.maximum(jnp.linalg.norm(back), jnp.finfo(back.dtype).tiny), jnp.linalg.norm(pushed)
+
+    vector, length = linear.here.flatten(random_direction(linear.state, 2)), jnp.asarray(jnp.nan)
+    for _ in range(STEPS):
+        vector, length = step(vector)
+    return length
 
 
 def _which(stage: Stage, carrying: Collection[Var] | None) -> tuple[bool, ...] | None:

@@ -12,16 +12,17 @@ from typing import Any, Literal
 from jaxchain.arguments import check_args, check_numbers
 from jaxchain.chain import Chain
 from jaxchain.checks import integer, shown, word
-from jaxchain.diagnosis.kinds import placed, placed_again
+from jaxchain.diagnosis.kinds import placed_again
 from jaxchain.diagnosis.krylov import DEPTH
 from jaxchain.diagnosis.measuring import Measured
 from jaxchain.diagnosis.points import points_of
 from jaxchain.diagnosis.spectra import Spectrum, averaged
+from jaxchain.diagnosis.walk import stages_at
 from jaxchain.discovery.group import Granularity
 from jaxchain.program.interpret import numbers_of
 from jaxchain.show.table import si
 from jaxchain.stage import along
-from jaxchain.sweep import start
+from jaxchain.sweep import chain_of
 
 __all__ = ["spectrum"]
 
@@ -121,8 +122,8 @@ def spectrum(
     )
     taken = 3 * (count or COUNT) + 4 if taken is None else taken
     points = points_of(args, in_axes)
-    chain, state, sides = start(chain, points[0], argnum, granularity)
-    names, stages = chain.names_with_input, placed(chain.stages, sides, state)
+    chain = chain_of(chain, points[0], argnum, granularity)
+    names, stages = chain.names_with_input, stages_at(chain, points[0])
     at = Measured(stages, names, count, COUNT if count is None else count, taken)
     notes, runs = list[str](), _runs(asked, len(chain))
     if of is None and (work := at.work(_runs(["prefixes", "suffixes"], len(chain)))) > WORK:

@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxchain.chain import Chain
-from jaxchain.coordinates import Coordinates, check_like, is_inexact, random_direction
+from jaxchain.coordinates import Coordinates, check_like, random_direction
 from jaxchain.diagnosis.kinds import Placed
 from jaxchain.diagnosis.krylov import largest
-from jaxchain.diagnosis.walk import Walk, walk
+from jaxchain.diagnosis.walk import Walk, carried, walk
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.show.extremes import Floats
 from jaxchain.stage import Side, Stage, State
@@ -93,22 +92,34 @@ class Link:
 class Survey:
     """A chain at one point: q links between q + 1 states, their names and norms, and what was left out.
 
-    ``tangent`` and ``cotangent`` are the directions that were followed, at the input and at the output; ``pulled`` is
-    the cotangent of what `Chain.split` gives, the input and the stages' side inputs, ``None`` where none arrived;
-    ``walked`` is what all of it was measured on.
+    ``walked`` is what all of it was measured on; ``tangent`` and ``cotangent`` are the directions that were followed, at
+    the input and at the output; ``pulled`` is the cotangent of what `Chain.split` gives, the input and the stages' side
+    inputs, ``None`` where none arrived.
     """
 
-    names: tuple[str, ...]
+    walked: Walk
     links: tuple[Link, ...]
-    states: tuple[State, ...]
     primals: tuple[float, ...]
     tangents: tuple[float | None, ...]
     cotangents: tuple[float | None, ...]
     tangent: State
-    cotangent: State
     pulled: tuple[State, tuple[Side, ...]] | None
     notes: tuple[str, ...]
-    walked: Walk
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the states."""
+        return self.walked.names
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """x_0 … x_q."""
+        return self.walked.states
+
+    @property
+    def cotangent(self) -> State:
+        """The direction that was pulled back."""
+        return self.walked.cotangent
 
 
 def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, cotangent: State | None = None) -> Survey:
@@ -130,25 +141,20 @@ def survey(chain: Chain, args: tuple[Any, ...], tangent: State | None = None, co
         for at, pair, count, side in zip(stages, pairwise(spaces), counts, given, strict=True)
     ]
     return Survey(
-        chain.names_with_input,
+        walked,
         tuple(links),
-        states,
         tuple(map(state_norm, states)),
         tuple(map(_length, tangents)),
         tuple(map(_length, cotangents)),
         tangent,
-        walked.cotangent,
         None if cotangents[0] is None else (cotangents[0], tuple(side or () for side in given)),
         tuple(dict.fromkeys(notes)),
-        walked,
     )
 
 
 def _gradient(stage: Stage, side: Side | None) -> dict[str, Any]:
     """Of the side inputs that carry a derivative from an argument, how many numbers they are, and their cotangent's norm."""
-    leaves, which = jax.tree.leaves(side), stage.carries_back
-    moved = leaves if which is None else [leaf for leaf, moves in zip(leaves, which, strict=False) if moves]
-    moved = [leaf for leaf in moved if is_inexact(leaf)]
+    moved = carried(stage, side)
     return {"aside": sum(leaf.size for leaf in moved), "gradient": state_norm(moved) if moved else None}
 
 

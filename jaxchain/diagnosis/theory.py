@@ -44,8 +44,6 @@ class Layers:
     ----------
     activation
         Its name among `jaxchain.nets.ACTIVATIONS`.
-    count
-        How many there are.
     sigma_w
         The scale of their weights, as it acts on cotangents: σ_w.
     measured
@@ -57,7 +55,6 @@ class Layers:
     """
 
     activation: str
-    count: int
     sigma_w: float
     measured: float
     theory: float
@@ -103,7 +100,6 @@ def layers_of(found: Vitals) -> Layers | None:
         return None
     return Layers(
         activation,
-        len(pairs),
         sigma_w,
         measured,
         math.sqrt(signal.chi(activation, sigma_w=sigma_w, sigma_b=0.0)),

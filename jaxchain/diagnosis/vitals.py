@@ -7,6 +7,7 @@ or positions) still differ, and how many of some random tangents are still told 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from jaxchain.coordinates import Coordinates, is_inexact
 from jaxchain.diagnosis.kinds import Placed
 from jaxchain.diagnosis.slopes import Activation, activations
 from jaxchain.diagnosis.tapped import Tapped, discovered_alone
-from jaxchain.diagnosis.walk import Walk
+from jaxchain.diagnosis.walk import Walk, carried
 from jaxchain.discovery.stage import DiscoveredStage
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.program.interpret import numbers_of
@@ -51,13 +52,13 @@ class StateVitals:
         ‖x‖.
     broken
         How many entries are not finite.
+    masked
+        Whether all of these are infinite, none NaN, as where -∞ hides what softmax shall not choose.
     distinct
         ‖X − its mean row‖ over ‖X‖, of a state of two rows or more: 0 where all rows are one. ``None`` of a single row,
         and of a state that is zero.
     cotangent
         ‖x̄‖; ``None`` where none arrives.
-    masked
-        Whether all of these are infinite, none NaN, as where -∞ hides what softmax shall not choose.
     broken_back
         How many entries of x̄ are not finite.
     told_apart
@@ -90,7 +91,7 @@ class Entered:
 
 @dataclass(frozen=True)
 class StageVitals:
-    """One stage: its activations, its parameters' norm, their gradient's, how many numbers they are, and what is wrong.
+    """One stage: its activations, its parameters' norm, how many numbers they are, and what is wrong.
 
     ``matrix`` is whether one of them has two axes or more, as weights have and scales or masks have not.
     """
@@ -101,7 +102,6 @@ class StageVitals:
     matrix: bool
     broken: int
     weight: float
-    gradient: float | None
 
 
 @dataclass(frozen=True)
@@ -133,13 +133,12 @@ def vitals(walked: Walk) -> Vitals:
         _state(name, state, cotangent, left)
         for name, state, cotangent, left in zip(walked.names, walked.states, walked.cotangents, followed, strict=True)
     ]
-    stages = [_stage(at, given) for at, given in zip(walked.stages, walked.given, strict=True)]
+    stages = map(_stage, walked.stages)
     loops = [at.stage.name for at in walked.stages if _is_loop(at.stage)]
-    notes += (
-        [f"{', '.join(loops)}: a loop, looked at from outside alone; what happens from step to step is not seen."]
-        if loops
-        else []
-    )
+    if loops:
+        notes.append(
+            f"{', '.join(loops)}: a loop, looked at from outside alone; what happens from step to step is not seen."
+        )
     return Vitals(tuple(states), tuple(stages), tuple(notes))
 
 
@@ -150,17 +149,18 @@ def _is_loop(stage: Stage) -> bool:
 
 
 def _state(name: str, state: State, cotangent: State | None, told_apart: float | None) -> StateVitals:
-    rows = _rows(state)
+    numbers = _numbers(state)
+    rows = _rows(numbers)
     return StateVitals(
         name=name,
         size=Coordinates.of(state).size,
         width=0 if rows is None else rows.shape[1],
         norm=state_norm(state),
-        broken=_broken(state),
-        masked=not any(np.isnan(leaf).any() for leaf in _numbers(state)),
+        broken=_broken(numbers),
+        masked=not any(np.isnan(leaf).any() for leaf in numbers),
         distinct=_distinct(rows),
         cotangent=None if cotangent is None else state_norm(cotangent),
-        broken_back=0 if cotangent is None else _broken(cotangent),
+        broken_back=0 if cotangent is None else _broken(_numbers(cotangent)),
         told_apart=told_apart,
     )
 
@@ -171,16 +171,15 @@ def _numbers(tree: Any) -> list[np.ndarray]:
     return [np.asarray(leaf, np.complex128 if np.iscomplexobj(leaf) else np.float64) for leaf in leaves]
 
 
-def _broken(tree: Any) -> int:
-    return sum(int((~np.isfinite(leaf)).sum()) for leaf in _numbers(tree))
+def _broken(numbers: Sequence[np.ndarray]) -> int:
+    return sum(int((~np.isfinite(leaf)).sum()) for leaf in numbers)
 
 
-def _rows(state: State) -> Floats | None:
+def _rows(numbers: Sequence[np.ndarray]) -> Floats | None:
     """A state of one array as rows along its last axis."""
-    leaves = _numbers(state)
-    if len(leaves) != 1 or not leaves[0].ndim or not leaves[0].size:
+    if len(numbers) != 1 or not numbers[0].ndim or not numbers[0].size:
         return None
-    return leaves[0].reshape(-1, leaves[0].shape[-1])
+    return numbers[0].reshape(-1, numbers[0].shape[-1])
 
 
 def _distinct(rows: Floats | None) -> float | None:
@@ -193,21 +192,15 @@ def _distinct(rows: Floats | None) -> float | None:
     return float(np.linalg.norm(scaled - scaled.mean(0)) / np.linalg.norm(scaled))
 
 
-def _stage(at: Placed, given: Any) -> StageVitals:
-    side, which = jax.tree.leaves(at.side), at.stage.carries_back
-    moved = side if which is None else [leaf for leaf, moves in zip(side, which, strict=False) if moves]
-    weights = [leaf for leaf in moved if is_inexact(leaf)]
-    back = None if given is None else jax.tree.leaves(given)
-    if back is not None and which is not None:
-        back = [leaf for leaf, moves in zip(back, which, strict=False) if moves]
+def _stage(at: Placed) -> StageVitals:
+    weights = carried(at.stage, at.side)
     return StageVitals(
         name=at.stage.name,
         entered=tuple(_entered(at)),
         parameters=sum(leaf.size for leaf in weights),
         matrix=any(leaf.ndim > 1 for leaf in weights),
-        broken=_broken(weights),
+        broken=_broken(_numbers(weights)),
         weight=state_norm(weights) if weights else 0.0,
-        gradient=state_norm(back) if back and weights else None,
     )
 
 
@@ -261,7 +254,7 @@ def _followed(walked: Walk, notes: list[str]) -> list[float | None]:
 
 def _directions(tangents: Floats, state: State) -> float | None:
     """The effective rank of some tangents within a row, averaged over the rows that any of them moves."""
-    rows = _rows(state)
+    rows = _rows(_numbers(state))
     if rows is None or np.iscomplexobj(rows):
         return None
     each = tangents.reshape(*rows.shape, -1)

@@ -13,13 +13,13 @@ from typing import Any
 import jax
 
 from jaxchain.chain import Chain
-from jaxchain.coordinates import check_like, random_direction, require_inexact
+from jaxchain.coordinates import check_like, is_inexact, random_direction, require_inexact
 from jaxchain.diagnosis.kinds import Placed, placed
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.program.interpret import numbers_of
-from jaxchain.stage import Side, State
+from jaxchain.stage import Side, Stage, State
 
-__all__ = ["Walk", "walk"]
+__all__ = ["Walk", "carried", "stages_at", "walk"]
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,8 @@ def walk(chain: Chain, args: tuple[Any, ...], cotangent: State | None = None) ->
     TangentMismatchError
         If ``cotangent`` does not look like the chain output.
     """
-    state, sides = numbers_of(chain.split, *args)
-    state = require_inexact(state, "chain input")
-    stages = placed(chain.stages, sides, state)
-    states = (state, *(at.out for at in stages))
+    stages = stages_at(chain, args)
+    states = (stages[0].state, *(at.out for at in stages))
     if not jax.tree.leaves(states[-1]):
         msg = f"The last stage, {chain.names[-1]!r}, returns no array, so there is nothing to differentiate."
         raise TypeError(msg)
@@ -78,6 +76,25 @@ def walk(chain: Chain, args: tuple[Any, ...], cotangent: State | None = None) ->
     notes = list[str]()
     cotangents, given = _pulled(stages, cotangent, notes)
     return Walk(chain.names_with_input, tuple(stages), states, cotangent, tuple(cotangents), tuple(given), tuple(notes))
+
+
+def carried(stage: Stage, aside: Any) -> list[Any]:
+    """Of a stage's side inputs, or their cotangents, the leaves that carry a derivative from an argument: its parameters."""
+    leaves, which = jax.tree.leaves(aside), stage.carries_back
+    moved = leaves if which is None else [leaf for leaf, moves in zip(leaves, which, strict=False) if moves]
+    return [leaf for leaf in moved if is_inexact(leaf)]
+
+
+def stages_at(chain: Chain, args: tuple[Any, ...]) -> list[Placed]:
+    """The stages of a chain at its arguments.
+
+    Raises
+    ------
+    TypeError
+        If the chain input is not floating point.
+    """
+    state, sides = numbers_of(chain.split, *args)
+    return placed(chain.stages, sides, require_inexact(state, "chain input"))
 
 
 def _pulled(

@@ -24,6 +24,9 @@ __all__ = ["Floats", "Nodes", "Rule", "nodes", "pair"]
 
 Floats = NDArray[np.float64]
 
+Both = Callable[[jax.Array | Floats], tuple[jax.Array, jax.Array]]
+"""φ and φ′ at points."""
+
 Which = Literal["value", "slope"]
 WHICH: tuple[Which, ...] = ("value", "slope")
 
@@ -36,14 +39,15 @@ PANEL, RADII, ANGLES = 24, 96, 32
 HALVINGS, SETTLED = 6, 1e-10
 """How often panels are halved, and the relative change of a moment that ends it."""
 
-PADDED = 1024
-"""Points are evaluated in multiples of so many: few shapes are compiled."""
+BLOCK = 4096
+"""Points are evaluated so many at once: one shape is compiled."""
 
 LARGEST_PAIR = 6000
 """The most nodes that are paired with each other."""
 
-FLAT, TERMS = 0.9, 320
-"""Up to which correlation a series is used, and its terms: 0.9^320 is 2e-15."""
+FLAT, TERMS, LEFT = 0.9, 320, 1e-14
+"""Up to which correlation a series is used, and its terms: 0.9^320 is 2e-15. Where no more than ``LEFT`` of the mean
+square lies beyond them, as for smooth activations, it is used up to 1."""
 
 RIDGE = 0.99
 """The correlation above which the density of two numbers is too narrow a ridge for the panels."""
@@ -54,8 +58,10 @@ class Rule:
     """An activation φ and its derivative φ′ at many points, in float64, and where φ bends."""
 
     name: str
-    both: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+    both: Both
     bends: Floats
+    scales: bool
+    """Whether φ(s x) = s φ(x) for s > 0, as for ReLU: one length then stands for all."""
 
     @classmethod
     def of(cls, activation: Activation) -> Rule:
@@ -83,38 +89,50 @@ def _rule(name: str, phi: Callable[[jax.Array], jax.Array]) -> Rule:
     def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jvp(phi, x, jnp.ones_like(x))
 
-    _check_entrywise(name, phi)
     compiled = jax.jit(both)
-    return Rule(name, compiled, _bends(compiled))
+    _check_entrywise(name, phi, compiled)
+    return Rule(name, compiled, _bends(compiled), _scales(compiled))
 
 
-def _check_entrywise(name: str, phi: Callable[[jax.Array], Any]) -> None:
+def _check_entrywise(name: str, phi: Callable[[jax.Array], Any], both: Both) -> None:
     """Refuse what is no real function of single numbers."""
-    points = np.array([-1.3, 0.4, 2.1], np.float32)
+    why = ""
     try:
-        traced = jax.jit(phi)
-        whole, *alone = (np.asarray(traced(jnp.asarray(some))) for some in (points, *points.reshape(3, 1)))
-        fits = all(one.shape == (1,) for one in alone) and whole.shape == (3,) and whole.dtype == points.dtype
-        why = "" if fits else f"it made {whole.dtype}{list(whole.shape)} of float32[3]"
+        for given in (jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32)):
+            made = jax.eval_shape(phi, given)
+            if (made.shape, made.dtype) != (given.shape, given.dtype):
+                why = f"it made {made.dtype}{list(made.shape)} of float32{list(given.shape)}"
+                break
+        else:
+            points = np.linspace(-2.0, 2.0, BLOCK)
+            among, other = (_evaluated(both, some)[0] for some in (points, np.where(points > 1, 3.0, points)[::-1]))
+            if not np.allclose(among[points <= 1], other[::-1][points <= 1], rtol=1e-4, equal_nan=True):
+                why = "what it makes of a number depends on the others"
     except Exception as error:  # whatever a function of the caller's raises
         why = str(error).splitlines()[0]
-    else:
-        if fits and not np.allclose(whole, np.concatenate(alone), rtol=1e-4, equal_nan=True):
-            why = "what it makes of a number depends on the others"
     if why:
         msg = f"An activation works entry by entry on real numbers, as JAX's do, but {name} does not: {why}."
         raise ValueError(msg)
 
 
-def _evaluated(both: Callable[[jax.Array], tuple[jax.Array, jax.Array]], points: Floats) -> tuple[Floats, Floats]:
-    padded = np.zeros(-(-len(points) // PADDED) * PADDED)
-    padded[: len(points)] = points
+def _evaluated(both: Both, points: Floats) -> tuple[Floats, Floats]:
+    padded = np.zeros((max(1, -(-len(points) // BLOCK)), BLOCK))
+    padded.flat[: len(points)] = points
     with jax.enable_x64(True):
-        value, slope = both(jnp.asarray(padded))
-        return np.asarray(value, np.float64)[: len(points)], np.asarray(slope, np.float64)[: len(points)]
+        blocks = [both(block) for block in padded]
+    values, slopes = (np.concatenate([np.asarray(of, np.float64) for of in some]) for some in zip(*blocks, strict=True))
+    return values[: len(points)], slopes[: len(points)]
 
 
-def _bends(both: Callable[[jax.Array], tuple[jax.Array, jax.Array]]) -> Floats:
+def _scales(both: Both) -> bool:
+    """Whether φ(s x) = s φ(x), to the last bit where s is a power of two."""
+    points = np.linspace(-3.0, 3.0, BLOCK // 8)
+    powers = 2.0 ** np.arange(-60, 61, 17.0)[:, None]
+    values, slopes = (of.reshape(-1, len(points)) for of in _evaluated(both, (powers * points).ravel()))
+    return bool((values == powers * values[:1] / powers[0]).all() and (slopes == slopes[:1]).all())
+
+
+def _bends(both: Both) -> Floats:
     """Where φ′ jumps between −64 and 64: between neighbours on a grid, then by bisection."""
     grid = np.linspace(-64.03125, 64.03125, 8200)
     slopes = _evaluated(both, grid)[1]
@@ -171,6 +189,9 @@ def nodes(rule: Rule, length: float) -> Nodes:
         If the moments of φ do not settle: it bends too often over the width of the Gaussian.
     """
     scale = np.sqrt(length)
+    if rule.scales and length != 1:
+        unit = nodes(rule, 1.0)
+        return Nodes(scale * unit.place, unit.weight, scale * unit.value, unit.slope)
     ladder = REACH * 0.5 ** np.arange(int(np.ceil(np.log2(REACH * max(scale, 1.0)))) + 5)
     bends = rule.bends / scale
     edges = np.unique(np.concatenate([-ladder, [0.0], ladder, bends[np.abs(bends) < REACH]]))
@@ -201,27 +222,35 @@ def _on_panels(rule: Rule, scale: float, edges: Floats) -> Nodes:
     return Nodes(scale * z, density / density.sum(), *rule(scale * z))
 
 
+@lru_cache(maxsize=256)
 def pair(rule: Rule, length: float, correlation: float, what: Which) -> float:
     """E f(u) f(v) for two normal numbers of variance q and correlation c; ``what`` is f: ``"value"`` or ``"slope"``.
 
     Mehler's formula, Σ a_k² c^k with the coefficients of f in normalised Hermite polynomials, which serve all c. Where
     that converges slowly, on the nodes of either, with the density of both over the product of theirs; near c = ±1,
-    where that is a ridge, in polar coordinates, as a difference from c = ±1, so that errors which both have cancel.
+    where that is a ridge, in polar coordinates. There both are differences from c = ±1, so that errors which either
+    side has cancel.
     """
     c = float(np.clip(correlation, -1.0, 1.0))
+    if rule.scales and length != 1:
+        return pair(rule, 1.0, c, what) * (length if what == "value" else 1.0)
+    known, squares = nodes(rule, length), _hermite(rule, length, what)
     if abs(c) <= FLAT:
-        return float(np.polynomial.polynomial.polyval(c, _hermite(rule, length, what)))
-    known = nodes(rule, length)
-    f = getattr(known, what)
+        return float(np.polynomial.polynomial.polyval(c, squares))
+    f, end = getattr(known, what), np.sign(c)
+    whole = known.mean(lambda _: np.square(f))
+    if whole - squares.sum() <= LEFT * whole:
+        order = np.arange(TERMS)
+        other = whole if end > 0 else float((-1.0) ** order @ squares)
+        return other + float(end**order * np.expm1(order * np.log(abs(c))) @ squares)
     if abs(c) <= RIDGE and len(f) <= LARGEST_PAIR:
         z = known.place / np.sqrt(length)
         # Mehler's kernel: the joint density over the product of the two normal ones.
         exponent = (c * np.multiply.outer(z, z) - c**2 * np.add.outer(z**2, z**2) / 2) / (1 - c**2)
         weighted = known.weight * f
         return float(weighted @ np.exp(exponent) @ weighted / np.sqrt(1 - c**2))
-    end = np.sign(c)
-    other = f if end > 0 else rule(-known.place)[WHICH.index(what)]
-    return known.mean(lambda _: f * other) - (_polar(rule, length, end, what) - _polar(rule, length, c, what))
+    at_end = whole if end > 0 else known.mean(lambda n: f * rule(-n.place)[WHICH.index(what)])
+    return at_end if abs(c) == 1 else at_end - (_polar(rule, length, end, what) - _polar(rule, length, c, what))
 
 
 @lru_cache(maxsize=256)
@@ -236,17 +265,25 @@ def _hermite(rule: Rule, length: float, what: Which) -> Floats:
     return np.square(found)
 
 
+@lru_cache(maxsize=64)
 def _polar(rule: Rule, length: float, correlation: float, what: Which) -> float:
     """The same with u = √q r cos θ and v = √q r cos(θ − α), cos α = c, where either is zero on rays alone."""
-    alpha = float(np.arccos(correlation))
-    radii, along = _legendre(RADII)
-    radii, along = REACH * radii, REACH * along
+    alpha, radii, radial = float(np.arccos(correlation)), *_along_rays(rule, length, what)
     steps, across = _legendre(ANGLES)
     rays = np.sort([-np.pi / 2, alpha - np.pi / 2, np.pi / 2, alpha + np.pi / 2, 3 * np.pi / 2])
     spans = np.diff(rays)
     angles = (rays[:-1, None] + spans[:, None] * steps).ravel()
-    density = np.outer((spans[:, None] * across).ravel(), along * radii * np.exp(-np.square(radii) / 2))
-    scaled = np.sqrt(length) * radii
-    u, v = (np.outer(np.cos(turned), scaled).ravel() for turned in (angles, angles - alpha))
+    density = np.outer((spans[:, None] * across).ravel() / (2 * np.pi), radial).ravel()
+    u, v = (np.outer(np.cos(turned), radii).ravel() for turned in (angles, angles - alpha))
     which = WHICH.index(what)
-    return float((rule(u)[which] * rule(v)[which]) @ density.ravel() / density.sum())
+    return float((rule(u)[which] * rule(v)[which]) @ density)
+
+
+def _along_rays(rule: Rule, length: float, what: Which) -> tuple[Floats, Floats]:
+    """Places √q r along a ray and their weights; of what scales one, as ∫ r³ exp(−r²/2) dr = 2 and ∫ r exp(−r²/2) dr = 1."""
+    if rule.scales:
+        return np.sqrt([length]), np.array([2.0 if what == "value" else 1.0])
+    points, along = _legendre(RADII)
+    radii = REACH * points
+    density = along * radii * np.exp(-np.square(radii) / 2)
+    return np.sqrt(length) * radii, density / density.sum()

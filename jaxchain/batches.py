@@ -53,22 +53,22 @@ def ready(_: Any, batch: Any) -> Any:
 
 
 def source(
-    data: Any, batch_size: int | None, key: jax.Array | None, *, steps: int, chunk: int
+    data: Any, batch_size: int | None, key: jax.Array | None, *, steps: int, room: Callable[[int], int]
 ) -> tuple[Pick, Iterator[Chunk]]:
-    """How to pick a batch, and the chunks (at most ``chunk`` steps each) to pick it from.
+    """How to pick a batch, and the chunks to pick it from; after n steps ``room(n)`` fit into the next one.
 
     Raises
     ------
     ValueError, TypeError
         As `jaxchain.train.fit`, whose arguments these are.
     """
-    lengths = (min(chunk, steps - start) for start in range(0, steps, chunk))
     if _is_stream(data):
         if batch_size is not None:
             msg = f"data is an iterable of ready batches, so batch_size={batch_size} has no meaning; leave it out."
             raise ValueError(msg)
-        return ready, _stream(data, steps, chunk)
+        return ready, _stream(data, steps, room)
     data, samples = _table(data)
+    lengths = _lengths(steps, room)
     if batch_size is None:
         return whole, (Chunk(data, np.zeros((length, 0))) for length in lengths)
     size: int = integer("batch_size", batch_size, "how many of the samples a step takes", least=1, most=samples)
@@ -80,6 +80,14 @@ def source(
         Chunk(data, np.fromiter(itertools.islice(order, length * size), np.int32).reshape(length, size))
         for length in lengths
     )
+
+
+def _lengths(steps: int, room: Callable[[int], int]) -> Iterator[int]:
+    done = 0
+    while done < steps:
+        length = min(room(done), steps - done)
+        done += length
+        yield length
 
 
 def _shuffled(key: jax.Array, samples: int) -> Iterator[int]:
@@ -124,12 +132,12 @@ def _table(data: Any) -> tuple[Any, int]:
     return jax.tree.map(jnp.asarray, data), next(iter(counts.values()))[0]
 
 
-def _stream(data: Iterable[Any], steps: int, chunk: int) -> Iterator[Chunk]:
+def _stream(data: Iterable[Any], steps: int, room: Callable[[int], int]) -> Iterator[Chunk]:
     """Ready batches, stacked as long as their shapes agree; begun again while they can be."""
     batches = itertools.islice(_again(data), steps)
     done = 0
     for _, alike in itertools.groupby(batches, key=_signature):
-        while stack := list(itertools.islice(alike, chunk)):
+        while stack := list(itertools.islice(alike, room(done))):
             each = jax.tree.map(lambda *leaves: np.stack(leaves), *stack)
             _refuse_nonfinite(each, "batches", first=done)
             done += len(stack)

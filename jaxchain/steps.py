@@ -1,11 +1,11 @@
-"""One step of training: ``jax.value_and_grad``, an optax update, and what is seen of them; all of it compiled.
+"""One step of training: ``jax.value_and_grad``, an optax update, and what is seen of them; and many of them, compiled.
 
 A step whose gradient flow is followed has it from the same backward pass. Builds on optax and `diagnosis`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +18,12 @@ from jaxchain.diagnosis import GradientFlow
 from jaxchain.diagnosis.following import FlowObserver
 from jaxchain.fitted import Params, StepInfo
 
-__all__ = ["Loss", "observed", "update", "watched_update"]
+__all__ = ["Loss", "Observe", "in_groups", "joined", "observed_update", "update"]
 
 Batch = Any
 Loss = Callable[[Params, Batch], jax.Array]
+Observe = Callable[[StepInfo], Any] | FlowObserver
+Step = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def update(
@@ -44,58 +46,70 @@ def _applied(
     return optax.apply_updates(params, updates), opt_state, value, grads, updates
 
 
-def observed(observe: Callable[[StepInfo], Any] | None, every: int, info: StepInfo) -> Any:
-    """What an observer says of a step; zeros where its turn has not come."""
-    if observe is None:
-        return None
-
-    def seen(info: StepInfo) -> Any:
-        found = observe(info)
-        check_arrays(found, "What observe returns")
-        return found
-
-    if every == 1:
-        return seen(info)
-    return jax.lax.cond(info.step % every == 0, seen, lambda _: _zeros(jax.eval_shape(seen, info)), info)
-
-
-def watched_update(
+def observed_update(
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    observe: FlowObserver,
+    observe: Observe,
     step: jax.Array,
     params: Params,
     opt_state: optax.OptState,
     batch: Batch,
     before: GradientFlow | None,
-) -> tuple[Params, optax.OptState, jax.Array, GradientFlow, GradientFlow | None]:
-    """One step, its gradient flow (zeros where its turn has not come), and what the next observation compares with.
+) -> tuple[Params, optax.OptState, jax.Array, Any, GradientFlow | None]:
+    """One step, what is observed of it, and what the next observation of a gradient flow compares with."""
+    if isinstance(observe, FlowObserver):
+        (value, found), grads = jax.value_and_grad(observe.watched(loss), has_aux=True)(params, batch)
+        after, opt_state, value, _, updates = _applied(optimizer, params, opt_state, value, grads)
+        seen = replace(observe.reported(found, before), update=observe.updates(loss, params, batch, updates))
+        return after, opt_state, value, seen, None if before is None else found
+    after, opt_state, value, grads, updates = update(loss, optimizer, params, opt_state, batch)
+    seen = observe(StepInfo(step, params, batch, value, grads, updates))
+    check_arrays(seen, "What observe returns")
+    return after, opt_state, value, seen, before
 
-    On the steps between, the loss is differentiated as it is.
+
+def in_groups(bare: Step, seen: Step, carry: Any, each: Any, *, every: int, ahead: int) -> tuple[Any, Any, Any]:
+    """Scan steps of which one in ``every`` is observed, the first after ``ahead`` others.
+
+    Loops inside a loop instead of a condition in each step: what is done between observations is the bare training
+    step's own program. ``bare`` returns the carry and a loss, ``seen`` a pair of a loss and an observation.
+
+    Returns
+    -------
+    carry, losses, observations
+        One loss a step, one observation an observed step; ``None`` where none is.
     """
 
-    def watched(params: Params) -> tuple[jax.Array, Params, GradientFlow]:
-        (value, found), grads = jax.value_and_grad(observe.watched(loss), has_aux=True)(params, batch)
-        return value, grads, found
+    def part(start: int, stop: int) -> Any:
+        return jax.tree.map(lambda leaf: leaf[start:stop], each)
 
-    def report(found: GradientFlow, updates: Params) -> tuple[GradientFlow, GradientFlow | None]:
-        told = replace(observe.reported(found, before), update=observe.updates(loss, params, batch, updates))
-        return told, None if before is None else found
+    def group(carry: Any, each: Any) -> tuple[Any, Any]:
+        carry, (value, found) = seen(carry, jax.tree.map(lambda leaf: leaf[0], each))
+        rest = jax.tree.map(lambda leaf: leaf[1:], each)
+        if not len(jax.tree.leaves(rest)[0]):  # an empty loop is traced and compiled, too
+            return carry, (value[None], found)
+        carry, values = jax.lax.scan(bare, carry, rest)
+        return carry, (jnp.concatenate([value[None], values]), found)
 
-    if observe.every == 1:
-        value, grads, found = watched(params)
-        new_params, opt_state, value, _, updates = _applied(optimizer, params, opt_state, value, grads)
-        return new_params, opt_state, value, *report(found, updates)
-    here = step % observe.every == 0
-    nothing = _zeros(jax.eval_shape(watched, params)[2])
-    value, grads, found = jax.lax.cond(
-        here, watched, lambda params: (*jax.value_and_grad(loss)(params, batch), nothing), params
-    )
-    new_params, opt_state, value, _, updates = _applied(optimizer, params, opt_state, value, grads)
-    silent = _zeros(jax.eval_shape(report, found, updates)[0])
-    told, before = jax.lax.cond(here, report, lambda _found, _updates: (silent, before), found, updates)
-    return new_params, opt_state, value, told, before
+    count = len(jax.tree.leaves(each)[0])
+    groups = (count - ahead) // every
+    full = ahead + groups * every
+    losses, observations = [], []
+    if ahead:
+        carry, values = jax.lax.scan(bare, carry, part(0, ahead))
+        losses.append(values)
+    if groups:
+        grouped = jax.tree.map(lambda leaf: leaf.reshape(groups, every, *leaf.shape[1:]), part(ahead, full))
+        carry, (values, found) = jax.lax.scan(group, carry, grouped)
+        losses.append(values.ravel())
+        observations.append(found)
+    if full < count:
+        carry, (values, found) = group(carry, part(full, count))
+        losses.append(values)
+        observations.append(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], found))
+    return carry, jnp.concatenate(losses), joined(observations, jnp.concatenate)
 
 
-def _zeros(like: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+def joined(observations: Sequence[Any], concatenate: Callable[[Sequence[Any]], Any]) -> Any:
+    """What was observed in several parts of a run, as one; ``None`` where nothing was."""
+    return jax.tree.map(lambda *leaves: concatenate(leaves), *observations) if observations else None

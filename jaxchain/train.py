@@ -27,7 +27,7 @@ from jaxchain.errors import warn
 from jaxchain.fitted import Fit, History, Params, StepInfo
 from jaxchain.show.progress import progress_bar
 from jaxchain.show.shapes import describe
-from jaxchain.steps import Loss, observed, update, watched_update
+from jaxchain.steps import Loss, Observe, in_groups, joined, observed_update, update
 
 __all__ = ["Fit", "History", "StepInfo", "fit"]
 
@@ -46,7 +46,7 @@ def fit(
     steps: int,
     batch_size: int | None = None,
     key: jax.Array | None = None,
-    observe: Callable[[StepInfo], Any] | FlowObserver | None = None,
+    observe: Observe | None = None,
     observe_every: int = 1,
     progress: bool = True,
 ) -> Fit:
@@ -123,7 +123,7 @@ def fit(
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         msg = f"optimizer must be an optax optimiser, such as optax.adam(1e-3), but {shown(optimizer)} was given."
         raise TypeError(msg)
-    pick, chunks = source(data, batch_size, key, steps=steps, chunk=CHUNK)
+    pick, chunks = source(data, batch_size, key, steps=steps, room=partial(_room, steps=steps, every=observe_every))
     run = partial(_run, loss=loss, optimizer=optimizer, observe=observe, observe_every=observe_every, pick=pick)
     params = _floating(params)
     here = _Point(0, params, optimizer.init(params), None)
@@ -171,14 +171,21 @@ class _Point:
 
 @dataclass(frozen=True)
 class _Record:
-    """What one chunk of steps left behind, on the host."""
+    """What one chunk of steps left behind, on the host: a loss a step, an observation an observed step."""
 
     start: int
     losses: np.ndarray
     observed: Any
 
 
-@partial(jax.jit, static_argnames=("loss", "optimizer", "observe", "observe_every", "pick"))
+def _room(done: int, *, steps: int, every: int) -> int:
+    """How many steps the chunk after ``done`` has: chunks begin with observed steps, so that few kinds are compiled."""
+    period = every * max(1, CHUNK // every)
+    left = min(period - done % period, steps - done)
+    return min(left - left % every or left, CHUNK)
+
+
+@partial(jax.jit, static_argnames=("loss", "optimizer", "observe", "observe_every", "ahead", "pick"))
 def _scan(
     start: jax.Array,
     params: Params,
@@ -188,27 +195,32 @@ def _scan(
     *,
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    observe: Callable[[StepInfo], Any] | FlowObserver | None,
+    observe: Observe | None,
     observe_every: int,
+    ahead: int,
     pick: Pick,
 ) -> Any:
-    def body(carry: Any, each: Any) -> Any:
+    def bare(carry: Any, each: Any) -> Any:
         step, params, opt_state, before = carry
-        batch = pick(chunk.fixed, each)
-        if isinstance(observe, FlowObserver):
-            taken = watched_update(loss, optimizer, observe, step, params, opt_state, batch, before)
-            params, opt_state, value, seen, before = taken
-            return (step + 1, params, opt_state, before), (value, seen)
-        new_params, opt_state, value, grads, updates = update(loss, optimizer, params, opt_state, batch)
-        info = StepInfo(step, params, batch, value, grads, updates)
-        return (step + 1, new_params, opt_state, before), (value, observed(observe, observe_every, info))
+        params, opt_state, value, *_ = update(loss, optimizer, params, opt_state, pick(chunk.fixed, each))
+        return (step + 1, params, opt_state, before), value
 
-    return jax.lax.scan(body, (start, params, opt_state, before), chunk.each)
+    if observe is None:
+        return *jax.lax.scan(bare, (start, params, opt_state, before), chunk.each), None
+
+    def seen(carry: Any, each: Any) -> Any:
+        step, params, opt_state, before = carry
+        taken = observed_update(loss, optimizer, observe, step, params, opt_state, pick(chunk.fixed, each), before)
+        params, opt_state, value, found, before = taken
+        return (step + 1, params, opt_state, before), (value, found)
+
+    return in_groups(bare, seen, (start, params, opt_state, before), chunk.each, every=observe_every, ahead=ahead)
 
 
-def _run(here: _Point, chunk: Chunk, **how: Any) -> tuple[_Point, _Record]:
-    carry, (losses, observed) = _scan(jnp.int32(here.step), here.params, here.opt_state, chunk, here.before, **how)
-    _, params, opt_state, before = carry
+def _run(here: _Point, chunk: Chunk, *, observe_every: int, **how: Any) -> tuple[_Point, _Record]:
+    ahead = min(-here.step % observe_every, len(jax.tree.leaves(chunk.each)[0]))
+    args = jnp.int32(here.step), here.params, here.opt_state, chunk, here.before
+    (_, params, opt_state, before), losses, observed = _scan(*args, observe_every=observe_every, ahead=ahead, **how)
     record = _Record(here.step, np.asarray(losses, np.float64), jax.device_get(observed))
     return _Point(here.step + len(record.losses), params, opt_state, before), record
 
@@ -229,10 +241,10 @@ def _told(observe: Any, record: _Record, done: int) -> str:
     """Write the gradient flow of the first ``done`` steps of a chunk, where one is followed; the worst stage in words."""
     if not isinstance(observe, FlowObserver):
         return ""
-    at = [k for k in range(done) if (record.start + k) % observe.every == 0]
+    at = range(-record.start % observe.every, done, observe.every)
     if not at:
         return ""
-    flows = jax.tree.map(lambda leaf: leaf[np.array(at)], record.observed)
+    flows = jax.tree.map(lambda leaf: leaf[: len(at)], record.observed)
     observe.write([record.start + k for k in at], [float(record.losses[k]) for k in at], flows)
     return flows.worst
 
@@ -254,10 +266,9 @@ def _last_good(run: Callable[..., tuple[_Point, _Record]], recent: deque[tuple[_
 
 def _history(records: list[_Record], every: int, diverged_at: int | None) -> History:
     loss = np.concatenate([record.losses for record in records])[: None if diverged_at is None else diverged_at + 1]
-    observed = jax.tree.map(
-        lambda *leaves: np.concatenate(leaves)[: len(loss)][::every], *(r.observed for r in records)
-    )
-    return History(loss, observed, np.arange(0, len(loss), every))
+    steps = np.arange(0, len(loss), every)
+    observed = joined([record.observed for record in records if record.observed is not None], np.concatenate)
+    return History(loss, jax.tree.map(lambda leaf: leaf[: len(steps)], observed), steps)
 
 
 def _floating(params: Params) -> Params:

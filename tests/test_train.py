@@ -431,11 +431,51 @@ def test_a_compiled_run_of_steps_costs_no_more_than_as_many_steps(batch_size):
     optimizer, steps = OPTIMIZERS["adam"], 20
     samples = 32 if batch_size is None else 50
     data = np.ones((samples, 64), np.float32), np.ones((samples, 10), np.float32)
-    pick, chunks = source(data, batch_size, jax.random.key(0), steps=steps, chunk=steps)
-    how = {"loss": net_loss, "optimizer": optimizer, "observe": None, "observe_every": 1, "pick": pick}
+    pick, chunks = source(data, batch_size, jax.random.key(0), steps=steps, room=lambda _: steps)
+    how = {"loss": net_loss, "optimizer": optimizer, "observe": None, "observe_every": 1, "ahead": 0, "pick": pick}
     opt_state = jax.eval_shape(optimizer.init, NET_PARAMS)
     got = flops(lambda *args: train._scan(*args, **how), jnp.int32(0), NET_PARAMS, opt_state, next(chunks))
     assert got <= 1.01 * steps * by_hand(optimizer)
+
+
+def test_steps_that_are_not_observed_cost_what_bare_ones_cost():
+    optimizer, steps = OPTIMIZERS["adam"], 20
+    data = np.ones((32, 64), np.float32), np.ones((32, 10), np.float32)
+    pick, chunks = source(data, None, None, steps=steps, room=lambda _: steps)
+    opt_state, chunk = jax.eval_shape(optimizer.init, NET_PARAMS), next(chunks)
+
+    def work(every):
+        how = {"loss": net_loss, "optimizer": optimizer, "observe": jc.flow(every), "observe_every": every}
+        return flops(
+            lambda *args: train._scan(*args, **how, ahead=0, pick=pick), jnp.int32(0), NET_PARAMS, opt_state, chunk
+        )
+
+    assert work(20) - 19 * by_hand(optimizer) == pytest.approx(work(1) / steps, rel=0.02)
+
+
+@pytest.mark.parametrize("every", [1, 3, 5, 7, 20])
+@pytest.mark.parametrize("lengths", [[4] * 12, [4, 4, 5, 5, 5, 4, 4, 4, 4, 6, 6, 4]])
+def test_one_step_in_so_many_is_observed_however_steps_fall_into_chunks(every, lengths, monkeypatch):
+    monkeypatch.setattr(train, "CHUNK", 6)
+    batches = [(np.full(length, 1.0 + step), np.full(length, 2.0)) for step, length in enumerate(lengths)]
+
+    def run(every):
+        return train.fit(
+            lambda slope, batch: jnp.mean((slope * batch[0] - batch[1]) ** 2),
+            jnp.array(0.5),
+            batches,
+            optax.sgd(1e-3),
+            steps=12,
+            observe=lambda info: (info.step, info.batch[0][0]),
+            observe_every=every,
+            progress=False,
+        )
+
+    found = run(every)
+    steps, firsts = found.history.observed
+    assert steps.tolist() == found.history.observed_steps.tolist() == [*range(0, 12, every)]
+    assert firsts.tolist() == [1.0 + step for step in range(0, 12, every)]
+    np.testing.assert_allclose(found.history.loss, run(1).history.loss, rtol=1e-6)
 
 
 def test_one_program_serves_all_full_chunks(monkeypatch):

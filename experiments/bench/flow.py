@@ -14,6 +14,7 @@ import jaxchain as jc
 from bench.core import Row, in_turns
 from jaxchain import train
 from jaxchain.batches import source
+from jaxchain.steps import observed_update, update
 
 OPTIMIZER = optax.adam(1e-3)
 FIRST = np.int32(0)
@@ -83,8 +84,8 @@ def followed(seed: int, quick: bool) -> Iterator[Row]:
         def work(step: Callable[..., Any], params: Any = params, state: Any = state, batch: Any = batch) -> float:
             return jax.jit(step).lower(params, state, batch).compile().cost_analysis()["flops"]
 
-        bare = work(lambda *args, loss=unrolled: train.update(loss, OPTIMIZER, *args)[:3])
-        ours = work(lambda *args, loss=loss: train.watched_update(loss, OPTIMIZER, jc.flow(), FIRST, *args, None)[:4])
+        bare = work(lambda *args, loss=unrolled: update(loss, OPTIMIZER, *args)[:3])
+        ours = work(lambda *args, loss=loss: observed_update(loss, OPTIMIZER, jc.flow(), FIRST, *args, None)[:4])
         yield Row(f"{name}: work of a step, its flow followed", ours, bare, "FLOP", at_most=1.05)
         if quick:
             return
@@ -95,12 +96,13 @@ def followed(seed: int, quick: bool) -> Iterator[Row]:
 
 def _seconds(loss: Callable[..., Any], params: Any, batch: Any, steps: int = 100, repeats: int = 3) -> dict[str, float]:
     """Median seconds a step of runs of so many steps."""
-    pick, chunks = source(batch, None, None, steps=steps, chunk=steps)
+    pick, chunks = source(batch, None, None, steps=steps, room=lambda _: steps)
     chunk, calls = next(chunks), dict[str, Callable[[], Any]]()
-    for name, observe in {"bare": None, "every step": jc.flow(), "one of 100": jc.flow(100)}.items():
+    for name, every in {"bare": 0, "every step": 1, "one of 100": 100}.items():
         args = jnp.int32(0), params, OPTIMIZER.init(params), chunk, None
-        how = {"loss": loss, "optimizer": OPTIMIZER, "observe": observe, "observe_every": 1, "pick": pick}
-        run = train._scan.lower(*args, **how).compile()
+        observe = jc.flow(every) if every else None
+        how = {"loss": loss, "optimizer": OPTIMIZER, "observe": observe, "observe_every": every or 1, "pick": pick}
+        run = train._scan.lower(*args, **how, ahead=0).compile()
         calls[name] = lambda run=run, args=args: run(*args)
     in_turns(calls, 1)
     return {name: total / steps for name, total in in_turns(calls, repeats).items()}

@@ -13,6 +13,7 @@ import pytest
 
 import jaxchain as jc
 from jaxchain import train
+from jaxchain.steps import observed_update, update
 
 KEY = jax.random.key(0)
 NET = jc.nets.mlp([6, 8, 8, 3], activation="tanh")
@@ -84,8 +85,8 @@ def test_a_followed_run_costs_a_twentieth_more_at_most():
     def flops(step):
         return jax.jit(step).lower(params, ADAM.init(params), batch).compile().cost_analysis()["flops"]
 
-    bare = flops(lambda *args: train.update(squared, ADAM, *args)[:3])
-    followed = flops(lambda *args: train.watched_update(squared, ADAM, jc.flow(), jnp.int32(0), *args, None)[:4])
+    bare = flops(lambda *args: update(squared, ADAM, *args)[:3])
+    followed = flops(lambda *args: observed_update(squared, ADAM, jc.flow(), jnp.int32(0), *args, None)[:4])
     assert followed <= 1.05 * bare
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import tyro
-from bench import basics, discovery, flow, jacobians, pages, peers
+from bench import basics, discovery, flow, instruments, jacobians, pages, peers
 from bench.core import Row
 from bench.markdown import HEADER, here, page
 from common import RESULTS, conclude, heading
@@ -31,6 +31,7 @@ BENCHMARKS: tuple[Callable[[int, bool], Iterable[Row]], ...] = (
     *peers.BENCHMARKS,
     *pages.BENCHMARKS,
     *flow.BENCHMARKS,
+    *instruments.BENCHMARKS,
 )
 
 

@@ -82,9 +82,60 @@ def torch_func(seed: int, quick: bool) -> Iterable[Row]:
     yield Row("autoencoder: time, torch.func eager", seconds["ours"], peer, "s", at_least_less=7)
 
 
+def torch_lens(seed: int, quick: bool) -> Iterable[Row]:
+    """The Jacobian lens of a transformer, and the published estimator's sweep in torch: copies of a sample, eager."""
+    torch = importable("torch")
+    if torch is None:
+        return
+    width, depth, heads, positions, skip, copies = 128, 6, 4, 64, 16, 32
+    net = jc.nets.transformer((width, width, width), depth, heads)
+    params, x = net.init(jax.random.key(seed)), jax.random.normal(jax.random.key(seed + 1), (positions, width))
+    there = jax.tree.map(lambda leaf: torch.tensor(np.array(leaf)), params)
+    valid = torch.arange(positions).ge(skip) & torch.arange(positions).lt(positions - 1)
+
+    def affine(p: Any, h: Any) -> Any:
+        return torch.nn.functional.linear(h, p["w"], p["b"])
+
+    def norm(p: Any, h: Any) -> Any:
+        return torch.nn.functional.rms_norm(h, (width,), p["scale"], eps=1e-6)
+
+    def block(k: int, h: Any) -> Any:
+        mixing, mlp = there[f"attention_{k}"], there[f"mlp_{k}"]
+        qkv = affine(mixing["qkv"], norm(mixing, h)).reshape(-1, positions, 3, heads, width // heads)
+        mixed = torch.nn.functional.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4), is_causal=True)
+        h = h + affine(mixing["out"], mixed.transpose(1, 2).reshape(-1, positions, width))
+        return h + affine(mlp["down"], torch.nn.functional.gelu(affine(mlp["up"], norm(mlp, h))))
+
+    inside = net[1:-2]
+    start = net[:1](params, x)
+
+    def estimator() -> list[Any]:
+        states = [torch.tensor(np.array(start)).repeat(copies, 1, 1).requires_grad_()]
+        for k in range(depth):
+            states.append(block(k, states[-1]))
+        found: list[list[Any]] = [[] for _ in range(depth)]
+        for first in range(0, width, copies):
+            cotangent = torch.zeros_like(states[-1])
+            for k in range(copies):
+                cotangent[k, valid, first + k] = 1
+            for rows, pulled in zip(
+                found, torch.autograd.grad(states[-1], states[:-1], cotangent, retain_graph=True), strict=True
+            ):
+                rows.append(pulled[:, valid].mean(1))
+        return [torch.cat(rows) for rows in found]
+
+    def ours() -> Any:
+        return jc.lens.fit(inside, [(params, start)], skip_first=skip, stages=["input", "mlp_*"]).jacobians
+
+    gap = np.abs(np.asarray(ours()["input"]) - estimator()[0].numpy()).max()
+    yield Row("Jacobian lens: gap to torch", float(gap), None, "", at_most=1e-5)
+    seconds = in_turns({"ours": ours, "torch": estimator}, 1 if quick else 7)
+    yield Row("Jacobian lens, 6 blocks: time, torch eager", seconds["ours"], seconds["torch"], "s", at_least_less=2.5)
+
+
 def is_layer(node: Any) -> bool:
     """Whether a node of a pytree of parameters is one layer's weights and bias."""
     return isinstance(node, dict) and "w" in node and not isinstance(node["w"], dict)
 
 
-BENCHMARKS = (sparse_peers, torch_func)
+BENCHMARKS = (sparse_peers, torch_func, torch_lens)

@@ -18,6 +18,7 @@ HOUSE = Path(jaxchain.__file__).parent
 ROOMS = """
     show
     errors checks collector
+    patterns
     program
     cost
     stage sides chain arguments

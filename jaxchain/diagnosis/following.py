@@ -23,11 +23,11 @@ from jaxchain.diagnosis.flow_rows import NUMBERS, OF_PARAMETERS, OFTEN_NONE
 from jaxchain.diagnosis.flowing import GradientFlow
 from jaxchain.diagnosis.lengths import length
 from jaxchain.diagnosis.passing import Wanted
-from jaxchain.diagnosis.patterns import check_patterns, chosen
 from jaxchain.diagnosis.watched import Watching, chain_of, watched_call
 from jaxchain.discovery.find import UNROLL_LIMIT
 from jaxchain.discovery.group import Granularity
 from jaxchain.errors import first_line, warn
+from jaxchain.patterns import check_patterns, chosen
 from jaxchain.show.plain import plain
 from jaxchain.stage import State
 

@@ -23,12 +23,12 @@ from jaxchain.derivative import Linear, vjp
 from jaxchain.diagnosis.flowing import HIGHEST, LOWEST, GradientFlow
 from jaxchain.diagnosis.layout import reading_parameters
 from jaxchain.diagnosis.lengths import counts, inexact, length, peak
-from jaxchain.diagnosis.patterns import chosen
 from jaxchain.diagnosis.slopes import Activation, activations
 from jaxchain.diagnosis.tapped import Tapped, discovered_alone
 from jaxchain.discovery.group import Granularity
 from jaxchain.discovery.stage import DiscoveredStage
 from jaxchain.errors import refused_in_words
+from jaxchain.patterns import chosen
 from jaxchain.program.primitives import Var
 from jaxchain.stage import Side, Stage, State
 from jaxchain.sweep import Args, chain_of

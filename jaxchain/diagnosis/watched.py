@@ -25,9 +25,9 @@ from jaxchain.derivative import vjp
 from jaxchain.diagnosis.loss_chain import Arrays, LossChain, loss_chain
 from jaxchain.diagnosis.noise import batched, ratio, split_batch
 from jaxchain.diagnosis.passing import Passed, Wanted, pass_back
-from jaxchain.diagnosis.patterns import check_patterns, chosen
 from jaxchain.discovery.find import UNROLL_LIMIT, unrolling
 from jaxchain.discovery.group import Granularity
+from jaxchain.patterns import check_patterns, chosen
 from jaxchain.program.flow import active
 from jaxchain.show.shapes import describe
 

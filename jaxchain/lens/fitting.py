@@ -16,7 +16,7 @@ from jaxchain.lens.again import load
 from jaxchain.lens.positions import Mask, check_mask
 from jaxchain.lens.reading import Lens
 from jaxchain.lens.running import Options, Run
-from jaxchain.lens.sample import patterns_of
+from jaxchain.patterns import check_patterns
 from jaxchain.show.progress import telling
 
 __all__ = ["fit"]
@@ -128,7 +128,7 @@ def fit(
         chain,
         argnum,
         text("until", until, optional=True),
-        patterns_of(stages),
+        None if stages is None else tuple(check_patterns(stages)),
         integer("skip_first", skip_first, "how many positions at the beginning are left out", least=0),
         check_mask(mask),
         Pass(chunk_size, _sharding(sharding)),

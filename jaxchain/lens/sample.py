@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -19,17 +18,17 @@ import numpy as np
 
 from jaxchain.arguments import check_args, looked_along
 from jaxchain.chain import Chain
-from jaxchain.checks import refuse_huge, shown
+from jaxchain.checks import refuse_huge
 from jaxchain.coordinates import widest
 from jaxchain.derivative import Pass
 from jaxchain.discovery import discover
-from jaxchain.errors import unknown
+from jaxchain.patterns import chosen
 from jaxchain.program.fingerprint import Kept
 from jaxchain.show.shapes import describe
 from jaxchain.stage import State
 from jaxchain.sweep import linearised, pulled_back
 
-__all__ = ["Found", "Sweep", "compiled", "ending", "patterns_of", "shapes_of", "states_of"]
+__all__ = ["Found", "Sweep", "compiled", "ending", "shapes_of", "states_of"]
 
 Args = tuple[Any, ...]
 
@@ -140,7 +139,9 @@ class Sweep:
         if not found:
             msg = f"No state before {target!r} has its {out[0]} positions, so there is nothing to look through a lens at. Is {target!r} the end of a residual chain? Name its end: until=...."
             raise ValueError(msg)
-        found = {name: found[name] for name in _chosen(list(found), stages)}
+        read = chosen(list(found), stages, "state with the output's positions")
+        if read is not None:
+            found = {name: shape for k, (name, shape) in enumerate(found.items()) if k in read}
         dtype = widest(states[target].dtype, jnp.float32)
         refuse_huge((3 * sum(rows * columns for rows, columns in found.values()),), dtype)
         numbers = {name: k for k, name in enumerate(chain.names_with_input) if name in found}
@@ -204,27 +205,6 @@ def _without_positions(states: dict[str, State], target: str) -> str:
     known = [name for name, state in list(states.items())[1:] if (found := _matrix_shape(state)) and found[0] > 1]
     hint = f" until={known[-1]!r}, say." if known else " This one has no state of that shape."
     return f"{given}. Name the last state of its residual stream: until=....{hint}"
-
-
-def _chosen(known: list[str], patterns: Sequence[str] | None) -> list[str]:
-    """The states whose names match one of the patterns."""
-    if patterns is None:
-        return known
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in known):
-            raise KeyError(unknown("state with the output's positions", pattern, known))
-    return [name for name in known if any(fnmatchcase(name, pattern) for pattern in patterns)]
-
-
-def patterns_of(stages: Any) -> tuple[str, ...] | None:
-    """Patterns of names, given as one or several."""
-    if stages is None:
-        return None
-    given = (stages,) if isinstance(stages, str) else stages
-    if not isinstance(given, (list, tuple)) or not given or not all(isinstance(one, str) for one in given):
-        msg = f"stages is one pattern of state names, such as 'block_*', or a list of some, but {shown(stages)} was given."
-        raise TypeError(msg)
-    return tuple(given)
 
 
 def _is_finite(state: State) -> jax.Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 from jaxchain.chain import Chain
 from jaxchain.checks import integer, number, random_key, shown
 from jaxchain.coordinates import Coordinates, require_inexact, widest
-from jaxchain.errors import unknown
+from jaxchain.patterns import chosen
 from jaxchain.show.table import Table, Tabular
 from jaxchain.signal.gaussian import Floats
 from jaxchain.stage import State
@@ -101,10 +100,8 @@ class Measurement(Tabular):
         KeyError
             If none does; tells the nearest names.
         """
-        found = tuple(row for row in self.rows if fnmatchcase(row.name, pattern))
-        if not found:
-            raise KeyError(unknown("state", pattern, [row.name for row in self.rows]))
-        return found
+        found = chosen([row.name for row in self.rows], pattern, "state")
+        return self.rows if found is None else tuple(self.rows[k] for k in found)
 
     def _table(self) -> Table:
         rows = [[row.name, str(row.length), str(row.correlation), str(row.gradient)] for row in self.rows]

@@ -1,4 +1,4 @@
-"""Which stages are meant by patterns of their names, such as ``block_*``."""
+"""Which stages or states are meant by patterns of their names, such as ``block_*``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jaxchain.errors import unknown
 __all__ = ["check_patterns", "chosen"]
 
 
-def chosen(names: Sequence[str], patterns: str | Sequence[str] | None) -> tuple[int, ...] | None:
-    """The numbers of the stages whose names match one of some patterns; ``None``: all.
+def chosen(names: Sequence[str], patterns: str | Sequence[str] | None, kind: str = "stage") -> tuple[int, ...] | None:
+    """The numbers of those whose names match one of some patterns; ``None``: all.
 
     Raises
     ------
     KeyError
-        If a pattern matches none; suggests the nearest names.
+        If a pattern matches none; suggests the nearest names of this ``kind``.
     TypeError
         If patterns are not strings.
     """
@@ -28,7 +28,7 @@ def chosen(names: Sequence[str], patterns: str | Sequence[str] | None) -> tuple[
     for pattern in check_patterns(patterns):
         matched = {k for k, name in enumerate(names) if _matches(name, pattern)}
         if not matched:
-            raise KeyError(unknown("stage", pattern, names) + " In a pattern * stands for any letters.")
+            raise KeyError(unknown(kind, pattern, names) + " In a pattern * stands for any letters.")
         found |= matched
     return tuple(sorted(found))
 

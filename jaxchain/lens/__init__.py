@@ -9,6 +9,7 @@ logit lens, 2020.
 
 from jaxchain.lens.again import load, merge
 from jaxchain.lens.fitting import fit
-from jaxchain.lens.reading import Lens, LensRow, logit
+from jaxchain.lens.reading import Lens, LensRow
+from jaxchain.lens.unembedding import logit
 
 __all__ = ["Lens", "LensRow", "fit", "load", "logit", "merge"]

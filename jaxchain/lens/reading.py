@@ -14,18 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.chain import Chain
-from jaxchain.checks import is_array, path_to_write, shown, text
+from jaxchain.checks import path_to_write, text
 from jaxchain.coordinates import widest
 from jaxchain.errors import unknown
 from jaxchain.lens import stored
 from jaxchain.lens.identity import Model, Parameters
 from jaxchain.lens.sample import compiled, ending, shapes_of, states_of
+from jaxchain.lens.unembedding import checked_state, checked_unembed
 from jaxchain.program.fingerprint import Kept
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import Table, Tabular
 from jaxchain.show.values import count as counted
 
-__all__ = ["Lens", "LensRow", "logit"]
+__all__ = ["Lens", "LensRow"]
 
 
 KEPT = Kept(8)
@@ -154,7 +155,7 @@ class Lens(Tabular):
         [10.0, 2.0]
         """
         jacobian = self._jacobian(text("stage", stage))
-        state, unembed = _state(state), _unembed(unembed)
+        state, unembed = checked_state(state), checked_unembed(unembed)
         if jacobian is None:
             return unembed(state)
         if state.shape[-1:] != jacobian.shape[1:]:
@@ -314,49 +315,3 @@ def _row(name: str, jacobian: np.ndarray[Any, Any], errors: np.ndarray[Any, Any]
     square = rows == columns and norm > 0
     likeness = float(np.trace(jacobian)) / (norm * math.sqrt(rows)) if square else math.nan
     return LensRow(name, (rows, columns), norm, float(np.linalg.norm(errors)), likeness)
-
-
-def logit(state: Any, unembed: Callable[[Any], Any]) -> Any:
-    """The logit lens, which reads a state as if it were the chain's last one: unembed(x_k).
-
-    Parameters
-    ----------
-    state
-        (…, width), as wide as the chain's end.
-    unembed
-        As for `Lens.apply`, whose baseline this is.
-
-    Raises
-    ------
-    TypeError
-        If ``state`` is no array of numbers, or ``unembed`` no function.
-
-    References
-    ----------
-    nostalgebraist, Interpreting GPT: the logit lens, 2020.
-
-    Examples
-    --------
-    >>> jc.lens.logit(jnp.array([1.0, 10.0]), lambda x: x[::-1]).tolist()
-    [10.0, 1.0]
-    """
-    if unembed is None:  # pyright: ignore[reportUnnecessaryComparison]
-        msg = "unembed is a function from states to logits, but None was given."
-        raise TypeError(msg)
-    return _unembed(unembed)(_state(state))
-
-
-def _state(state: Any) -> jax.Array:
-    if not (is_array(state) and np.ndim(state) and jnp.issubdtype(state.dtype, jnp.floating)):
-        msg = f"A state is an array of real numbers whose last axis is its width, but {shown(state)} was given."
-        raise TypeError(msg)
-    return jnp.asarray(state)
-
-
-def _unembed(unembed: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
-    if unembed is None:
-        return lambda state: state
-    if not callable(unembed):
-        msg = f"unembed is a function from states to logits, but {shown(unembed)} was given."
-        raise TypeError(msg)
-    return unembed

@@ -21,6 +21,9 @@ SPAN = 40
 """Units are within 2^±40, so that what is within a factor of 1e±7 of one is squared in float32 even at the ends."""
 
 
+SMALL = 4096
+"""Up to so many entries an array is not worth a loop of its own: such are put together first."""
+
 LOOKED_AT = 1024
 """Entries among which the largest is looked for: a unit is right within many powers of ten."""
 
@@ -64,9 +67,13 @@ def length(tree: Any, near: jax.Array | None = None) -> jax.Array:
     dtype, one = real_dtype(tree), unit(near)
     inverse = (1 / one).astype(dtype)  # exact: it is a power of two
     total = jnp.zeros((), dtype)
-    for leaf in inexact(tree):
-        scaled = (jnp.abs(leaf) if jnp.iscomplexobj(leaf) else leaf).astype(dtype)
-        total = total + jnp.sum(jnp.square(scaled * inverse))
+    leaves = [(jnp.abs(leaf) if jnp.iscomplexobj(leaf) else leaf).astype(dtype) for leaf in inexact(tree)]
+    small, large = (
+        [leaf.ravel() for leaf in leaves if leaf.size <= SMALL],
+        [leaf for leaf in leaves if leaf.size > SMALL],
+    )
+    for leaf in [*large, *([jnp.concatenate(small)] if small else [])]:
+        total = total + jnp.sum(jnp.square(leaf * inverse))
     return (jnp.sqrt(total) * one).astype(dtype)
 
 

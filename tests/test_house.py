@@ -28,6 +28,7 @@ ROOMS = """
     nets
     structure swept sweep
     jacobians
+    factored
     signal
     lens
     diagnosis

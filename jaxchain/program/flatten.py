@@ -40,7 +40,7 @@ from jaxchain.program.primitives import (
 from jaxchain.program.source import is_library
 from jaxchain.show.table import shorten
 
-__all__ = ["flatten", "unrolled"]
+__all__ = ["append", "flatten", "unrolled"]
 
 MOST = 2048
 """The most equations that unrolling adds to a program: XLA compiles each, where a loop's body is compiled once."""
@@ -78,6 +78,11 @@ def unrolled(program: Program, inputs: Iterable[Var], unroll_limit: int) -> Prog
     while again and inputs:  # a step may hold a loop over the chain value itself
         flat, again = _unroll(flat, inputs, unroll_limit)
     return flat.program
+
+
+def append(program: Program, call: ClosedJaxpr, inputs: Sequence[Atom], origin: Origin) -> list[Atom]:
+    """Append to a flat program what another does to ``inputs``; its results."""
+    return _Flattener(program).call(call, inputs, origin)
 
 
 class _Flattener:

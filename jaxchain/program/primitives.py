@@ -465,6 +465,7 @@ class Scan(NamedTuple):
     carries: int
     length: int
     reverse: bool
+    unroll: int | bool
 
 
 def scan_of(eqn: JaxprEqn) -> Scan:
@@ -475,7 +476,7 @@ def scan_of(eqn: JaxprEqn) -> Scan:
     else:
         kept, carry, _ = params["ft_in"].unpack()
         consts, carries = len(kept), len(carry)
-    return Scan(params["jaxpr"], consts, carries, params["length"], params["reverse"])
+    return Scan(params["jaxpr"], consts, carries, params["length"], params["reverse"], params["unroll"])
 
 
 class While(NamedTuple):
@@ -750,6 +751,11 @@ def index_numbers(eqn: JaxprEqn) -> Any:
 def gather_sizes(eqn: JaxprEqn) -> Sequence[int]:
     """Of a ``gather``: how much of each axis of the operand is taken at once."""
     return eqn.params["slice_sizes"]
+
+
+def clips_indices(eqn: JaxprEqn) -> bool:
+    """Whether a ``gather`` takes the nearest entry for one that lies outside; its derivative else knows none of that."""
+    return getattr(eqn.params["mode"], "name", "") == "CLIP"
 
 
 def writes_as_given(eqn: JaxprEqn) -> bool:

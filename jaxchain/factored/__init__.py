@@ -1,0 +1,1 @@
+"""Derivatives of weights and curvature, factored along the chain."""

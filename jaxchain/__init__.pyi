@@ -35,6 +35,14 @@ from .explore import Transforms as Transforms
 from .explore import graph as graph
 from .explore import trace as trace
 from .explore import transforms as transforms
+from .factored import GradientMoments as GradientMoments
+from .factored import SampleNorms as SampleNorms
+from .factored import WeightRow as WeightRow
+from .factored import WeightSites as WeightSites
+from .factored import gradient_moments as gradient_moments
+from .factored import sample_gradient_norms as sample_gradient_norms
+from .factored import sample_gradients as sample_gradients
+from .factored import weight_sites as weight_sites
 from .jacobians import Bracketing as Bracketing
 from .jacobians import Comparison as Comparison
 from .jacobians import Decision as Decision

@@ -1,1 +1,16 @@
-"""Derivatives of weights and curvature, factored along the chain."""
+"""Derivatives of weights, kept as the factors that the chain rule makes them of."""
+
+from jaxchain.factored.moments import GradientMoments, gradient_moments
+from jaxchain.factored.samples import SampleNorms, sample_gradient_norms, sample_gradients
+from jaxchain.factored.table import WeightRow, WeightSites, weight_sites
+
+__all__ = [
+    "GradientMoments",
+    "SampleNorms",
+    "WeightRow",
+    "WeightSites",
+    "gradient_moments",
+    "sample_gradient_norms",
+    "sample_gradients",
+    "weight_sites",
+]

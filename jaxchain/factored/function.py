@@ -101,15 +101,26 @@ class Factored:
             made = self._call(*given, *taps)
             return tree.unflatten(made[: tree.num_leaves]), made[tree.num_leaves :]
 
-        taps = {slot: number for number, (slot, _) in enumerate(self.tapping.taps())}
         (out, handed), back = vjp(call, zeros(self.tapping), has_aux=True)
+        return Evaluated(out, self._values(handed), lambda cotangent: self._deltas(*back(cotangent)))
+
+    def _values(self, handed: Sequence[jax.Array]) -> tuple[tuple[jax.Array, ...], ...]:
         values: dict[Slot, jax.Array] = dict(zip(self.tapping.handed_out(), handed, strict=True))
+        return tuple(tuple(values[slot] for slot in site.found.reads) for site in self.sites)
 
-        def pull(cotangent: Any) -> tuple[jax.Array, ...]:
-            (deltas,) = back(cotangent)
-            return tuple(deltas[taps[site.found.tap]] for site in self.sites)
+    def _deltas(self, taps: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+        number = {slot: k for k, (slot, _) in enumerate(self.tapping.taps())}
+        return tuple(taps[number[site.found.tap]] for site in self.sites)
 
-        return Evaluated(out, tuple(tuple(values[slot] for slot in site.found.reads) for site in self.sites), pull)
+    def shapes(self, *args: Any) -> list[Factor]:
+        """The factors of one cotangent, as shapes."""
+
+        def made(*given: Any) -> list[Factor]:
+            none, out = zeros(self.tapping), jax.tree.structure(self.out)
+            handed = self._call(*jax.tree.leaves(given), *none)[out.num_leaves :]
+            return self.factors(self._values(handed), self._deltas(none))
+
+        return jax.eval_shape(made, *args)
 
     def factors(self, values: Sequence[Sequence[jax.Array]], deltas: Sequence[jax.Array]) -> list[Factor]:
         """Those of every site."""
@@ -126,7 +137,7 @@ class Factored:
 
     def squared_norm(self, leaf: Leaf, factors: Sequence[Factor]) -> jax.Array:
         """The squared norm of one leaf's gradient."""
-        if (thin := self._alike(leaf, factors)) is not None:
+        if (thin := self.alike(leaf, factors)) is not None:
             return squared_norm(thin)
         if len(leaf.sites) == 1 and self.sites[leaf.sites[0]].layout.scale is not None:
             (k,) = leaf.sites
@@ -135,7 +146,7 @@ class Factored:
             return scale**2 * squared(factors[k].gradient())
         return squared(self.leaf_gradient(leaf, factors))
 
-    def _alike(self, leaf: Leaf, factors: Sequence[Factor]) -> list[Thin] | None:
+    def alike(self, leaf: Leaf, factors: Sequence[Factor]) -> list[Thin] | None:
         """The factors of all of a leaf's sites, with the same rows and columns; ``None`` where there are none such."""
         made: list[Thin] = []
         first: tuple[Any, ...] | None = None

@@ -17,8 +17,9 @@ from jaxchain.discovery.name import word
 from jaxchain.factored.factors import Factor, Picked, Product, Whole
 from jaxchain.factored.finding import Found, Tapping
 from jaxchain.factored.layout import Layout
+from jaxchain.program.flat import Equation
 
-__all__ = ["Site", "named"]
+__all__ = ["Site", "named", "root_of", "stage_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +90,11 @@ class Site:
 
     def gradient(self, factor: Factor) -> jax.Array:
         """What the site adds to the leaf's gradient."""
-        gradient = factor.gradient()
-        if not isinstance(factor, Whole):
+        return self.laid_back(factor.gradient(), factored=not isinstance(factor, Whole))
+
+    def laid_back(self, gradient: jax.Array, *, factored: bool) -> jax.Array:
+        """The leaf's gradient, from the operand's; ``factored``: as factors make it, blocks of rows and columns."""
+        if factored:
             fold = self._folded
             for _ in self.rows:
                 fold = jax.vmap(fold)
@@ -100,18 +104,21 @@ class Site:
 
 def named(tapping: Tapping) -> tuple[Site, ...]:
     """The sites, in order, with their stages."""
-    scopes = [equation.scope for equation in tapping.equations if equation.scope]
-    longest = min((len(found.scope) for found in tapping.sites if found.scope), default=1) - 1
-    root = min(len(shared_prefix(scopes)), longest)
-    return tuple(Site(_stage(found, root), _kind(found), found) for found in tapping.sites)
+    root = min([root_of(tapping.equations), *(len(found.scope) - 1 for found in tapping.sites if found.scope)])
+    return tuple(Site(stage_of(found.equation, found.scope, root), _kind(found), found) for found in tapping.sites)
 
 
-def _stage(found: Found, root: int) -> str:
-    if found.scope:
-        return "/".join(found.scope[root:])
-    if found.equation is None:
-        return "the result"
-    return f"{word(found.equation)}@{found.equation.site}"
+def root_of(equations: Sequence[Equation]) -> int:
+    """How many scopes all equations of a program share that have one: they tell none from another."""
+    scopes = [equation.scope for equation in equations if equation.scope]
+    return len(shared_prefix(scopes)) if len(set(scopes)) > 1 else 0
+
+
+def stage_of(equation: Equation | None, scope: tuple[str, ...], root: int) -> str:
+    """The stage of an equation (``None``: the result) within scopes: the module's name, or operation and line."""
+    if scope[root:]:
+        return "/".join(scope[root:])
+    return "the result" if equation is None else f"{word(equation)}@{equation.site}"
 
 
 def _kind(found: Found) -> str:

@@ -1,0 +1,126 @@
+"""A loss over a batch, sample by sample: what all functions about samples' gradients are given, checked, and made of.
+
+The loss of sample b is loss(params, batch[b:b+1]), its leading axis kept, so that whatever mean or sum a loss takes over
+samples need not be known; ``vmap`` over samples with shared weights is one backward pass of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import keystr, tree_flatten_with_path
+
+from jaxchain.checks import check_arrays, check_function, check_inexact, flag
+from jaxchain.derivative import Pass
+from jaxchain.errors import refused_in_words
+from jaxchain.factored.apart import prove_apart
+from jaxchain.factored.factors import Factor
+from jaxchain.factored.function import Factored
+from jaxchain.show.shapes import describe
+
+__all__ = ["PerSample", "per_sample"]
+
+
+@dataclass(frozen=True, eq=False)
+class PerSample:
+    """A loss of one sample, read, and the batch, an axis of one sample behind the leading one.
+
+    Attributes
+    ----------
+    function
+        The loss of one sample, with its weight sites.
+    params
+        As given, as arrays.
+    batch
+        Leaves (B, 1, …).
+    count
+        B.
+    """
+
+    function: Factored
+    params: Any
+    batch: Any
+    count: int
+
+    def factors(self, sample: Any) -> list[Factor]:
+        """The factors of one sample's gradient, a sample as a batch of one."""
+        done = self.function.evaluate(self.params, sample)
+        return self.function.factors(done.values, done.pull(jnp.ones_like(done.out)))
+
+    def map(self, run: Callable[[list[Factor]], Any], how: Pass) -> Any:
+        """``run`` on the factors of every sample; results stacked in front."""
+        with refused_in_words("reverse", "this loss", WAY_OUT):
+            if how.chunk_size is None or not self.count:
+                return jax.vmap(lambda sample: run(self.factors(sample)))(self.batch)
+
+            def of_sample(number: jax.Array) -> Any:
+                return run(self.factors(jax.tree.map(lambda leaf: leaf[number], self.batch)))
+
+            return how.map(of_sample, jnp.arange(self.count))
+
+
+WAY_OUT = (
+    "Write a while loop as jax.lax.scan, or fori_loop over a fixed number of steps; give a custom rule its derivative."
+)
+
+
+def per_sample(loss: Any, params: Any, batch: Any, check: Any, caller: str) -> PerSample:
+    """A loss over a batch, once it is one.
+
+    Raises
+    ------
+    TypeError
+        If the loss is no function to a real number, a leaf of the parameters has no derivative, or one of the batch is no array.
+    ValueError
+        If leaves of the batch disagree in length. `SamplesMixError` where samples mix.
+    """
+    check_function(loss, caller)
+    check_inexact(params, "A leaf of params")
+    if not jax.tree.leaves(params):
+        msg = "params holds no array, so there is nothing to differentiate."
+        raise TypeError(msg)
+    count = _count(batch)
+    params, batch = jax.tree.map(jnp.asarray, (params, batch))
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), batch)
+    # Arrays of numbers are given, not their shapes: what a loss closes over may be traced with them.
+    function = Factored.of(loss, (jax.tree.map(_like, params), one))
+    _check_loss(function.out, caller)
+    if flag("check", check) and count > 1:
+        prove_apart(lambda batch: loss(params, batch), jax.tree.map(_like, batch), count, caller)
+    return PerSample(function, params, jax.tree.map(lambda leaf: leaf[:, None], batch), count)
+
+
+def _like(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def _count(batch: Any) -> int:
+    check_arrays(batch, "A leaf of the batch: ")
+    leaves, first = tree_flatten_with_path(batch)[0], None
+    for path, leaf in leaves:
+        shape = jnp.shape(leaf)
+        where = f"The batch{keystr(path)} is {describe(leaf)}"
+        if not shape:
+            msg = f"{where}, which has no axis of samples. Every leaf of the batch has its samples along its first axis; close over what all samples share."
+            raise ValueError(msg)
+        if first is not None and shape[0] != first[0]:
+            msg = f"{where}, of {shape[0]} samples along its first axis, but the batch{first[1]} has {first[0]}. Close over what all samples share."
+            raise ValueError(msg)
+        first = first or (shape[0], keystr(path))
+    if first is None:
+        msg = "The batch holds no array, so there are no samples."
+        raise TypeError(msg)
+    return first[0]
+
+
+def _check_loss(out: Any, caller: str) -> None:
+    leaves = jax.tree.leaves(out)
+    shaped = isinstance(out, jax.ShapeDtypeStruct) and out.shape == () and jnp.issubdtype(out.dtype, jnp.floating)
+    if not shaped:
+        more = " Of a loss with more results, pass the first alone: lambda params, batch: loss(params, batch)[0]."
+        msg = f"{caller} needs a loss that is one real number, but loss(params, batch) returns {describe(out) if leaves else repr(out)}.{more if len(leaves) > 1 else ' Take its mean or sum over samples.'}"
+        raise TypeError(msg)

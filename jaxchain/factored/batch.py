@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.checks import check_arrays, check_function, check_inexact, flag
-from jaxchain.derivative import Pass
+from jaxchain.derivative import ALL_AT_ONCE, Pass
 from jaxchain.errors import refused_in_words
 from jaxchain.factored.apart import prove_apart
 from jaxchain.factored.factors import Factor
@@ -46,19 +46,24 @@ class PerSample:
     batch: Any
     count: int
 
-    def factors(self, sample: Any) -> list[Factor]:
+    def factors(self, sample: Any, multiplied: Literal["never", "cheaper", "always"]) -> list[Factor]:
         """The factors of one sample's gradient, a sample as a batch of one."""
         done = self.function.evaluate(self.params, sample)
-        return self.function.factors(done.values, done.pull(jnp.ones_like(done.out)))
+        return self.function.factors(done.values, done.pull(jnp.ones_like(done.out)), multiplied)
 
-    def map(self, run: Callable[[list[Factor]], Any], how: Pass) -> Any:
+    def map(
+        self,
+        run: Callable[[list[Factor]], Any],
+        multiplied: Literal["never", "cheaper", "always"],
+        how: Pass = ALL_AT_ONCE,
+    ) -> Any:
         """``run`` on the factors of every sample; results stacked in front."""
         with refused_in_words("reverse", "this loss", WAY_OUT):
             if how.chunk_size is None or not self.count:
-                return jax.vmap(lambda sample: run(self.factors(sample)))(self.batch)
+                return jax.vmap(lambda sample: run(self.factors(sample, multiplied)))(self.batch)
 
             def of_sample(number: jax.Array) -> Any:
-                return run(self.factors(jax.tree.map(lambda leaf: leaf[number], self.batch)))
+                return run(self.factors(jax.tree.map(lambda leaf: leaf[number], self.batch), multiplied))
 
             return how.map(of_sample, jnp.arange(self.count))
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.derivative import vjp
-from jaxchain.factored.factors import Factor, Product, Thin, Whole, squared, squared_norm
+from jaxchain.factored.factors import Factor, Product, Thin, Whole, explicit_cost, ghost_cost, squared, squared_norm
 from jaxchain.factored.finding import Slot, Tapping, find_sites
 from jaxchain.factored.sites import Site, named
 from jaxchain.factored.tapping import tapped, zeros
@@ -122,9 +122,23 @@ class Factored:
 
         return jax.eval_shape(made, *args)
 
-    def factors(self, values: Sequence[Sequence[jax.Array]], deltas: Sequence[jax.Array]) -> list[Factor]:
-        """Those of every site."""
-        return [site.factors(x, delta) for site, x, delta in zip(self.sites, values, deltas, strict=True)]
+    def factors(
+        self,
+        values: Sequence[Sequence[jax.Array]],
+        deltas: Sequence[jax.Array],
+        multiplied: Literal["never", "cheaper", "always"] = "never",
+    ) -> list[Factor]:
+        """Those of every site.
+
+        Parameters
+        ----------
+        values, deltas
+            From `evaluate`.
+        multiplied
+            Where a gradient takes less than to make it of its factors: the gradient itself always, or if its norm
+            takes more from the factors.
+        """
+        return [_settled(site, x, delta, multiplied) for site, x, delta in zip(self.sites, values, deltas, strict=True)]
 
     def gradient(self, factors: Sequence[Factor]) -> Any:
         """All leaves' gradients, as a pytree like the parameters, whose leaves all carry a derivative."""
@@ -154,7 +168,7 @@ class Factored:
             factor, layout, meeting = factors[k], self.sites[k].layout, self.sites[k].found.meeting
             if isinstance(factor, Whole) or layout.scale is None or meeting is None:
                 return None
-            if meeting.sides is None:
+            if meeting.sides is None:  # a convolution's kernel is a matrix as long as it is alone
                 return [factor.scaled(layout.scale)] if len(leaf.sites) == 1 else None
             blocks, rows, columns = (tuple(sorted(layout.axes[axis] for axis in side)) for side in meeting.sides)
             first = first or (layout.path, blocks, rows, columns)
@@ -165,3 +179,15 @@ class Factored:
             else:
                 return None
         return made or None
+
+
+def _settled(
+    site: Site, values: Sequence[jax.Array], delta: jax.Array, multiplied: Literal["never", "cheaper", "always"]
+) -> Factor:
+    """One site's factors, or in place of them the gradient that they make."""
+    factor = site.factors(values, delta)
+    if multiplied == "never" or isinstance(factor, Whole):
+        return factor
+    if multiplied == "cheaper" and ghost_cost([factor]) <= explicit_cost([factor]):
+        return factor
+    return site.multiplied(values, delta) or factor

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
-from jaxchain.derivative import ALL_AT_ONCE, vjp
+from jaxchain.derivative import vjp
 from jaxchain.factored.batch import per_sample
 from jaxchain.factored.factors import Factor, Picked, Product, Whole, wide
 from jaxchain.factored.function import Factored, Leaf
@@ -103,7 +103,7 @@ def gradient_moments(
         msg = "gradient_moments needs at least one sample, but the batch holds none."
         raise ValueError(msg)
     function, count = samples.function, samples.count
-    factors: list[Factor] = samples.map(lambda factors: factors, ALL_AT_ONCE)
+    factors: list[Factor] = samples.map(lambda factors: factors, "always")
     means, variances, squares, products = list[Any](), list[Any](), list[Any](), list[Any]()
     for leaf in function.leaves:
         mean, variance = _mean_and_variance(function, leaf, factors, count)

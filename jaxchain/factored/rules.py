@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxchain.derivative import vjp
 from jaxchain.factored.factors import Factor, Picked, Product, Whole
 from jaxchain.program.primitives import (
     Convolution,
@@ -25,6 +26,8 @@ from jaxchain.program.primitives import (
     clips_indices,
     convolution_of,
     dot_of,
+    dtype_of,
+    function_of_equation,
     ndim_of,
     shape_of,
     windows_of,
@@ -55,6 +58,8 @@ class Meeting:
         alike; ``None`` where axes do not tell.
     positions
         T, in one step.
+    multiplied
+        ``multiplied(values, delta)``: the operand's gradient, where that takes less than from factors.
     """
 
     kind: str
@@ -63,6 +68,7 @@ class Meeting:
     fold: Callable[[jax.Array], jax.Array] = lambda gradient: gradient
     sides: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
     positions: int = 1
+    multiplied: Callable[[Sequence[jax.Array], jax.Array], jax.Array] | None = None
 
 
 Rule = Callable[[JaxprEqn, int, Sequence[int]], Meeting | None]
@@ -121,37 +127,37 @@ def _convolution(eqn: JaxprEqn, k: int, order: Sequence[int]) -> Meeting | None:
     windows, features = [kernel[axis] for axis in space], kernel[out_axis] // groups
 
     def factors(values: Sequence[jax.Array], delta: jax.Array) -> Factor:
-        x = patches(values[0], windows, layout, delta.shape)  # (samples, positions …, features, windows …)
-        n, *positions, _ = x.shape[: len(space) + 2]
-        x = x.reshape(n, *positions, groups, -1)
-        delta = delta.transpose(layout.out[0], *layout.out[2:], layout.out[1]).reshape(n, *positions, groups, features)
-        return Product(*(jnp.moveaxis(y, -2, 0).reshape(groups, -1, y.shape[-1]) for y in (x, delta)))
+        x = patches(values[0], windows, layout, delta.shape)
+        left = x.reshape(-1, math.prod(windows), groups, x.shape[-1] // groups).transpose(2, 0, 1, 3)
+        right = delta.transpose(layout.out[0], *layout.out[2:], layout.out[1]).reshape(-1, groups, features)
+        return Product(left.reshape(groups, left.shape[1], -1), right.swapaxes(0, 1))
 
-    axes = [out_axis, in_axis, *space]  # as the kernel comes out of the product
+    axes = [out_axis, *space, in_axis]  # as the kernel comes out of the product
     back = [axes.index(axis) for axis in range(len(axes))]
 
     def fold(gradient: jax.Array) -> jax.Array:
         return gradient.mT.reshape([kernel[axis] for axis in axes]).transpose(back)
 
-    sides = ((), (in_axis, *space), (out_axis,)) if groups == 1 else None
-    return Meeting("convolution", (0,), factors, fold, sides)
+    def multiplied(values: Sequence[jax.Array], delta: jax.Array) -> jax.Array:
+        reads, _, call = function_of_equation(eqn)
+        at = reads.index(eqn.invars[0])  # pyright: ignore[reportArgumentType]
+        image, zero = values[0], jnp.zeros(kernel, dtype_of(eqn.invars[1]))
+        return vjp(lambda w: call(*((image, w) if at == 0 else (w, image)))[0], zero)[1](delta)[0]
+
+    return Meeting("convolution", (0,), factors, fold, positions=2, multiplied=multiplied)
 
 
 def patches(image: jax.Array, windows: Sequence[int], layout: Convolution, out: Sequence[int]) -> jax.Array:
-    """What the kernel sees at each position: (samples, positions …, features, windows …). Nothing is computed."""
+    """What the kernel sees at each position: (samples, positions …, windows …, features). Nothing is computed."""
     x = image.transpose(layout.image[0], *layout.image[2:], layout.image[1])
-    count = len(windows)
     dilated = [(low, high, by - 1) for (low, high), by in zip(layout.padding, layout.image_dilation, strict=True)]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *dilated, (0, 0, 0)])
     for j, size in enumerate(windows):
-        axis, positions = 1 + j, out[layout.out[2 + j]]
         # One axis after the other: so many slices as all windows are long together.
-        start, stride = layout.kernel_dilation[j], layout.strides[j]
-        parts = [
-            lax.slice_in_dim(x, start * k, start * k + stride * (positions - 1) + 1, stride, axis) for k in range(size)
-        ]
-        x = jnp.stack(parts, axis=-1)
-    assert x.ndim == 2 * count + 2
+        apart, stride, last = layout.kernel_dilation[j], layout.strides[j], out[layout.out[2 + j]] - 1
+        starts = range(0, apart * size, apart)
+        parts = [lax.slice_in_dim(x, start, start + stride * last + 1, stride, 1 + j) for start in starts]
+        x = jnp.stack(parts, axis=-2)
     return x
 
 

@@ -78,7 +78,7 @@ def sample_gradients(
     """
     how = Pass(chunk_size)
     samples = per_sample(loss, params, batch, check, "sample_gradients")
-    gradients = samples.map(samples.function.gradient, how)
+    gradients = samples.map(samples.function.gradient, "always", how)
     return jax.tree.map(lambda gradient, leaf: gradient.astype(leaf.dtype), gradients, samples.params)
 
 
@@ -154,6 +154,6 @@ def sample_gradient_norms(
     def squares(factors: list[Factor]) -> list[jax.Array]:
         return [function.squared_norm(leaf, factors) for leaf in function.leaves]
 
-    found = samples.map(squares, how)
+    found = samples.map(squares, "cheaper", how)
     whole = sum(found[1:], found[0])
     return SampleNorms(jnp.sqrt(whole), function.tree.unflatten([jnp.sqrt(one) for one in found]))

@@ -53,6 +53,16 @@ class Site:
         """The lengths of the loops in which each step has a row of the leaf."""
         return tuple(length for length, by_row in zip(self.found.lengths, self.layout.rows, strict=True) if by_row)
 
+    def multiplied(self, values: Sequence[jax.Array], delta: jax.Array) -> Whole | None:
+        """The operand's gradient multiplied out, where that takes less than to make it of factors; else ``None``."""
+        meeting = self.found.meeting
+        if meeting is None or meeting.multiplied is None or not all(self.layout.rows):
+            return None
+        made = meeting.multiplied
+        for _ in self.rows:
+            made = jax.vmap(made)
+        return Whole(made(tuple(values), delta))
+
     def factors(self, values: Sequence[jax.Array], delta: jax.Array) -> Factor:
         """The factors of the operand's gradient, from the values that its rule reads, and δ; loops' axes in front."""
         made, depth = self._of_step, len(self.found.lengths)

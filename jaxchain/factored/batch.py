@@ -7,11 +7,13 @@ samples need not be known; ``vmap`` over samples with shared weights is one back
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, use_abstract_mesh
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.checks import check_arrays, check_function, check_inexact, flag
@@ -51,6 +53,18 @@ class PerSample:
         done = self.function.evaluate(self.params, sample)
         return self.function.factors(done.values, done.pull(jnp.ones_like(done.out)), multiplied)
 
+    @property
+    def explicit_mesh(self) -> Any:
+        """The mesh that the batch is spread over as a part of its type; ``None`` where there is none such."""
+        meshes = (jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(self.batch))
+        return next((mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types), None)
+
+    @property
+    def _what(self) -> str:
+        """The loss, and its first stage that there is no way back through, as far as the program tells."""
+        stages = self.function.whiles
+        return f"this loss, whose stage {stages[0]!r} loops for as long as a condition holds" if stages else "this loss"
+
     def map(
         self,
         run: Callable[[list[Factor]], Any],
@@ -58,7 +72,8 @@ class PerSample:
         how: Pass = ALL_AT_ONCE,
     ) -> Any:
         """``run`` on the factors of every sample; results stacked in front."""
-        with refused_in_words("reverse", "this loss", WAY_OUT):
+        mesh = self.explicit_mesh
+        with nullcontext() if mesh is None else use_abstract_mesh(mesh), refused_in_words("reverse", self._what, WAY_OUT):
             if how.chunk_size is None or not self.count:
                 return jax.vmap(lambda sample: run(self.factors(sample, multiplied)))(self.batch)
 

@@ -76,6 +76,8 @@ class Tapping:
         Loops with sites inside, by the identity of their equation.
     sites
         Those of this program and of the loops in it, in order.
+    whiles
+        Loops of unknown length over what moves with the leaves, and the scopes around them: no way back leads through.
     """
 
     program: Program
@@ -86,6 +88,7 @@ class Tapping:
     exports: dict[Atom, Slot] = field(default_factory=dict)
     inside: dict[int, Tapping] = field(default_factory=dict)
     sites: list[Found] = field(default_factory=list)
+    whiles: list[tuple[Equation, tuple[str, ...]]] = field(default_factory=list)
 
     def taps(self) -> Iterator[tuple[Slot, tuple[int, ...]]]:
         """Every tap, with the lengths of the loops around it, in the order in which values are given."""
@@ -134,6 +137,8 @@ def _walk(program: Program, state: _State, scope: tuple[str, ...], lengths: tupl
             operand = marks.index(True)
             if sum(marks) == 1 and (layout := state.known.get(eqn.invars[operand])) and laid_out(eqn, operand, varying):  # pyright: ignore[reportArgumentType]
                 state.known[var] = layout.after(equation, operand, result, program.constants)
+        if equation.name == "while" and not state.moving.isdisjoint(equation.writes):
+            tapping.whiles.append((equation, _within(scope, equation)))
         if all(var not in state.known for var in equation.writes if var in state.moving):
             held = [k for k, atom in enumerate(eqn.invars) if marks[k] and atom in state.known]
             _meet(tapping, equation, held, marks, state, scope, lengths)
@@ -214,6 +219,7 @@ def _enter(
         if not whole:
             tapping.inside[id(equation)] = inner
             tapping.sites += inner.sites
+            tapping.whiles += inner.whiles
             break
         entering = [k for k in entering if body.invars[k] not in whole]
     return [k for k in held if k not in entering]

@@ -18,7 +18,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from jaxchain.derivative import vjp
 from jaxchain.factored.factors import Factor, Product, Thin, Whole, explicit_cost, ghost_cost, squared, squared_norm
 from jaxchain.factored.finding import Slot, Tapping, find_sites
-from jaxchain.factored.sites import Site, named
+from jaxchain.factored.sites import Site, named, root_of, stage_of
 from jaxchain.factored.tapping import tapped, zeros
 from jaxchain.program.flatten import flatten
 from jaxchain.program.primitives import like
@@ -88,6 +88,12 @@ class Factored:
             for number, ((path, _), var) in enumerate(zip(paths, variables, strict=True))
         )
         return cls(tapping, sites, leaves, jax.tree.structure(args[argnum]), out)
+
+    @property
+    def whiles(self) -> list[str]:
+        """The stages that are loops of unknown length over what the parameters move: reverse mode refuses them."""
+        root = root_of(self.tapping.equations)
+        return [stage_of(equation, scope, root) for equation, scope in self.tapping.whiles]
 
     @cached_property
     def _call(self) -> Callable[..., list[Any]]:

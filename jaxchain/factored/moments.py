@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from jax.tree_util import register_dataclass
 
 from jaxchain.derivative import vjp
 from jaxchain.factored.batch import per_sample
-from jaxchain.factored.factors import Factor, Picked, Product, Whole, wide
+from jaxchain.factored.factors import Factor, Picked, Product, Whole, squared, wide
 from jaxchain.factored.function import Factored, Leaf
 from jaxchain.factored.sites import Site
 
@@ -78,7 +79,7 @@ def gradient_moments(
     Raises
     ------
     SamplesMixError, TypeError, ValueError, ModeError
-        As `sample_gradients`.
+        As `sample_gradients`; a ``ValueError``, too, of no samples, and of a batch over a mesh with explicit axes.
 
     Notes
     -----
@@ -102,17 +103,26 @@ def gradient_moments(
     if not samples.count:
         msg = "gradient_moments needs at least one sample, but the batch holds none."
         raise ValueError(msg)
-    function, count = samples.function, samples.count
-    factors: list[Factor] = samples.map(lambda factors: factors, "always")
+    if samples.explicit_mesh is not None:
+        msg = (
+            "gradient_moments adds up what belongs to several samples, and of a batch that is spread over devices as a "
+            "part of its type JAX does not guess where sums are to lie. Spread it over a mesh with axis_types=Auto."
+        )
+        raise ValueError(msg)
+    return _moments(samples.function, samples.map(lambda factors: factors, "always"), samples.count)
+
+
+def _moments(function: Factored, factors: Sequence[Factor], count: int) -> GradientMoments:
+    """Of factors with samples in front."""
     means, variances, squares, products = list[Any](), list[Any](), list[Any](), list[Any]()
     for leaf in function.leaves:
         mean, variance = _mean_and_variance(function, leaf, factors, count)
         means.append(mean.astype(leaf.like.dtype))
         variances.append(variance)
-        squares.append(jax.vmap(lambda one, leaf=leaf: function.squared_norm(leaf, one))(factors))
+        squares.append(jax.vmap(partial(function.squared_norm, leaf))(factors))
         products += [_along(function.sites[k], factors[k], mean) for k in leaf.sites]
     norms, total = jnp.sqrt(sum(squares[1:], squares[0])), jnp.zeros(count, wide(squares[0].dtype))
-    length = jnp.sqrt(sum(jnp.sum(jnp.abs(mean.astype(wide(mean.dtype))) ** 2) for mean in means))
+    length = jnp.sqrt(sum(squared(mean) for mean in means))
     scale = norms * length
     cosines = jnp.where(scale > 0, sum(products, total) / jnp.where(scale > 0, scale, 1), 0)
     tree = function.tree
@@ -170,8 +180,8 @@ def _summed(factor: Factor) -> Factor:
 
 def _along(site: Site, factor: Factor, mean: jax.Array) -> jax.Array:
     """⟨g_b, mean⟩ (B,), of what one site adds to each sample's gradient."""
-    one = jax.tree.map(lambda x: x[0], factor)
-    like = jax.eval_shape(lambda: one.gradient())
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), factor)
+    like = jax.eval_shape(lambda one: one.gradient(), one)
     # ⟨A G, m⟩ = ⟨G, Aᵀ m⟩, with A what makes a leaf's gradient of one that is multiplied out.
     pull = vjp(
         lambda gradient: site.laid_back(gradient, factored=not isinstance(factor, Whole)),

@@ -127,6 +127,15 @@ CALLS = {
         {"fun": CHAIN, "x": X, "argnums": None, "mode": "reverse", "chunk_size": None, "memory_limit": None}
         | {"sharding": None, "has_aux": False, "holomorphic": False},
     ),
+    "weight_sites": (
+        lambda fun_, *args, **how: jc.weight_sites(fun_, X, DATA, **how),
+        {"fun_": loss, "argnum": 0},
+    ),
+    **{
+        fun.__name__: (fun, {"loss": loss, "params": X, "batch": DATA, "check": False, "chunk_size": 2})
+        for fun in (jc.sample_gradients, jc.sample_gradient_norms)
+    },
+    "gradient_moments": (jc.gradient_moments, {"loss": loss, "params": X, "batch": DATA, "check": False}),
     "batch_jacobian": (
         called(jc.batch_jacobian),
         {"fun": jnp.sin, "x": X, "argnums": 0, "in_axis": 0, "out_axis": 0, "check": True}
@@ -369,6 +378,11 @@ OTHERS_WORDS = {
     ("jacobian_rows", "x"): "The function is called to see what it returns, and says itself what it cannot take.",
     ("train.fit", "params"): "The loss is called with any parameters, and says itself what it cannot take.",
     ("train.fit", "data"): "So it is with any data.",
+    **{
+        (name, parameter): "The loss is traced with them, and says itself what it cannot take."
+        for name in ("sample_gradients", "sample_gradient_norms", "gradient_moments")
+        for parameter in ("params", "batch")
+    },
 }
 """Where a function of the caller's is called, and says what is wrong."""
 

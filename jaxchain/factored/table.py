@@ -135,10 +135,10 @@ def weight_sites(fun: Callable[..., Any], *args: Any, argnum: int = 0) -> Weight
     >>> print(jc.weight_sites(net, net.init(jax.random.key(0)), jnp.ones(3)))
     Weight sites of argument 0
     leaf              shape    stage   kind  input  cotangent
-    ['dense_0']['w']  3 × 4  dense_0  dense  1 × 3      1 × 4
-    ['dense_0']['b']      4  dense_0   bias             4
-    ['dense_1']['w']  4 × 2  dense_1  dense  1 × 4      1 × 2
-    ['dense_1']['b']      2  dense_1   bias             2
+    ['dense_0']['w']  4 × 3  dense_0  dense  1 × 3      1 × 4
+    ['dense_0']['b']      4  dense_0   bias                 4
+    ['dense_1']['w']  2 × 4  dense_1  dense  1 × 4      1 × 2
+    ['dense_1']['b']      2  dense_1   bias                 2
     """
     check_function(fun, "weight_sites", args)
     at = position_among(args, argnum)

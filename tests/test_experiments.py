@@ -134,6 +134,17 @@ def test_orthogonal_tanh_layers_alone_keep_every_length_and_learn(run):
         assert 0.2 < layers["mean_square"] / layers["theory_mean_square"] < 3  # 30 units, 11 layers
 
 
+def test_norms_of_gradients_find_wrong_labels_long_before_chance_would(run):
+    found = run("sample_gradients")
+    assert len(found["wrong"]) == found["images"] // 100
+    searches = dict(zip(found["steps"], found["searches"], strict=True))
+    assert searches[found["best"]]["nine_in_ten"] < 0.1  # by chance nine in ten images are looked at
+    assert searches[0]["nine_in_ten"] > 0.5
+    assert min(found["accuracy"].values()) > 0.8
+    assert found["work"]["of the gradient"] < 1.1
+    assert found["work"]["of vmap(grad)"] < 1
+
+
 def test_gradients_vanish_and_are_kept_as_published(run):
     found = run("vanishing_gradients")
     plain, cured, depth = found["plain"], found["cured"], found["depth"]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import tyro
-from bench import basics, discovery, flow, instruments, jacobians, pages, peers
+from bench import basics, discovery, flow, instruments, jacobians, pages, peers, samples
 from bench.core import Row
 from bench.markdown import HEADER, here, page
 from common import RESULTS, conclude, heading
@@ -32,6 +32,7 @@ BENCHMARKS: tuple[Callable[[int, bool], Iterable[Row]], ...] = (
     *pages.BENCHMARKS,
     *flow.BENCHMARKS,
     *instruments.BENCHMARKS,
+    *samples.BENCHMARKS,
 )
 
 

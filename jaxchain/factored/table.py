@@ -32,8 +32,8 @@ class WeightRow:
     shape
         Of the leaf.
     input, cotangent
-        Shapes of the factors x and δ: (T, I) and (T, O), of several blocks (N, T, I) and (N, T, O); where the
-        gradient is as large as its factors, that of δ alone, or of the leaf as it is used.
+        Shapes of the factors x and δ: (T, I) and (T, O), of several blocks (N, T, I) and (N, T, O), of an embedding the
+        indices (T,) for x. Where a gradient is no larger than its factors: ``None``, and the shape of the leaf as it is used.
 
     Examples
     --------

@@ -73,7 +73,10 @@ class PerSample:
     ) -> Any:
         """``run`` on the factors of every sample; results stacked in front."""
         mesh = self.explicit_mesh
-        with nullcontext() if mesh is None else use_abstract_mesh(mesh), refused_in_words("reverse", self._what, WAY_OUT):
+        with (
+            nullcontext() if mesh is None else use_abstract_mesh(mesh),
+            refused_in_words("reverse", self._what, WAY_OUT),
+        ):
             if how.chunk_size is None or not self.count:
                 return jax.vmap(lambda sample: run(self.factors(sample, multiplied)))(self.batch)
 

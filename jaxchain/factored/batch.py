@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, use_abstract_mesh
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.checks import check_arrays, check_function, check_inexact, flag
+from jaxchain.checks import check_arrays, check_function, flag
 from jaxchain.derivative import ALL_AT_ONCE, Pass
 from jaxchain.errors import refused_in_words
 from jaxchain.factored.apart import prove_apart
@@ -102,10 +102,7 @@ def per_sample(loss: Any, params: Any, batch: Any, check: Any, caller: str) -> P
         If leaves of the batch disagree in length. `SamplesMixError` where samples mix.
     """
     check_function(loss, caller)
-    check_inexact(params, "A leaf of params")
-    if not jax.tree.leaves(params):
-        msg = "params holds no array, so there is nothing to differentiate."
-        raise TypeError(msg)
+    _check_params(params)
     count = _count(batch)
     params, batch = jax.tree.map(jnp.asarray, (params, batch))
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), batch)
@@ -121,8 +118,20 @@ def _like(leaf: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
+def _check_params(params: Any) -> None:
+    check_arrays(params, "params")
+    leaves = tree_flatten_with_path(params)[0]
+    for path, leaf in leaves:
+        if not jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.inexact):
+            msg = f"params{keystr(path)} is {describe(leaf)}, which has no derivative. Split it off (eqx.partition, nnx.split), and close over it."
+            raise TypeError(msg)
+    if not leaves:
+        msg = "params holds no array, so there is nothing to differentiate."
+        raise TypeError(msg)
+
+
 def _count(batch: Any) -> int:
-    check_arrays(batch, "A leaf of the batch: ")
+    check_arrays(batch, "The batch")
     leaves, first = tree_flatten_with_path(batch)[0], None
     for path, leaf in leaves:
         shape = jnp.shape(leaf)

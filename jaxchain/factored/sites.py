@@ -114,20 +114,21 @@ class Site:
 
 def named(tapping: Tapping) -> tuple[Site, ...]:
     """The sites, in order, with their stages."""
-    root = min([root_of(tapping.equations), *(len(found.scope) - 1 for found in tapping.sites if found.scope)])
+    root = root_of(tapping.equations)
     return tuple(Site(stage_of(found.equation, found.scope, root), _kind(found), found) for found in tapping.sites)
 
 
 def root_of(equations: Sequence[Equation]) -> int:
-    """How many scopes all equations of a program share that have one: they tell none from another."""
-    scopes = [equation.scope for equation in equations if equation.scope]
-    return len(shared_prefix(scopes)) if len(set(scopes)) > 1 else 0
+    """How many scopes all modules of a program lie in: they tell none from another."""
+    # What lies in one scope alone may be a library's function, such as the loss.
+    nested = [equation.scope for equation in equations if len(equation.scope) > 1]
+    return min(len(shared_prefix(nested)), min(map(len, nested)) - 1) if nested else 0
 
 
 def stage_of(equation: Equation | None, scope: tuple[str, ...], root: int) -> str:
     """The stage of an equation (``None``: the result) within scopes: the module's name, or operation and line."""
-    if scope[root:]:
-        return "/".join(scope[root:])
+    if scope:
+        return "/".join(scope[root:] or scope)
     return "the result" if equation is None else f"{word(equation)}@{equation.site}"
 
 

@@ -118,7 +118,7 @@ def test_sites_are_found_of_shapes_and_inside_a_while_loop_as_well():
     def looped(w, x):
         return jax.lax.while_loop(lambda h: jnp.sum(h) < 3, lambda h: h @ w, x)
 
-    (row,) = jc.weight_sites(looped, jax.ShapeDtypeStruct((3, 3), float), jax.ShapeDtypeStruct((3,), float)).rows
+    (row,) = jc.weight_sites(looped, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in [(3, 3), (3,)])).rows
     assert (row.kind, row.stage.split("@")[0], row.shape) == ("other", "while", (3, 3))
 
 

@@ -22,6 +22,7 @@ from programs import Program, program
 
 import jaxchain as jc
 from jaxchain.errors import SamplesMixError, refusal
+from jaxchain.factored.function import Factored
 
 REFUSED = (TypeError, ValueError, NotImplementedError)
 LONG, CHUNK = range(1000, 4000), 100
@@ -167,7 +168,23 @@ def batches(f: Fuzzed, x: Any, whole: jax.Array) -> Compared:
     return {"batch Jacobian": (flat(got), flat(jax.vmap(mode(f.of_x))(batch)))}
 
 
-KINDS = (sweeps, parts, gradients, with_aux, batches)
+def weights(f: Fuzzed, x: Any, whole: jax.Array) -> Compared:
+    """The first argument's derivative from the factors at its sites, and its norm from them, whatever the program does to it."""
+
+    def total(w: Any, x: Any) -> jax.Array:
+        return jnp.sum(jnp.sin(flat(jax.tree.map(jnp.asarray, f.program(w, x)))))
+
+    w = f.program.args[0]
+    if not f.exists(lambda x: jax.grad(total)(w, x)):
+        return {}
+    read, want = Factored.of(total, (w, x)), flat(jax.grad(total)(w, x))
+    done = read.evaluate(w, x)
+    factors = read.factors(done.values, done.pull(jnp.ones_like(done.out)))
+    norm = jnp.sqrt(sum(read.squared_norm(leaf, factors) for leaf in read.leaves))
+    return {"factored gradient": (flat(read.gradient(factors)), want), "its norm": (norm, jnp.linalg.norm(want))}
+
+
+KINDS = (sweeps, parts, gradients, with_aux, batches, weights)
 
 
 def ends_of_a_trace(f: Fuzzed, x: Any) -> Compared:

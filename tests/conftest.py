@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ import jaxchain as jc
 from jaxchain import nets
 
 jax.config.update("jax_disable_most_optimizations", True)  # programs here are compiled once and run once
+jax.config.update("jax_traceback_in_locations_limit", 0)  # nobody reads where a line of a compiled program is from
 
 # ---------------------------------------------------------------------------------------------- comparing values
 
@@ -313,6 +315,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return item.path.name, str(cases[0]) if cases else ""
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no collection of garbage walks through it again, and each waits for more garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def kinds(which: Callable[[Case], bool]) -> Any:

@@ -149,13 +149,17 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS) -> None:
 
 def compare(fun: Callable[..., Any], args: tuple[Any, ...], chain: jc.Chain) -> dict[str, Any]:
     """How far the chain's value and cotangents are from the model's, and their work once compiled."""
-    value, pull = jax.vjp(fun, *args)
-    sweep = jc.reverse_sweep(chain, args, jnp.ones_like(value))
+    def vjp(*args: Any) -> tuple[jax.Array, Any]:
+        value, pull = jax.vjp(fun, *args)
+        return value, pull(jnp.ones_like(value))
+
+    value, cotangents = jax.jit(vjp)(*args)
+    sweep = jax.jit(lambda *args: jc.reverse_sweep(chain, args, jnp.ones_like(value)))(*args)
     return {
         "stages": len(chain),
         "names": chain.names,
-        "value": difference(chain(*args), value),
-        "cotangents": difference(sweep.arg_cotangents, pull(jnp.ones_like(value))),
+        "value": difference(jax.jit(chain)(*args), value),
+        "cotangents": difference(sweep.arg_cotangents, cotangents),
         "work": flops(chain, *args) / flops(fun, *args),
     }
 

@@ -74,7 +74,7 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, fixed: int = 3
         The size that stays while the other grows from an eighth to eight times as much.
     """
     sizes = [fixed // 8, fixed, 4 * fixed] if quick else [fixed * 2**k // 8 for k in range(7)]
-    repeats = 3 if quick else 30
+    repeats = 1 if quick else 30
     heading(f"n inputs grow, m = {fixed} outputs stay")
     inputs = explore([(n, fixed) for n in sizes], "n", seed, repeats)
     heading(f"m outputs grow, n = {fixed} inputs stay")

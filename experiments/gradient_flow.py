@@ -85,7 +85,7 @@ def main(
     every
         How many of them lie between observations.
     """
-    depth, steps = (14, 60) if quick else (depth, steps)
+    depth, steps = (12, 60) if quick else (depth, steps)
     digits = load_digits(seed)
     runs = {name: trained(*case, digits, seed, depth, steps, every) for name, case in CASES.items()}
     heading("What jc.diagnose says before training")

@@ -88,7 +88,7 @@ def main(
     steps
         Training steps of 32 windows each.
     """
-    width, depth, steps, samples = (32, 2, 120, 6) if quick else (width, depth, steps, 64)
+    width, depth, steps, samples = (32, 2, 90, 4) if quick else (width, depth, steps, 64)
     text = Text.of_python()
     net = jc.nets.transformer((len(text.alphabet), width, len(text.alphabet)), depth=depth, heads=4)
     heading(f"A transformer of {depth} blocks, width {width}, on {len(text.alphabet)} characters")

@@ -63,7 +63,7 @@ def main(
     sigma_b
         Scale of their biases.
     """
-    width, depth, draws = (60, 12, 8) if quick else (width, depth, 32)
+    width, depth, draws = (60, 10, 8) if quick else (width, depth, 32)
     scales = np.linspace(0.5, 2.5, 3 if quick else 9)
     heading(f"χ₁ by theory, and measured on {draws} networks of width {width}")
     points = [
@@ -148,7 +148,7 @@ def follow(
 
 def draw_plane(points: Sequence[Point], quick: bool, out: Path) -> Path:
     """χ₁ over the plane of scales, the critical line, and the points measured in the same colours."""
-    side = 12 if quick else 41
+    side = 5 if quick else 41
     weights, biases = np.linspace(0.4, 2.6, side), np.linspace(0.0, 0.4, side)
     chi = [[jc.signal.chi(ACTIVATION, sigma_w=float(w), sigma_b=float(b)) for w in weights] for b in biases]
     line = [jc.signal.critical_line(ACTIVATION, sigma_b=float(b)) for b in biases]

@@ -69,7 +69,7 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS) -> None:
         Folder for the figure and the numbers.
     """
     asdex = import_asdex()
-    repeats, found = 3 if quick else 20, dict[str, Case]()
+    repeats, found = 1 if quick else 20, dict[str, Case]()
     for name, (fun, x) in sparse_cases(seed, 16 if quick else 64).items():
         found[name] = compare(fun, x, asdex, repeats)
     if hasattr(jc, "batch_jacobian"):

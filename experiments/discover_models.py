@@ -149,6 +149,7 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS) -> None:
 
 def compare(fun: Callable[..., Any], args: tuple[Any, ...], chain: jc.Chain) -> dict[str, Any]:
     """How far the chain's value and cotangents are from the model's, and their work once compiled."""
+
     def vjp(*args: Any) -> tuple[jax.Array, Any]:
         value, pull = jax.vjp(fun, *args)
         return value, pull(jnp.ones_like(value))

@@ -1,7 +1,7 @@
 """A real browser: headless Chromium, driven by selenium, with an eye on its console and its network.
 
 Where there is none, these tests say so and are skipped; with ``JAXCHAIN_BROWSER=required`` in the environment
-they fail instead.
+they fail instead, and with ``JAXCHAIN_BROWSER=off`` they are skipped wherever they are.
 """
 
 import json
@@ -37,6 +37,8 @@ def tool(*names):
 
 @pytest.fixture(scope="session")
 def driver():
+    if os.environ.get("JAXCHAIN_BROWSER") == "off":
+        pytest.skip("JAXCHAIN_BROWSER=off")
     chromium, chromedriver = tool(*NAMES), tool("chromedriver")
     if chromium is None or chromedriver is None:
         missing("Chromium or its driver")

@@ -114,15 +114,15 @@ def test_what_mixes_positions_is_summed_over_targets_and_averaged_over_sources()
 
 
 def test_all_states_cost_what_the_earliest_alone_costs():
-    net = jc.nets.transformer((16, 32, 5), depth=4, heads=2)
+    net = jc.nets.transformer((16, 32, 5), depth=2, heads=2)
     args = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct((24, 16), jnp.float32)
     valid = jax.ShapeDtypeStruct((24,), bool)
     for chunk in (None, 8):  # whose trips are counted
         every, one = (
-            flops(Sweep.of(ending(net, args, None, "mlp_3"), args, stages, Pass(chunk)).run, args, valid)
+            flops(Sweep.of(ending(net, args, None, "mlp_1"), args, stages, Pass(chunk)).run, args, valid)
             for stages in (None, ("input",))
         )
-        assert one > 1e7
+        assert one > 5e6
         assert every <= 1.05 * one
 
 

@@ -215,7 +215,6 @@ def test_no_sample_and_one_sample_are_batches(size):
     )
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("chunk_size", [None, 4])
 def test_a_batch_of_64_takes_60_times_fewer_operations_than_jacrev(chunk_size):
     net = nets.mlp([40, 64, 32], "tanh")  # the primal is computed once by both, so the ratio nears 64 from below

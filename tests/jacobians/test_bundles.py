@@ -119,7 +119,6 @@ def test_a_variational_autoencoder_with_all_its_results_is_cut_at_its_mean_and_l
     assert "(f32[4], f32[4])" not in [row.in_shape for row in jc.discover(variational, X).rows]
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(("name", "share"), [("variational", 0.35), ("gaussian", 0.6), ("narrow skip", 0.35)])
 def test_few_numbers_in_the_middle_save_most_of_the_work(name, share):
     fun, x = FUNCTIONS[name]
@@ -151,7 +150,6 @@ OPENED = {
 }  # fmt: skip
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", OPENED)
 def test_where_positions_mix_only_inside_one_position_serves_all_up_to_there(name):
     fun, x, share = OPENED[name]

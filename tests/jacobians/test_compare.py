@@ -283,7 +283,6 @@ LOSSES = {
 }
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("argnum", [0, 1], ids=["by parameters", "by data"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_work_of_a_losss_gradient_is_predicted_with_its_evaluation(name, argnum):

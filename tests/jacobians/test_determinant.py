@@ -93,7 +93,6 @@ def test_numbers_that_change_each_other_in_a_circle_are_not_triangular(monkeypat
     assert_close(jc.logdet(circle)(x), whole(circle)(x), 1e-5)
 
 
-@pytest.mark.usefixtures("optimised")
 def test_a_coupling_takes_two_tangents_not_a_factorisation():
     x = draw(jnp.zeros(64))
     assert_close(jc.logdet(coupling)(x), whole(coupling)(x), 1e-4)

@@ -125,7 +125,6 @@ LITERATURE = {
 }
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", LITERATURE)
 def test_few_multiplications_and_less_work(name):
     fun, x = LITERATURE[name]

@@ -38,7 +38,6 @@ CONSTANT = {
 }
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", CONSTANT)
 def test_a_constant_jacobian_takes_no_work_in_a_call(name):
     jac = jc.jacobian(CONSTANT[name])

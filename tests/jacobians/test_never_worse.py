@@ -15,8 +15,6 @@ from jaxchain.cost.count import total_flops
 from jaxchain.cost.linear import linear_work
 from jaxchain.cost.measure import flops
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 
 def w(*shape, seed=0):
     return draw(jnp.zeros(shape), seed) / 2

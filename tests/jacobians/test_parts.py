@@ -40,7 +40,6 @@ def test_the_gram_diagonal_is_that_of_the_gram_matrix(name):
     assert_close(jc.gram_diagonal(fun)(x), jnp.diagonal(whole.T @ whole), 1e-5)
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("part", [jc.jacobian_diagonal, jc.gram_diagonal])
 def test_a_waist_makes_a_part_cheaper_than_the_whole(part):
     assert flops(part(narrow), ARGS[1]) < 0.7 * flops(jc.jacobian(narrow), ARGS[1])

@@ -36,7 +36,6 @@ def better_flops(fun, *args, argnum=-1):
     return min(flops(jax.jacfwd(fun, argnum), *args), flops(jax.jacrev(fun, argnum), *args))
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", CASES)
 def test_auto_saves_at_least_what_was_promised(name):
     net, shape, factor = CASES[name]
@@ -46,7 +45,6 @@ def test_auto_saves_at_least_what_was_promised(name):
     assert better_flops(net, params, x) >= factor * ours
 
 
-@pytest.mark.usefixtures("optimised")
 def test_a_waist_saves_memory_too():
     net = nets.autoencoder([784, 512, 256, 32])
     args = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct((784,), jnp.float32)
@@ -57,7 +55,6 @@ def test_a_waist_saves_memory_too():
     assert 5 * temporaries(jc.jacobian) <= min(map(temporaries, (jax.jacfwd, jax.jacrev)))
 
 
-@pytest.mark.usefixtures("optimised")
 def test_ten_elementwise_stages_cost_a_hundredth():
     def fun(x):
         for _ in range(5):
@@ -68,7 +65,6 @@ def test_ten_elementwise_stages_cost_a_hundredth():
     assert better_flops(fun, x) >= 100 * flops(jc.jacobian(fun), x)
 
 
-@pytest.mark.usefixtures("optimised")
 def test_random_chains_cost_at_most_1_2_times_the_optimum():
     rng = random.Random(0)
     for _ in range(12):
@@ -81,7 +77,6 @@ def test_random_chains_cost_at_most_1_2_times_the_optimum():
         assert ours <= 1.2 * 2 * jc.bracket(states, edges).cost + 64 * sum(sizes)
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("sizes", [[64, 32, 64], [100, 10, 100, 10, 100], [30, 200, 20], [64] * 5])
 def test_a_plan_costs_within_10_percent_of_what_it_predicts(sizes):
     net = nets.mlp(sizes, "tanh")

@@ -144,7 +144,6 @@ def test_jacobians_of_loops_are_jaxs(name):
     assert_close(jax.jit(jc.jacobian(fun, mode="mixed"))(x), jax.jit(transform(fun))(x), tol=1e-12)
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", ["gated", "backwards", "a filter's means and spreads", "a whole number", "last carry"])
 def test_steps_take_less_work_than_a_basis(name):
     fun, x, share = LOOPS[name]

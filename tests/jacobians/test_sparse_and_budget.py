@@ -55,7 +55,6 @@ def test_without_asdex_sparse_mode_says_how_to_install_it(monkeypatch):
         sparse.unavailable.cache_clear()
 
 
-@pytest.mark.usefixtures("optimised")
 def test_auto_takes_a_colouring_where_there_is_one():
     np.testing.assert_allclose(jc.jacobian(stencil)(X), jax.jit(jax.jacrev(stencil))(X), rtol=1e-5, atol=1e-6)
     plan = jc.plan(stencil, (X,))
@@ -78,7 +77,6 @@ def test_no_pattern_is_looked_for_where_that_of_the_factors_product_is_as_good_a
     assert bool(asked) == sparse.available()
 
 
-@pytest.mark.usefixtures("optimised")
 def test_a_memory_limit_is_kept_and_changes_nothing_else():
     net = nets.mlp([120, 100, 100, 110], "tanh")
     args = net.init(jax.random.key(0)), draw(jnp.zeros(120))
@@ -89,7 +87,6 @@ def test_a_memory_limit_is_kept_and_changes_nothing_else():
     np.testing.assert_allclose(bound.result, free.result, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.usefixtures("optimised")
 def test_chunks_meet_a_limit_that_the_whole_basis_does_not():
     net = nets.transformer((6, 16, 12), 1, 2)
     args = draw(jax.eval_shape(net.init, jax.random.key(0))), draw(jnp.zeros((8, 6)))
@@ -113,7 +110,6 @@ def test_a_limit_that_makes_no_sense_is_refused(options):
         jc.jacobian(stencil, **options)
 
 
-@pytest.mark.usefixtures("optimised")
 def test_a_plan_within_a_limit_says_how_many_at_once():
     net = nets.transformer((6, 16, 12), 1, 2)
     args = draw(jax.eval_shape(net.init, jax.random.key(0))), draw(jnp.zeros((8, 6)))

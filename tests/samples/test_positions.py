@@ -246,7 +246,6 @@ MIXERS = {
 }  # fmt: skip
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", MIXERS)
 def test_blocks_of_other_positions_are_multiplied_as_they_were_priced(name):
     fun, shape = MIXERS[name]
@@ -259,7 +258,6 @@ def attention(x):
     return x + jax.nn.softmax(x @ x.T) @ x
 
 
-@pytest.mark.usefixtures("optimised")
 def test_the_half_of_a_block_that_works_by_positions_nearly_vanishes():
     x = draw(jnp.zeros((16, 12)), 9)
     w_in, w_out = draw(jnp.zeros((12, 48)), 10), draw(jnp.zeros((48, 12)), 11)
@@ -286,7 +284,6 @@ def test_a_plan_names_blocks_and_kronecker_products():
     assert told[-1].endswith(", block by block")
 
 
-@pytest.mark.usefixtures("optimised")
 def test_a_function_over_a_batch_takes_one_samples_vectors():
     def fun(xs):
         return jax.vmap(lambda x: half(x[None])[0])(xs)

@@ -36,10 +36,16 @@ from .explore import graph as graph
 from .explore import trace as trace
 from .explore import transforms as transforms
 from .factored import GradientMoments as GradientMoments
+from .factored import HessianPlan as HessianPlan
+from .factored import HessianStep as HessianStep
 from .factored import SampleNorms as SampleNorms
 from .factored import WeightRow as WeightRow
 from .factored import WeightSites as WeightSites
 from .factored import gradient_moments as gradient_moments
+from .factored import hessian as hessian
+from .factored import hessian_diagonal as hessian_diagonal
+from .factored import hvp as hvp
+from .factored import laplacian as laplacian
 from .factored import sample_gradient_norms as sample_gradient_norms
 from .factored import sample_gradients as sample_gradients
 from .factored import weight_sites as weight_sites

@@ -1,15 +1,24 @@
-"""Derivatives of weights, kept as the factors that the chain rule makes them of."""
+"""What the chain rule leaves as factors: a weight's derivative of two, and a Hessian as a sum over the stages that bend."""
 
+from jaxchain.factored.hessians import hessian, hvp
+from jaxchain.factored.laplacians import hessian_diagonal, laplacian
 from jaxchain.factored.moments import GradientMoments, gradient_moments
 from jaxchain.factored.samples import SampleNorms, sample_gradient_norms, sample_gradients
 from jaxchain.factored.table import WeightRow, WeightSites, weight_sites
+from jaxchain.factored.ways import HessianPlan, HessianStep
 
 __all__ = [
     "GradientMoments",
+    "HessianPlan",
+    "HessianStep",
     "SampleNorms",
     "WeightRow",
     "WeightSites",
     "gradient_moments",
+    "hessian",
+    "hessian_diagonal",
+    "hvp",
+    "laplacian",
     "sample_gradient_norms",
     "sample_gradients",
     "weight_sites",

@@ -22,7 +22,7 @@ from jaxchain.program.segment import known_values
 
 Direction = Literal["forward", "reverse"]
 
-__all__ = ["Linearised", "by_colours", "execute", "linearise", "perform"]
+__all__ = ["Linearised", "by_colours", "execute", "linearise", "perform", "state_and_sides"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,14 +84,10 @@ class Linearised:
     def _blocks(self, into: Layout, out: Layout, mode: Direction) -> Blocks:
         """J of positions that do not mix: a basis of one of them, at all of them at once."""
 
-        def everywhere(layout: Layout, dtype: Any) -> jax.Array:
-            basis = jnp.eye(layout.width, dtype=dtype)
-            return layout.join(jnp.broadcast_to(basis[:, None], (layout.width, layout.count, layout.width)), 1)
-
         if mode == "forward":
-            columns = self.linear.columns(everywhere(into, self.unit.here.dtype).T, self.how)
+            columns = self.linear.columns(into.everywhere(self.unit.here.dtype).T, self.how)
             return Blocks(out.split(columns, 0), into, out)
-        rows = self.linear.rows(everywhere(out, self.unit.there.dtype), self.how)
+        rows = self.linear.rows(out.everywhere(self.unit.there.dtype), self.how)
         return Blocks(jnp.moveaxis(into.split(rows, 1), 0, 1), into, out)
 
     def after(self, columns: jax.Array) -> jax.Array:
@@ -115,11 +111,11 @@ def execute(plan: Plan, args: tuple[Any, ...], how: Pass = ALL_AT_ONCE) -> jax.A
 
 def by_colours(found: Found, whole: Colouring, args: tuple[Any, ...], how: Pass = ALL_AT_ONCE) -> jax.Array:
     """The whole Jacobian (m, n) by the colours of its pattern."""
-    state, values = _split(found, args, [whole.segment.sides])
+    state, values = state_and_sides(found, args, [whole.segment.sides])
     return whole.jacobian([values[v] for v in whole.segment.sides], state, how.chunk_size)
 
 
-def _split(
+def state_and_sides(
     found: Found, args: tuple[Any, ...], wanted: Sequence[tuple[Var, ...]]
 ) -> tuple[tuple[Any, ...], dict[Var, Any]]:
     """The chain input's leaves, and the side values that are wanted."""
@@ -136,7 +132,7 @@ def linearise(plan: Plan, steps: Sequence[Step], args: tuple[Any, ...], how: Pas
     # What comes after is not evaluated, nor what it would read: XLA does not drop a loop whose result nobody wants.
     evaluated = [unit.segment.sides if k <= last else () for k, unit in enumerate(plan.units)]
     core = [unit.core.sides if k <= last or not unit.known else () for k, unit in enumerate(plan.units)]
-    state, values = _split(plan.found, args, [*evaluated, *core])
+    state, values = state_and_sides(plan.found, args, [*evaluated, *core])
     units: list[Linearised] = []
     for number, unit in enumerate(plan.units):
         sides, core_sides = ([values[v] for v in wanted[number]] for wanted in (evaluated, core))

@@ -61,6 +61,11 @@ class Layout:
             [_split(runs, part, axis) for runs, part in zip(self.arrays, parts, strict=True)], axis + 1
         )
 
+    def everywhere(self, dtype: jax.typing.DTypeLike) -> jax.Array:
+        """The basis of one position, at all of them at once, one vector a row: (w, P · w)."""
+        basis = jnp.eye(self.width, dtype=dtype)
+        return self.join(jnp.broadcast_to(basis[:, None], (self.width, self.count, self.width)), 1)
+
     def join(self, array: jax.Array, axis: int) -> jax.Array:
         """What `split` makes, ``axis`` and the next one again."""
         parts = pieces(array, self.widths, axis + 1)
@@ -170,6 +175,11 @@ class Blocks:
         """A matrix (k, P · m) times this one."""
         each = jnp.moveaxis(self.out.split(rows, 1), 1, 0)
         return self.into.join(jnp.moveaxis(each @ self.entries, 0, 1), 1)
+
+    @property
+    def transposed(self) -> Blocks:
+        """Each block on its side."""
+        return Blocks(jnp.swapaxes(self.entries, 1, 2), self.out, self.into)
 
 
 Matrix = Identity | Diagonal | Blocks | Dense

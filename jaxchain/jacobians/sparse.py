@@ -38,7 +38,10 @@ from jaxchain.program.primitives import (
 )
 from jaxchain.program.segment import Segment, run
 
-__all__ = ["LEAST", "Colouring", "available", "colouring_of", "may_be_sparse", "may_have_pattern", "unavailable"]
+__all__ = [
+    "LEAST", "MOST", "PATTERNS", "Colouring", "Flat", "available", "colouring_of", "linear_part", "may_be_sparse",
+    "may_have_pattern", "pattern_of", "unavailable",
+]  # fmt: skip
 
 LEAST = 32
 """Below this many rows or columns a colouring cannot save enough to look for it."""
@@ -79,7 +82,7 @@ class Colouring:
         """The matrix (m, n), its zeros filled in."""
         import asdex  # pyright: ignore[reportMissingImports]
 
-        flat = _Flat.of(self.segment, self.here, self.there)
+        flat = Flat.of(self.segment, self.here, self.there)
         given = (*sides, *(self.segment.program.constants[v] for v in flat.numbers))
         # A pattern found with all of them as arguments holds for the vector alone; asdex would push zeros for the rest.
         sparsity = replace(self.pattern.sparsity, input_avals=self.pattern.sparsity.input_avals[:1])
@@ -88,7 +91,7 @@ class Colouring:
         return fun(self.here.flatten(tuple(state)))
 
 
-def _linear_part(program: Program) -> Segment:
+def linear_part(program: Program) -> Segment:
     """Of the program of one JVP what the tangent enters, and what nothing enters: indices, say, whose values count.
 
     What the point alone enters is a side of it, so that asdex need not know the primitives that made it.
@@ -100,7 +103,7 @@ def _linear_part(program: Program) -> Segment:
 
 
 @dataclass(frozen=True, eq=False)
-class _Flat:
+class Flat:
     """A segment between coordinate vectors: ``fun(vector, *sides, *numbers)``.
 
     Floating-point constants are arguments (``numbers``), so that a pattern holds whatever their
@@ -112,7 +115,7 @@ class _Flat:
     inside: tuple[Var, ...]
 
     @classmethod
-    def of(cls, segment: Segment, here: Coordinates, there: Coordinates) -> _Flat:
+    def of(cls, segment: Segment, here: Coordinates, there: Coordinates) -> Flat:
         numbers = tuple(filter(is_inexact, segment.constants))
         inside = tuple(v for v in segment.constants if v not in numbers)
         call = run(
@@ -167,7 +170,7 @@ def may_be_sparse(segment: Segment, here: Coordinates, there: Coordinates) -> bo
 
 def colouring_of(segment: Segment, here: Coordinates, there: Coordinates) -> Colouring | None:
     """The coloured pattern of a segment's Jacobian; ``None`` where asdex cannot find it."""
-    flat = _Flat.of(segment, here, there)
+    flat = Flat.of(segment, here, there)
     inputs = (*segment.inputs, *segment.sides, *flat.numbers)
     inside = {var: segment.program.constants[var] for var in flat.inside}
     key = fingerprint([e.eqn for e in segment.equations], inputs, segment.outputs, inside)
@@ -175,16 +178,22 @@ def colouring_of(segment: Segment, here: Coordinates, there: Coordinates) -> Col
     return None if pattern is None else Colouring(pattern, segment, here, there)
 
 
-def _detect(segment: Segment, flat: _Flat, here: Coordinates) -> Any:
+def _detect(segment: Segment, flat: Flat, here: Coordinates) -> Any:
     """The pattern of J, coloured, read off the program of ẋ ↦ J ẋ.
 
     The function's own program may hide what its derivative does: a straight-through estimator rounds, and is
     constant, and differentiates as the identity.
     """
-    import asdex  # pyright: ignore[reportMissingImports]
 
     def linear(tangent: jax.Array, vector: jax.Array, *given: Any) -> jax.Array:
         return jvp(lambda v: flat.fun(v, *given), vector, tangent)[1]
+
+    return pattern_of(linear, segment, flat, here, coloured=True)
+
+
+def pattern_of(linear: Any, segment: Segment, flat: Flat, here: Coordinates, *, coloured: bool) -> Any:
+    """Asdex's pattern of ``linear(tangent, vector, *given)``, coloured or as it is; ``None`` where it finds none."""
+    import asdex  # pyright: ignore[reportMissingImports]
 
     with warnings.catch_warnings(), jax.ensure_compile_time_eval():
         warnings.simplefilter("ignore", asdex.DenseColoringWarning)
@@ -194,8 +203,9 @@ def _detect(segment: Segment, flat: _Flat, here: Coordinates) -> Any:
             program = jax.make_jaxpr(linear)(vector, vector, *samples)
             if any_equation(program.jaxpr, is_forward_of_custom_vjp):
                 return None  # how a custom VJP mixes is not to be seen before it runs
-            part = _linear_part(flatten(program))
+            part = linear_part(flatten(program))
             at_point = [jnp.zeros(shape_of(v), dtype_of(v)) for v in part.sides]
-            return asdex.jacobian_coloring(lambda t, *sides: part.call(*sides, t)[0], vector, *at_point)
+            find = asdex.jacobian_coloring if coloured else asdex.jacobian_sparsity
+            return find(lambda t, *sides: part.call(*sides, t)[0], vector, *at_point)
         except (NotImplementedError, TypeError, ValueError):
             return None  # a primitive that asdex does not know: accumulate densely

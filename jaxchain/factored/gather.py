@@ -1,0 +1,318 @@
+"""Gather a Hessian's factors in a planned order: Σ_k P_kᵀ (λ_k · f_k″) P_k as a matrix, or a number a column.
+
+`matrix` keeps P as what it is, diagonal or in blocks; `columns` does so as long as nothing has to be pushed, and from
+there on takes every column for itself, as many at once as fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxchain.derivative import ALL_AT_ONCE, Pass
+from jaxchain.factored.bend import Bent, along
+from jaxchain.factored.order import Order, Stretch, Turn, Walk
+from jaxchain.jacobians.execute import Linearised, perform, state_and_sides
+from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Matrix, multiply
+from jaxchain.jacobians.unit import Unit
+
+__all__ = ["Point", "columns", "matrix", "over_columns", "point"]
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A planned function at its arguments: every unit at its state, with the cotangent of its output.
+
+    Attributes
+    ----------
+    order
+        What is planned.
+    links
+        One a unit.
+    """
+
+    order: Order
+    links: tuple[Bent, ...]
+
+    @cached_property
+    def units(self) -> list[Linearised]:
+        """The units at their states."""
+        return [link.at for link in self.links]
+
+    def jacobian(self, walk: Walk) -> Matrix:
+        """The matrix of the units of a walk."""
+        steps = self.order.plan.solution.steps(walk.start, walk.stop)
+        return perform(steps, self.units)[walk.start, walk.stop]
+
+
+def point(order: Order, args: tuple[Any, ...], how: Pass = ALL_AT_ONCE) -> Point:
+    """Evaluate a planned function, and pull the cotangent of its result back as far as something bends."""
+    units = order.plan.units
+    state, values = state_and_sides(
+        order.plan.found, args, [*(unit.segment.sides for unit in units), *(unit.core.sides for unit in units)]
+    )
+    made: list[Linearised] = []
+    for unit in units:
+        sides, core = ([values[v] for v in wanted.sides] for wanted in (unit.segment, unit.core))
+        made.append(Linearised(unit, sides, core, state, how))
+        state = made[-1].linear.value("reverse") if _has_a_say(unit) else unit.call(sides, state)
+    return Point(order, tuple(along(made, order.curved[0] if order.curved else len(made))))
+
+
+def _has_a_say(unit: Unit) -> bool:
+    """Whether the backward pass may have a value of its own: a rule that somebody wrote says one."""
+    return unit.kind == "dense"
+
+
+# ------------------------------------------------------------------------------------------------------------- matrices
+
+
+def matrix(at: Point, stretch: Stretch) -> Matrix:
+    """The Hessian by the state that a stretch starts at."""
+    unit = at.links[stretch.start].unit
+    prefix: Matrix = Identity(unit.here.size, unit.here.dtype)
+    terms: list[Matrix] = []
+    for step in stretch.steps:
+        if isinstance(step, Walk):
+            prefix = _walked(at, step, prefix)
+            continue
+        met, moved = _turned(at, step, prefix)
+        terms.append(multiply(transposed(prefix), met))
+        prefix = moved
+    if stretch.then is not None:
+        terms.append(multiply(transposed(prefix), multiply(matrix(at, stretch.then), prefix)))
+    return _sum(terms) if terms else Diagonal(jnp.zeros((unit.here.size,), unit.here.dtype))
+
+
+def _walked(at: Point, walk: Walk, prefix: Matrix) -> Matrix:
+    if walk.how == "multiply":
+        return multiply(at.jacobian(walk), prefix)
+    entries = prefix.dense()
+    for unit in at.units[walk.start : walk.stop]:
+        entries = unit.after(entries)
+    return Dense(entries)
+
+
+def _turned(at: Point, turn: Turn, prefix: Matrix) -> tuple[Matrix, Matrix]:
+    """(λ · f″) P and J P."""
+    link = at.links[turn.unit]
+    if turn.how == "multiply":
+        slope, second = link.matrices
+        return multiply(second, prefix), multiply(slope, prefix)
+    moved, met = link.columns(prefix.dense(), link.at.how)
+    return Dense(met), Dense(moved)
+
+
+def transposed(matrix: Matrix) -> Matrix:
+    """The same on its side."""
+    match matrix:
+        case Dense(entries):
+            return Dense(entries.T)
+        case Blocks():
+            return matrix.transposed
+        case _:
+            return matrix
+
+
+def _sum(terms: Sequence[Matrix]) -> Matrix:
+    """Their sum, as structured as they are alike."""
+    diagonals = [_entries(term) for term in terms if isinstance(term, (Identity, Diagonal))]
+    blocks = [term for term in terms if isinstance(term, Blocks)]
+    dense = [term.entries for term in terms if isinstance(term, Dense)]
+    if len({(term.into, term.out) for term in blocks}) > 1 or (dense and blocks):
+        dense, blocks = [*dense, *(term.dense() for term in blocks)], []
+    if not (dense or blocks):
+        return Diagonal(sum(diagonals[1:], diagonals[0]))
+    if diagonals:
+        along = sum(diagonals[1:], diagonals[0])
+        if blocks and blocks[0].into == blocks[0].out:
+            each = blocks[0].into.split(along, 0)
+            here = jnp.arange(each.shape[1])
+            first = jnp.broadcast_to(blocks[0].entries, (len(each), *blocks[0].entries.shape[1:]))
+            blocks[0] = Blocks(first.at[:, here, here].add(each), blocks[0].into, blocks[0].out)
+        else:
+            here = jnp.arange(len(along))
+            dense = [*dense, *(term.dense() for term in blocks)]
+            dense, blocks = [dense[0].at[here, here].add(along), *dense[1:]], []
+    if blocks:
+        entries = [term.entries for term in blocks]
+        return Blocks(sum(entries[1:], entries[0]), blocks[0].into, blocks[0].out)
+    return Dense(sum(dense[1:], dense[0]))
+
+
+def _entries(term: Identity | Diagonal) -> jax.Array:
+    return jnp.ones((term.size,), term.dtype) if isinstance(term, Identity) else term.entries
+
+
+# -------------------------------------------------------------------------------------------------------------- columns
+
+
+def columns(
+    at: Point, stretch: Stretch, seed: Matrix, other: jax.Array | None = None, how: Pass = ALL_AT_ONCE
+) -> jax.Array:
+    """Of every column p of ``seed``, or with the column q of ``other``: qᵀ H p.
+
+    Parameters
+    ----------
+    at
+        The function at its arguments.
+    stretch
+        The order, from the chain's input on.
+    seed
+        (n, c).
+    other
+        (n, c); ``None``: the same.
+    how
+        How many columns are pushed at once.
+    """
+    then = None if stretch.then is None else matrix(at, stretch.then)
+    steps, prefix, totals = list(stretch.steps), seed, []
+    while steps and other is None and not isinstance(prefix, Dense):
+        step = steps[0]
+        if step.how == "push":
+            break
+        steps.pop(0)
+        if isinstance(step, Walk):
+            prefix = _walked(at, step, prefix)
+            continue
+        met, moved = _turned(at, step, prefix)
+        totals.append(paired(prefix, met))
+        prefix = moved
+    if not steps and (then is None or not isinstance(prefix, Dense)):
+        if then is not None:
+            totals.append(paired(prefix, multiply(then, prefix)))
+    else:
+        passes = [partial(_pass, at, step) for step in _ready(at, steps)]
+        totals.append(over_columns(partial(_through, passes, then), prefix, other, how))
+    if not totals:
+        return jnp.zeros((_count(seed),), at.links[0].unit.here.dtype)
+    return sum(totals[1:], totals[0])
+
+
+def paired(left: Matrix, right: Matrix) -> jax.Array:
+    """Of every column, the product of both with each other."""
+    match left, right:
+        case Identity(), _:
+            return _entries(right) if isinstance(right, (Identity, Diagonal)) else _diagonal(right)
+        case Diagonal(), Diagonal():
+            return left.entries * right.entries
+        case Blocks(), Blocks() if (left.into, left.out) == (right.into, right.out):
+            each = jnp.sum(left.entries * right.entries, axis=1)
+            return left.into.join(jnp.broadcast_to(each, (left.into.count, left.into.width)), 0)
+        case Diagonal(), _:
+            return left.entries * _diagonal(right)
+        case _:
+            return jnp.sum(left.dense() * right.dense(), axis=0)
+
+
+def _diagonal(matrix: Matrix) -> jax.Array:
+    if isinstance(matrix, Blocks) and matrix.into == matrix.out:
+        each = jnp.diagonal(matrix.entries, axis1=1, axis2=2)
+        return matrix.into.join(jnp.broadcast_to(each, (matrix.into.count, matrix.into.width)), 0)
+    return jnp.diagonal(matrix.dense())
+
+
+def _count(seed: Matrix) -> int:
+    """How many columns."""
+    match seed:
+        case Identity():
+            return seed.size
+        case Diagonal():
+            return len(seed.entries)
+        case Dense():
+            return seed.entries.shape[1]
+        case Blocks():
+            return seed.into.count * seed.into.width
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A step with the matrices that it multiplies by, made once for all columns."""
+
+    step: Walk | Turn
+    slope: Matrix | None = None
+    second: Matrix | None = None
+
+
+def _ready(at: Point, steps: Sequence[Walk | Turn]) -> list[Ready]:
+    made: list[Ready] = []
+    for step in steps:
+        if step.how == "push":
+            turn = isinstance(step, Turn)
+            for link in at.links[step.unit : step.unit + 1] if turn else at.links[step.start : step.stop]:
+                link.linearised(bends=turn)
+            made.append(Ready(step))
+        elif isinstance(step, Walk):
+            made.append(Ready(step, at.jacobian(step)))
+        else:
+            made.append(Ready(step, *at.links[step.unit].matrices))
+    return made
+
+
+def _pass(at: Point, ready: Ready, column: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """J p, and where the stage bends (λ · f″) p."""
+    step = ready.step
+    if ready.slope is not None:
+        met = None if ready.second is None else _times(ready.second, column)
+        return _times(ready.slope, column), met
+    if isinstance(step, Turn):
+        return at.links[step.unit].push(column)
+    for link in at.links[step.start : step.stop]:
+        if link.unit.kind == "diagonal":
+            column = link.at.diagonal * column
+        elif link.unit.kind != "identity":
+            column = link.at.linear.push(column)
+    return column, None
+
+
+def _times(matrix: Matrix, column: jax.Array) -> jax.Array:
+    match matrix:
+        case Identity():
+            return column
+        case Diagonal(entries):
+            return entries * column
+        case Dense(entries):
+            return entries @ column
+        case Blocks():
+            return matrix.times(column[:, None])[:, 0]
+
+
+def _through(
+    passes: Sequence[Callable[[jax.Array], tuple[jax.Array, jax.Array | None]]],
+    then: Matrix | None,
+    column: jax.Array,
+    beside: jax.Array | None,
+) -> jax.Array:
+    """qᵀ H p of what is left to go through."""
+    total = jnp.zeros((), column.dtype)
+    for go in passes:
+        moved, met = go(column)
+        if met is not None:
+            total = total + jnp.vdot(column if beside is None else beside, met)
+        beside = None if beside is None else go(beside)[0]
+        column = moved
+    if then is not None:
+        total = total + jnp.vdot(column if beside is None else beside, _times(then, column))
+    return total
+
+
+def over_columns(
+    one: Callable[[jax.Array, jax.Array | None], jax.Array], seed: Matrix, other: jax.Array | None, how: Pass
+) -> jax.Array:
+    """``one(p, q)`` of every column p of a matrix and q of another, ``None`` where there is none."""
+    if other is not None:
+        both = jnp.concatenate([seed.dense(), other], axis=0).T
+        half = both.shape[1] // 2
+        return how.map(lambda row: one(row[:half], row[half:]), both)
+    if isinstance(seed, Dense) or how.chunk_size is None:
+        return how.map(lambda row: one(row, None), seed.dense().T)
+    # A basis of many vectors is not made whole: each is made where it is pushed.
+    count, dtype = _count(seed), seed.dtype if isinstance(seed, Identity) else seed.entries.dtype
+    return how.map(
+        lambda number: one(_times(seed, jax.nn.one_hot(number, count, dtype=dtype)), None), jnp.arange(count)
+    )

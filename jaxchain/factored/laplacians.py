@@ -1,0 +1,199 @@
+"""`laplacian` and `hessian_diagonal`: what needs the Hessian column by column, and never the whole of it.
+
+Every column's pᵀ H p is the sum over the stages that bend, for a state of w numbers that all passes by w columns alone:
+tr(Bᵀ M B A) = ⟨M, B A Bᵀ⟩, M the Hessian by that state, B the prefix Jacobian up to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from jaxchain.checks import check_function
+from jaxchain.coordinates import Coordinates
+from jaxchain.derivative import Pass
+from jaxchain.discovery.find import Found
+from jaxchain.errors import refused_in_words
+from jaxchain.factored import gather
+from jaxchain.factored.products import paired_by
+from jaxchain.factored.scalar import arrays, of_input, read_scalar
+from jaxchain.factored.ways import HessianPlan, decide_second
+from jaxchain.factored.weighted import Weights, weights_of
+from jaxchain.jacobians.blocks import Call, named_like
+from jaxchain.jacobians.execute import state_and_sides
+from jaxchain.program.fingerprint import Kept
+from jaxchain.program.primitives import is_inexact, size_of
+
+__all__ = ["SecondDerivative", "hessian_diagonal", "laplacian"]
+
+BYTES = 1 << 26
+"""Of the widest value, for all columns that are pushed at once where no chunk size is asked for."""
+
+
+class SecondDerivative(Protocol):
+    """What `laplacian` and `hessian_diagonal` return: the value at some arguments, and how that very call finds it."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The value."""
+        ...
+
+    def plan(self, *args: Any, **kwargs: Any) -> HessianPlan:
+        """How the call with these arguments, or with ones of these shapes, would be computed, and why."""
+        ...
+
+
+def laplacian(
+    fun: Callable[..., Any], argnum: int | None = None, *, weights: Any = None, chunk_size: int | None = None
+) -> SecondDerivative:
+    """The trace of the Hessian, Σ_i ∂²f/∂x_i², or tr(A H), as a function.
+
+    Parameters
+    ----------
+    fun
+        A chain or any JAX function that returns one real number.
+    argnum
+        Which argument to differentiate with respect to; default: of a chain its input, else the first.
+    weights
+        A, for an argument of n numbers: like the argument, the diagonal of A; a matrix (n, n); or a pair (B, C) of
+        (n, r) each, A = B Cᵀ, which takes r columns in place of n. ``None``: the identity.
+    chunk_size
+        How many columns are pushed at once; ``None``: as many as keep what is pushed to some 64 MiB.
+
+    Returns
+    -------
+    callable
+        Takes the arguments of ``fun``, returns one number in the argument's dtype; its ``plan`` tells how. Works
+        under ``jit``, ``vmap`` and ``grad``. At a kink, such as ReLU's, the second derivative is zero, as in JAX.
+
+    Raises
+    ------
+    ValueError
+        If ``chunk_size`` is below 1; from the call, if the function returns more than one number, or the weights
+        have another shape.
+    TypeError
+        From the call, if the argument or the result is not real floating point, or there is no second derivative
+        (names the stage).
+
+    References
+    ----------
+    Li et al., A computational framework for neural network-based variational Monte Carlo with forward Laplacian,
+    Nature Machine Intelligence 2024; Dangel et al., Collapsing Taylor mode automatic differentiation, 2025.
+
+    Examples
+    --------
+    >>> float(jc.laplacian(lambda x: jnp.sum(x**3))(jnp.array([1.0, 2.0])))  # 6 Σ x
+    18.0
+    >>> float(jc.laplacian(lambda x: jnp.sum(x**3), weights=jnp.array([1.0, 0.5]))(jnp.array([1.0, 2.0])))
+    12.0
+    """
+    return _by_columns(
+        fun, argnum, weights, chunk_size, lambda each, here: jnp.sum(each).astype(here.dtype), "The Laplacian"
+    )
+
+
+def hessian_diagonal(
+    fun: Callable[..., Any], argnum: int | None = None, *, chunk_size: int | None = None
+) -> SecondDerivative:
+    """The diagonal of the Hessian, ∂²f/∂x_i² for every i, as a function.
+
+    Parameters
+    ----------
+    fun
+        A chain or any JAX function that returns one real number.
+    argnum
+        Which argument to differentiate with respect to; default: of a chain its input, else the first.
+    chunk_size
+        As in `laplacian`.
+
+    Returns
+    -------
+    callable
+        Takes the arguments of ``fun``; returns a pytree like that argument. Its ``plan`` tells how.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `laplacian`.
+
+    References
+    ----------
+    Griewank and Walther, Evaluating Derivatives, 2nd ed., SIAM 2008, sec. 5.4 and ch. 8.
+
+    Examples
+    --------
+    >>> jc.hessian_diagonal(lambda x: jnp.sum(x) ** 2 + jnp.sum(x**3))(jnp.array([1.0, 2.0])).tolist()  # 2 + 6x
+    [8.0, 14.0]
+    """
+    return _by_columns(fun, argnum, None, chunk_size, lambda each, here: here.unflatten(each), "The Hessian's diagonal")
+
+
+def _by_columns(
+    fun: Callable[..., Any],
+    argnum: int | None,
+    weights: Any,
+    chunk_size: int | None,
+    result: Callable[[jax.Array, Coordinates], Any],
+    what: str,
+) -> SecondDerivative:
+    name = "laplacian" if what == "The Laplacian" else "hessian_diagonal"
+    check_function(fun, name)
+    asked, kept = Pass(chunk_size), Kept(2)
+
+    def decided(call: Call, found: Found, form: Weights) -> tuple[Found, HessianPlan]:
+        afresh = found.foreign or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(call.chosen))
+        mark = None if afresh else found.mark
+        return planned(call, found, form) if mark is None else kept.get(mark, lambda: planned(call, found, form))
+
+    def planned(call: Call, found: Found, form: Weights) -> tuple[Found, HessianPlan]:
+        pairs = form.other is not None
+        way = decide_second(found, "columns", "auto", call.argument, form.form, pairs=pairs)
+        return found, way.kept_if(lambda: jax.eval_shape(lambda x: _columns(found, way, x, form, Pass(1)), found.input))
+
+    def of_arguments(*args: Any, **kwargs: Any) -> Any:
+        call, found = read_scalar(fun, argnum, args, kwargs, name)
+        chosen = arrays(call)
+        here = Coordinates.of(chosen)
+        form = weights_of(weights, here)
+        found, way = decided(call, found, form)
+        with refused_in_words(way.mode, named.__name__, ""):
+            each = _columns(found, way, chosen, form, _at_once(asked, found, form))
+        return result(each if form.each is None else each * form.each, here)
+
+    def plan(*args: Any, **kwargs: Any) -> HessianPlan:
+        call, found = read_scalar(fun, argnum, args, kwargs, name)
+        return decided(call, found, weights_of(weights, Coordinates.of(found.input)))[1]
+
+    named = named_like(fun, of_arguments, what)
+    named.plan = plan
+    return named
+
+
+def _at_once(asked: Pass, found: Found, form: Weights) -> Pass:
+    """The chunks that were asked for, else such that the widest value of all columns stays within bounds."""
+    if asked.chunk_size is not None:
+        return asked
+    made = (var for equation in found.program.equations for var in equation.writes if is_inexact(var))
+    widest = max((size_of(var) * var.aval.dtype.itemsize for var in made), default=1)  # pyright: ignore[reportAttributeAccessIssue]
+    chunk = max(BYTES // max(widest, 1), 1)
+    return asked if chunk >= form.form.columns else Pass(chunk)
+
+
+def _columns(found: Found, way: HessianPlan, chosen: Any, form: Weights, how: Pass) -> jax.Array:
+    """qᵀ H p of every column, in the decided way."""
+    if way.mode not in ("stages", "sparse"):
+        of = paired_by(of_input(found), chosen, way.mode)
+        return gather.over_columns(lambda p, q: of(p if q is None else q, p), form.seed, form.other, how)
+    found.report(chosen, {})
+    if way.mode == "stages":
+        assert way.order is not None
+        assert way.stretch is not None
+        at = gather.point(way.order, (chosen, {}), how)
+        return gather.columns(at, way.stretch, form.seed, form.other, how)
+    assert way.star is not None
+    wanted = way.star.unit.segment.sides
+    state, values = state_and_sides(found, (chosen, {}), [wanted])
+    return way.star.diagonal([values[v] for v in wanted], state, how.chunk_size)

@@ -1,0 +1,263 @@
+"""The decision how second derivatives are computed, and why: JAX's own order, the sum over stages, or by colours.
+
+What each way takes is counted before anything runs, in floating-point operations; where the gain is small it is JAX's
+own program that runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+from jaxchain.discovery.find import Found
+from jaxchain.errors import ModeError, first_line
+from jaxchain.factored.bend import bend_of
+from jaxchain.factored.order import Form, Order, Stretch, Walk, Wanted, best_order
+from jaxchain.factored.products import PRODUCTS, Product, existing
+from jaxchain.factored.scalar import of_input
+from jaxchain.factored.star import Star, may_be_sparse, star_of
+from jaxchain.jacobians.planner import Plan, make_plan
+from jaxchain.jacobians.sparse import unavailable
+from jaxchain.jacobians.unit import joined
+from jaxchain.show.table import Table, Tabular, si
+from jaxchain.show.values import count, times_less
+
+__all__ = ["HessianMode", "HessianPlan", "HessianStep", "decide_second", "existing_order"]
+
+Way = Literal[Product, "stages", "sparse"]
+HessianMode = Literal["auto", Product, "stages", "sparse"]
+
+WORTH_IT = 0.9
+"""Another way than JAX's own is taken where it is predicted to take less than this share of it."""
+
+FEWEST = 3
+"""Colours that a pattern takes at least which is not a diagonal."""
+
+
+class HessianStep(NamedTuple):
+    """One step of a plan, in words, and the floating-point operations that it takes.
+
+    Examples
+    --------
+    >>> plan = jc.laplacian(lambda x: jnp.sum(jnp.sin(x))).plan(jnp.ones(100))
+    >>> plan.rows[0].step
+    'sin bends: diagonals alone'
+    """
+
+    step: str
+    flops: float
+
+
+@dataclass(frozen=True, eq=False)
+class HessianPlan(Tabular):
+    """How second derivatives will be computed, and why; ``print`` shows it.
+
+    Attributes
+    ----------
+    mode
+        ``"stages"``, ``"sparse"``, or the order of JAX's modes: ``"forward-over-reverse"``, ….
+    why
+        In a sentence.
+    costs
+        Predicted floating-point operations of each way that was priced.
+    argument
+        Which argument is differentiated with respect to, in words.
+    plan, order, stretch, star
+        What is run, where it is the sum over stages, or colours.
+
+    Examples
+    --------
+    >>> plan = jc.laplacian(lambda x: jnp.sum(jnp.sin(x))).plan(jnp.ones(100))
+    >>> plan.mode, plan.costs["stages"] < plan.costs["forward-over-reverse"] / 50
+    ('stages', True)
+    """
+
+    mode: Way
+    why: str
+    costs: Mapping[str, float]
+    argument: str
+    plan: Plan | None = None
+    order: Order | None = None
+    stretch: Stretch | None = None
+    star: Star | None = None
+
+    def kept_if(self, traced: Callable[[], Any]) -> HessianPlan:
+        """The same, or JAX's own order where a rule that others wrote refuses what a plan asks of it.
+
+        Only tracing tells.
+        """
+        if self.plan is None or not self.plan.found.foreign or self.mode not in ("stages", "sparse"):
+            return self
+        try:
+            traced()
+        except Exception as error:
+            why = f"No plan could be run: {first_line(error)}."
+            return replace(self, mode="forward-over-reverse", why=why)
+        return self
+
+    @property
+    def rows(self) -> tuple[HessianStep, ...]:
+        """What is done, in order."""
+        if self.mode == "sparse" and self.star is not None:
+            words = f"∇² by {count(self.star.colours, 'colour')} of its pattern"
+            return (HessianStep(words, self.costs["sparse"]),)
+        if self.mode != "stages" or self.stretch is None or self.plan is None:
+            return (HessianStep(f"products with ∇², {self.mode.replace('-', ' ')}", self.costs[self.mode]),)
+        return tuple(_steps(self.plan, self.stretch))
+
+    def _table(self) -> Table:
+        rows = [(row.step, _flop(row.flops)) for row in self.rows]
+        told = ", ".join(f"{name.replace('-', ' ')} {_flop(cost)}" for name, cost in self.costs.items())
+        title = f"Second derivatives by {self.argument}: {self.mode.replace('-', ' ')}"
+        return Table(title, ("step", "work"), rows, [self.why, f"Predicted: {told}."])
+
+
+def _flop(cost: float) -> str:
+    return "not counted" if math.isnan(cost) else si(cost, "FLOP")
+
+
+def _steps(plan: Plan, stretch: Stretch) -> list[HessianStep]:
+    """The steps of a stretch and of all after it, in words."""
+    names, told = plan.names, list[HessianStep]()
+    begin = names[stretch.start]
+    for step in stretch.steps:
+        if isinstance(step, Walk):
+            how = "times its matrix" if step.how == "multiply" else "pushed"
+            told.append(
+                HessianStep(f"∂{names[step.stop]}/∂{begin} from ∂{names[step.start]}/∂{begin}, {how}", step.cost)
+            )
+            continue
+        unit = plan.units[step.unit]
+        how = "its own second derivative" if step.how == "multiply" else "columns pushed through it"
+        told.append(
+            HessianStep(f"{unit.name} bends: {'diagonals alone' if unit.kind == 'diagonal' else how}", step.cost)
+        )
+    if stretch.then is None:
+        return told
+    narrow = names[stretch.then.start]
+    words = f"the Hessian by {narrow}, {count(plan.sizes[stretch.then.start], 'number')}, met with ∂{narrow}/∂{begin}"
+    return [*told, *_steps(plan, stretch.then), HessianStep(words, stretch.own)]
+
+
+def decide_second(
+    found: Found,
+    wanted: Wanted,
+    mode: HessianMode,
+    argument: str,
+    seed: Form | None = None,
+    *,
+    pairs: bool = False,
+) -> HessianPlan:
+    """How to compute the second derivatives of a traced function of one number.
+
+    Parameters
+    ----------
+    found
+        Of real numbers.
+    wanted
+        The whole matrix, or a number a column.
+    mode
+        What was asked for.
+    argument
+        What it is by, in words.
+    seed
+        What the columns are; default: the identity.
+    pairs
+        Whether columns come in pairs.
+
+    Raises
+    ------
+    ImportError
+        If ``mode="sparse"`` and asdex is not installed.
+    ModeError
+        If a way that was asked for does not exist, or none does; names the stage.
+    """
+    if mode in PRODUCTS:
+        return HessianPlan(mode, f'mode="{mode}" was asked for.', {mode: math.nan}, argument)
+    plan = make_plan(found)
+    unit = joined(found, lambda: "whole", plan.units)
+    n = plan.sizes[0]
+    seed = seed or Form("identity", n)
+    each = bend_of(unit)
+    once, push = each.work.once, each.work.tangent + (0 if wanted == "matrix" else 2 * n)
+    costs: dict[str, float] = {"forward-over-reverse": seed.columns * push + once}
+    if each.refused is not None:
+        return _without_both(found, plan, mode, argument)
+    order, stretch = best_order(plan, seed, wanted, pairs=pairs)
+    refused = [u.name for u, bend in zip(plan.units, order.bends, strict=True) if bend.refused is not None]
+    if not refused:
+        costs["stages"] = stretch.cost + once
+    star = _star(unit, mode, min(costs.values()) - once, FEWEST * push) if seed.kind == "identity" else None
+    if star is not None:
+        costs["sparse"] = star.colours * push + once
+    way, why = _chosen(mode, costs)
+    return HessianPlan(way, why, costs, argument, plan, order, stretch, star)
+
+
+def _chosen(mode: HessianMode, costs: Mapping[str, float]) -> tuple[Way, str]:
+    if mode in ("stages", "sparse"):
+        if mode not in costs:
+            msg = f'mode="{mode}" does not exist for this function; mode="auto" takes what exists.'
+            raise ModeError(msg)
+        return mode, f'mode="{mode}" was asked for.'
+    simple = costs["forward-over-reverse"]
+    least = min(costs, key=lambda name: costs[name])
+    if costs[least] < WORTH_IT * simple:
+        if not costs[least]:
+            return least, "There is nothing to compute."  # pyright: ignore[reportReturnType]
+        how = "By colours it takes" if least == "sparse" else "Stage by stage it takes"
+        return least, f"{how} {times_less(simple / costs[least], 'work')} than JAX's own order."  # pyright: ignore[reportReturnType]
+    share = f"{costs[least] / simple:.0%} of its work" if simple else "as much work"
+    return (
+        "forward-over-reverse",
+        f"No other way is below {WORTH_IT:.0%} of JAX's own order: the cheapest takes {share}.",
+    )
+
+
+def _star(unit: Any, mode: HessianMode, best: float, least: float) -> Star | None:
+    """The coloured pattern, where it was asked for, or may be worth its while."""
+    if mode == "sparse":
+        if reason := unavailable():
+            msg = f'mode="sparse" needs asdex to find and colour patterns, but {reason}: pip install --upgrade "jaxchain[sparse]".'
+            raise ImportError(msg)
+        if (star := star_of(unit)) is None:
+            msg = 'asdex cannot find the sparsity pattern of this Hessian; use mode="auto".'
+            raise ModeError(msg)
+        return star
+    return star_of(unit) if mode == "auto" and least < WORTH_IT * best and may_be_sparse(unit) else None
+
+
+def _without_both(found: Found, plan: Plan, mode: HessianMode, argument: str) -> HessianPlan:
+    """What is left where forward over reverse is refused."""
+    stages = refusing(plan)
+    if mode != "auto":
+        msg = f'There is no mode="{mode}" for {stages}; mode="auto" takes what exists.'
+        raise ModeError(msg)
+    way = existing_order(found, plan)
+    return HessianPlan(way, f"Forward over reverse does not exist for {stages}.", {way: math.nan}, argument, plan)
+
+
+def refusing(plan: Plan) -> str:
+    """The stages that refuse forward over reverse, in words."""
+    names = [unit.name for unit in plan.units if bend_of(unit).refused is not None]
+    return f"stage{'s' * (len(names) > 1)} {', '.join(names)}" if names else "this function"
+
+
+def existing_order(found: Found, plan: Plan) -> Product:
+    """The first order of JAX's modes that exists.
+
+    Raises
+    ------
+    ModeError
+        If none does; names the stages.
+    """
+    try:
+        return existing(of_input(found), found.input)
+    except ModeError as error:
+        msg = (
+            f"There is no second derivative of {refusing(plan)}: {error}. Give it a rule that can be differentiated "
+            "again, or take it out of the derivative (jax.lax.stop_gradient)."
+        )
+        raise ModeError(msg) from error

@@ -20,18 +20,20 @@ import jax.numpy as jnp
 from jaxchain.coordinates import Coordinates
 from jaxchain.cost.linear import Work, linear_work
 from jaxchain.derivative import ALL_AT_ONCE, Carries, Linear, Pass, jvp, vjp
-from jaxchain.errors import REFUSALS, refusal
+from jaxchain.errors import REFUSALS, ModeError, refusal
 from jaxchain.jacobians.execute import Linearised
 from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Matrix
 from jaxchain.jacobians.unit import Unit
 from jaxchain.program.fingerprint import Kept, fingerprint
 from jaxchain.program.flow import dependent
-from jaxchain.program.primitives import is_var, like
+from jaxchain.program.primitives import any_equation, is_forward_of_custom_vjp, is_var, like
 
 __all__ = ["Bend", "Bent", "along", "bend_of", "with_gradient"]
 
 COUNTED = Kept(4096)
 """What is counted of a stage's second derivative, by program."""
+
+NO_TANGENTS = "a custom VJP inside of it has no tangents"
 
 State = Any
 
@@ -80,8 +82,11 @@ def _count(unit: Unit) -> Bend:
     except REFUSALS as error:
         refusal(error)
         return Bend(Work(math.inf, math.inf), curved=True, refused=error)
+    if any_equation(jaxpr, is_forward_of_custom_vjp):
+        return Bend(Work(math.inf, math.inf), curved=True, refused=ModeError(NO_TANGENTS))
     bent = jaxpr.outvars[-1]
-    curved = is_var(bent) and bent in dependent(jaxpr.eqns, jaxpr.invars[:1])
+    # Of a custom VJP forward over reverse differentiates the forward pass, whose value it takes, and not the rule.
+    curved = math.isinf(unit.tangent) or (is_var(bent) and bent in dependent(jaxpr.eqns, jaxpr.invars[:1]))
     return Bend(linear_work(jaxpr, jaxpr.invars[:1]), curved)
 
 

@@ -15,14 +15,15 @@ from jaxchain.checks import refuse_huge, word
 from jaxchain.coordinates import Coordinates, check_like
 from jaxchain.derivative import ALL_AT_ONCE, Pass
 from jaxchain.discovery.find import Found
-from jaxchain.errors import REFUSALS, refused_in_words
+from jaxchain.errors import REFUSALS, refusal, refused_in_words
 from jaxchain.factored import gather
-from jaxchain.factored.products import hessian_by, product
+from jaxchain.factored.products import Product, hessian_by, product
 from jaxchain.factored.scalar import arrays, of_input, read_scalar
 from jaxchain.factored.ways import HessianMode, HessianPlan, decide_second, existing_order
 from jaxchain.jacobians.blocks import as_blocks
 from jaxchain.jacobians.execute import state_and_sides
 from jaxchain.jacobians.planner import make_plan
+from jaxchain.program.primitives import any_equation_of, is_while
 
 __all__ = ["compute_hessian", "decide_hessian", "hessian", "hvp"]
 
@@ -71,11 +72,16 @@ def hvp(fun: Callable[..., Any], args: tuple[Any, ...], v: Any, *, argnum: int |
     call, found = read_scalar(fun, argnum, args, {}, "hvp")
     chosen, fn = arrays(call), of_input(found)
     here, v = Coordinates.of(chosen), check_like(v, chosen, "vector", "argument that is differentiated")
-    try:
-        return here.unflatten(product(fn, chosen, "forward-over-reverse")(here.flatten(v)))
-    except REFUSALS:
+    # Forward over reverse needs both modes, which a loop without an end, or a rule that others wrote, may lack; of
+    # these JAX says so only once it is compiled.
+    way: Product = "forward-over-reverse"
+    if found.foreign or any(any_equation_of(eqn, is_while) for eqn in found.program.eqns):
         way = existing_order(found, make_plan(found))
+    try:
         return here.unflatten(product(fn, chosen, way)(here.flatten(v)))
+    except REFUSALS as error:
+        refusal(error)
+        return here.unflatten(product(fn, chosen, existing_order(found, make_plan(found)))(here.flatten(v)))
 
 
 def hessian(
@@ -136,10 +142,21 @@ def hessian(
     how = Pass(chunk_size)
     call, found = read_scalar(fun, argnum, args, {}, "hessian")
     here = Coordinates.of(found.input)
-    refuse_huge((here.size, here.size), here.dtype)
+    _refuse_huge(here)
     way = decide_hessian(found, mode, call.argument)
     with refused_in_words(way.mode, "this Hessian", WAY_OUT):
         return compute_hessian(found, way, arrays(call), how)
+
+
+def _refuse_huge(here: Coordinates) -> None:
+    try:
+        refuse_huge((here.size, here.size), here.dtype)
+    except ValueError as error:
+        msg = (
+            f"A Hessian of {here.size:,} × {here.size:,} numbers is more than is made unasked. jc.hvp, "
+            "jc.hessian_diagonal and jc.laplacian do without it; under jax.jit it is made all the same."
+        )
+        raise ValueError(msg) from error
 
 
 def decide_hessian(found: Found, mode: HessianMode = "auto", argument: str = "argument 0") -> HessianPlan:

@@ -19,6 +19,7 @@ from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import ALL_AT_ONCE, Linear, Pass, jvp, vjp, whole
 from jaxchain.errors import REFUSALS, ModeError, refusal
 from jaxchain.jacobians.blocks import as_blocks
+from jaxchain.program.primitives import any_equation, is_forward_of_custom_vjp
 
 __all__ = ["PRODUCTS", "Product", "existing", "hessian_by", "paired_by", "product"]
 
@@ -91,7 +92,10 @@ def existing(fn: Fn, state: State) -> Product:
     refused: list[str] = []
     for mode in PRODUCTS:
         try:
-            jax.eval_shape(lambda state, v, mode=mode: paired_by(fn, state, mode)(v, v), state, like)
+            program = jax.make_jaxpr(lambda state, v, mode=mode: paired_by(fn, state, mode)(v, v))(state, like)
+            if any_equation(program.jaxpr, is_forward_of_custom_vjp):  # JAX says so when it is compiled
+                refused.append("a custom VJP has no tangents")
+                continue
         except REFUSALS as error:
             refused.append(refusal(error))
             continue

@@ -55,10 +55,10 @@ def check_scalar(found: Found, what: str) -> None:
     for place, leaves in (("takes", jax.tree.leaves(found.input)), ("returns", jax.tree.leaves(found.out))):
         for leaf in leaves:
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                msg = f"{what} is of real floating-point numbers, but the function {place} {leaf.dtype}{list(leaf.shape)}. Take real and imaginary parts, or cast."
+                msg = f"{what} is for functions of real floating-point numbers, but this one {place} {leaf.dtype}{list(leaf.shape)}. Take real and imaginary parts, or cast."
                 raise ModeError(msg)
     shapes = [leaf.shape for leaf in jax.tree.leaves(found.out)]
     if shapes != [()]:
-        told = ", ".join(f"{list(shape)}" for shape in shapes)
-        msg = f"{what} is of a function that returns one number, but this one returns shape {told}. Sum or choose: lambda x: fun(x)[0]."
+        told = f"an array of shape {list(shapes[0])}" if len(shapes) == 1 else f"{len(shapes)} arrays"
+        msg = f"{what} is for functions that return one number, but this one returns {told}. Sum or choose: lambda x: fun(x)[0]."
         raise ValueError(msg)

@@ -29,8 +29,9 @@ __all__ = ["HessianMode", "HessianPlan", "HessianStep", "decide_second", "existi
 Way = Literal[Product, "stages", "sparse"]
 HessianMode = Literal["auto", Product, "stages", "sparse"]
 
-WORTH_IT = 0.9
-"""Another way than JAX's own is taken where it is predicted to take less than this share of it."""
+WORTH_IT: dict[Wanted, float] = {"matrix": 0.8, "columns": 0.9}
+"""Another way than JAX's own is taken where it is predicted to take less than this share of it; of the whole matrix
+JAX's own is one fused program, that XLA repeats nothing of."""
 
 FEWEST = 3
 """Colours that a pattern takes at least which is not a diagonal."""
@@ -192,11 +193,11 @@ def decide_second(
     star = _star(unit, mode, min(costs.values()) - once, FEWEST * push) if seed.kind == "identity" else None
     if star is not None:
         costs["sparse"] = star.colours * push + once
-    way, why = _chosen(mode, costs)
+    way, why = _chosen(mode, costs, WORTH_IT[wanted])
     return HessianPlan(way, why, costs, argument, plan, order, stretch, star)
 
 
-def _chosen(mode: HessianMode, costs: Mapping[str, float]) -> tuple[Way, str]:
+def _chosen(mode: HessianMode, costs: Mapping[str, float], worth: float) -> tuple[Way, str]:
     if mode in ("stages", "sparse"):
         if mode not in costs:
             msg = f'mode="{mode}" does not exist for this function; mode="auto" takes what exists.'
@@ -204,7 +205,7 @@ def _chosen(mode: HessianMode, costs: Mapping[str, float]) -> tuple[Way, str]:
         return mode, f'mode="{mode}" was asked for.'
     simple = costs["forward-over-reverse"]
     least = min(costs, key=lambda name: costs[name])
-    if costs[least] < WORTH_IT * simple:
+    if costs[least] < worth * simple:
         if not costs[least]:
             return least, "There is nothing to compute."  # pyright: ignore[reportReturnType]
         how = "By colours it takes" if least == "sparse" else "Stage by stage it takes"
@@ -212,7 +213,7 @@ def _chosen(mode: HessianMode, costs: Mapping[str, float]) -> tuple[Way, str]:
     share = f"{costs[least] / simple:.0%} of its work" if simple else "as much work"
     return (
         "forward-over-reverse",
-        f"No other way is below {WORTH_IT:.0%} of JAX's own order: the cheapest takes {share}.",
+        f"No other way is below {worth:.0%} of JAX's own order: the cheapest takes {share}.",
     )
 
 
@@ -226,7 +227,7 @@ def _star(unit: Any, mode: HessianMode, best: float, least: float) -> Star | Non
             msg = 'asdex cannot find the sparsity pattern of this Hessian; use mode="auto".'
             raise ModeError(msg)
         return star
-    return star_of(unit) if mode == "auto" and least < WORTH_IT * best and may_be_sparse(unit) else None
+    return star_of(unit) if mode == "auto" and least < best and may_be_sparse(unit) else None
 
 
 def _without_both(found: Found, plan: Plan, mode: HessianMode, argument: str) -> HessianPlan:

@@ -488,6 +488,11 @@ class While(NamedTuple):
     body_consts: int
 
 
+def is_while(eqn: JaxprEqn) -> bool:
+    """Whether an equation is a loop that ends when it wants."""
+    return eqn.primitive.name == "while"
+
+
 def while_of(eqn: JaxprEqn) -> While:
     """The layout of a while loop."""
     params = eqn.params

@@ -85,9 +85,7 @@ def _count(unit: Unit) -> Bend:
     if any_equation(jaxpr, is_forward_of_custom_vjp):
         return Bend(Work(math.inf, math.inf), curved=True, refused=ModeError(NO_TANGENTS))
     bent = jaxpr.outvars[-1]
-    # Of a custom VJP forward over reverse differentiates the forward pass, whose value it takes, and not the rule.
-    curved = math.isinf(unit.tangent) or (is_var(bent) and bent in dependent(jaxpr.eqns, jaxpr.invars[:1]))
-    return Bend(linear_work(jaxpr, jaxpr.invars[:1]), curved)
+    return Bend(linear_work(jaxpr, jaxpr.invars[:1]), is_var(bent) and bent in dependent(jaxpr.eqns, jaxpr.invars[:1]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,6 @@ from jaxchain.factored.bend import Bent, along
 from jaxchain.factored.order import Order, Stretch, Turn, Walk
 from jaxchain.jacobians.execute import Linearised, perform, state_and_sides
 from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Matrix, multiply
-from jaxchain.jacobians.unit import Unit
 
 __all__ = ["Point", "columns", "matrix", "over_columns", "point"]
 
@@ -60,13 +59,10 @@ def point(order: Order, args: tuple[Any, ...], how: Pass = ALL_AT_ONCE) -> Point
     for unit in units:
         sides, core = ([values[v] for v in wanted.sides] for wanted in (unit.segment, unit.core))
         made.append(Linearised(unit, sides, core, state, how))
-        state = made[-1].linear.value("reverse") if _has_a_say(unit) else unit.call(sides, state)
+        # A rule that somebody wrote says a value, too, which the backward pass takes.
+        ruled = unit.kind not in ("identity", "linear")
+        state = made[-1].linear.value("reverse") if ruled else unit.call(sides, state)
     return Point(order, tuple(along(made, order.curved[0] if order.curved else len(made))))
-
-
-def _has_a_say(unit: Unit) -> bool:
-    """Whether the backward pass may have a value of its own: a rule that somebody wrote says one."""
-    return unit.kind == "dense"
 
 
 # ------------------------------------------------------------------------------------------------------------- matrices
@@ -153,9 +149,15 @@ def _entries(term: Identity | Diagonal) -> jax.Array:
 
 
 def columns(
-    at: Point, stretch: Stretch, seed: Matrix, other: jax.Array | None = None, how: Pass = ALL_AT_ONCE
+    at: Point,
+    stretch: Stretch,
+    seed: Matrix,
+    other: jax.Array | None = None,
+    how: Pass = ALL_AT_ONCE,
+    *,
+    total: bool = False,
 ) -> jax.Array:
-    """Of every column p of ``seed``, or with the column q of ``other``: qᵀ H p.
+    """Of every column p of ``seed``, or with the column q of ``other``: qᵀ H p; or the ``total`` of them.
 
     Parameters
     ----------
@@ -169,33 +171,50 @@ def columns(
         (n, c); ``None``: the same.
     how
         How many columns are pushed at once.
+    total
+        Whether only their sum is wanted.
     """
     then = None if stretch.then is None else matrix(at, stretch.then)
-    steps, prefix, totals = list(stretch.steps), seed, []
-    while steps and other is None and not isinstance(prefix, Dense):
-        step = steps[0]
-        if step.how == "push":
-            break
-        steps.pop(0)
+    steps, prefix, found = list(stretch.steps), seed, list[jax.Array]()
+    read = summed if total else paired
+    while steps and other is None and not isinstance(prefix, Dense) and steps[0].how == "multiply":
+        step = steps.pop(0)
         if isinstance(step, Walk):
             prefix = _walked(at, step, prefix)
             continue
-        met, moved = _turned(at, step, prefix)
-        totals.append(paired(prefix, met))
-        prefix = moved
-    if not steps and (then is None or not isinstance(prefix, Dense)):
-        if then is not None:
-            totals.append(paired(prefix, multiply(then, prefix)))
+        slope, second = at.links[step.unit].matrices
+        found.append(read(second, prefix))
+        prefix = multiply(slope, prefix)
+    if not steps and other is None and not isinstance(prefix, Dense):
+        found += [] if then is None else [read(then, prefix)]
     else:
         passes = [partial(_pass, at, step) for step in _ready(at, steps)]
-        totals.append(over_columns(partial(_through, passes, then), prefix, other, how))
-    if not totals:
-        return jnp.zeros((_count(seed),), at.links[0].unit.here.dtype)
-    return sum(totals[1:], totals[0])
+        each = over_columns(partial(_through, passes, then), prefix, other, how)
+        found.append(jnp.sum(each) if total else each)
+    if not found:
+        return jnp.zeros(() if total else (_count(seed),), at.links[0].unit.here.dtype)
+    return sum(found[1:], found[0])
 
 
-def paired(left: Matrix, right: Matrix) -> jax.Array:
-    """Of every column, the product of both with each other."""
+def summed(second: Matrix, prefix: Matrix) -> jax.Array:
+    """The trace of Pᵀ C P: of a diagonal C, of the rows' lengths alone."""
+    if not isinstance(second, (Identity, Diagonal)):
+        return jnp.sum(paired(second, prefix))
+    entries = _entries(second)
+    match prefix:
+        case Identity():
+            return jnp.sum(entries)
+        case Blocks():
+            return jnp.sum(prefix.out.split(entries, 0) * jnp.sum(prefix.entries**2, axis=2))
+        case _:
+            return jnp.vdot(
+                entries, prefix.entries**2 if isinstance(prefix, Diagonal) else jnp.sum(prefix.entries**2, 1)
+            )
+
+
+def paired(second: Matrix, prefix: Matrix) -> jax.Array:
+    """Of every column p of a prefix pᵀ C p."""
+    left, right = prefix, multiply(second, prefix)
     match left, right:
         case Identity(), _:
             return _entries(right) if isinstance(right, (Identity, Diagonal)) else _diagonal(right)

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, get_args
 
-import jax
-
 from jaxchain.arguments import check_args
 from jaxchain.checks import refuse_huge, word
 from jaxchain.coordinates import Coordinates, check_like
@@ -104,7 +102,8 @@ def hessian(
         Which one to differentiate with respect to; default: of a chain its input, else the first.
     mode
         ``"forward-over-reverse"``: JAX's own; ``"stages"``: the sum over the stages that bend,
-        H = Σ_k P_kᵀ (λ_k · f_k″) P_k, each as cheaply as its structure allows, by way of the narrowest states;
+        H = Σ_k P_kᵀ (λ_k · f_k″) P_k, each as cheaply as its structure allows, by way of the narrowest states, and
+        custom derivative rules taken at their word;
         ``"sparse"``: star colours of the whole pattern (needs the extra ``sparse``); ``"reverse-over-forward"``,
         ``"reverse-over-reverse"``, ``"forward-over-forward"``: the other orders of JAX's modes; ``"auto"``: the
         cheapest, JAX's own program where the others save little.
@@ -161,12 +160,7 @@ def _refuse_huge(here: Coordinates) -> None:
 
 def decide_hessian(found: Found, mode: HessianMode = "auto", argument: str = "argument 0") -> HessianPlan:
     """How the Hessian of a traced function is computed."""
-    way = decide_second(found, "matrix", mode, argument)
-    return (
-        way
-        if mode != "auto"
-        else way.kept_if(lambda: jax.eval_shape(lambda x: compute_hessian(found, way, x), found.input))
-    )
+    return decide_second(found, "matrix", mode, argument)
 
 
 def compute_hessian(found: Found, way: HessianPlan, chosen: Any, how: Pass = ALL_AT_ONCE) -> Any:

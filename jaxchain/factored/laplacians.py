@@ -150,8 +150,7 @@ def _by_columns(
 
     def planned(call: Call, found: Found, form: Weights) -> tuple[Found, HessianPlan]:
         pairs = form.other is not None
-        way = decide_second(found, "columns", "auto", call.argument, form.form, pairs=pairs)
-        return found, way.kept_if(lambda: jax.eval_shape(lambda x: _columns(found, way, x, form, Pass(1)), found.input))
+        return found, decide_second(found, "columns", "auto", call.argument, form.form, pairs=pairs)
 
     def of_arguments(*args: Any, **kwargs: Any) -> Any:
         call, found = read_scalar(fun, argnum, args, kwargs, name)
@@ -160,8 +159,9 @@ def _by_columns(
         form = weights_of(weights, here)
         found, way = decided(call, found, form)
         with refused_in_words(way.mode, named.__name__, ""):
-            each = _columns(found, way, chosen, form, _at_once(asked, found, form))
-        return result(each if form.each is None else each * form.each, here)
+            total = name == "laplacian" and form.each is None
+            each = _columns(found, way, chosen, form, _at_once(asked, found, form), total=total)
+        return result(jnp.vdot(each, form.each) if form.each is not None else each, here)
 
     def plan(*args: Any, **kwargs: Any) -> HessianPlan:
         call, found = read_scalar(fun, argnum, args, kwargs, name)
@@ -182,18 +182,22 @@ def _at_once(asked: Pass, found: Found, form: Weights) -> Pass:
     return asked if chunk >= form.form.columns else Pass(chunk)
 
 
-def _columns(found: Found, way: HessianPlan, chosen: Any, form: Weights, how: Pass) -> jax.Array:
-    """qᵀ H p of every column, in the decided way."""
+def _columns(
+    found: Found, way: HessianPlan, chosen: Any, form: Weights, how: Pass, *, total: bool = False
+) -> jax.Array:
+    """qᵀ H p of every column, or the total of them, in the decided way."""
     if way.mode not in ("stages", "sparse"):
         of = paired_by(of_input(found), chosen, way.mode)
-        return gather.over_columns(lambda p, q: of(p if q is None else q, p), form.seed, form.other, how)
+        each = gather.over_columns(lambda p, q: of(p if q is None else q, p), form.seed, form.other, how)
+        return jnp.sum(each) if total else each
     found.report(chosen, {})
     if way.mode == "stages":
         assert way.order is not None
         assert way.stretch is not None
         at = gather.point(way.order, (chosen, {}), how)
-        return gather.columns(at, way.stretch, form.seed, form.other, how)
+        return gather.columns(at, way.stretch, form.seed, form.other, how, total=total)
     assert way.star is not None
     wanted = way.star.unit.segment.sides
     state, values = state_and_sides(found, (chosen, {}), [wanted])
-    return way.star.diagonal([values[v] for v in wanted], state, how.chunk_size)
+    each = way.star.diagonal([values[v] for v in wanted], state, how.chunk_size)
+    return jnp.sum(each) if total else each

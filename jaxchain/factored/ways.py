@@ -7,12 +7,12 @@ own program that runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from jaxchain.discovery.find import Found
-from jaxchain.errors import ModeError, first_line
+from jaxchain.errors import ModeError
 from jaxchain.factored.bend import bend_of
 from jaxchain.factored.order import Form, Order, Stretch, Walk, Wanted, best_order
 from jaxchain.factored.products import PRODUCTS, Product, existing
@@ -32,6 +32,8 @@ HessianMode = Literal["auto", Product, "stages", "sparse"]
 WORTH_IT: dict[Wanted, float] = {"matrix": 0.8, "columns": 0.9}
 """Another way than JAX's own is taken where it is predicted to take less than this share of it; of the whole matrix
 JAX's own is one fused program, that XLA repeats nothing of."""
+
+FOREIGN = "It holds a derivative rule that is not JAX's own, which need not be the derivative of the value beside it."
 
 FEWEST = 3
 """Colours that a pattern takes at least which is not a diagonal."""
@@ -83,20 +85,6 @@ class HessianPlan(Tabular):
     order: Order | None = None
     stretch: Stretch | None = None
     star: Star | None = None
-
-    def kept_if(self, traced: Callable[[], Any]) -> HessianPlan:
-        """The same, or JAX's own order where a rule that others wrote refuses what a plan asks of it.
-
-        Only tracing tells.
-        """
-        if self.plan is None or not self.plan.found.foreign or self.mode not in ("stages", "sparse"):
-            return self
-        try:
-            traced()
-        except Exception as error:
-            why = f"No plan could be run: {first_line(error)}."
-            return replace(self, mode="forward-over-reverse", why=why)
-        return self
 
     @property
     def rows(self) -> tuple[HessianStep, ...]:
@@ -193,6 +181,9 @@ def decide_second(
     star = _star(unit, mode, min(costs.values()) - once, FEWEST * push) if seed.kind == "identity" else None
     if star is not None:
         costs["sparse"] = star.colours * push + once
+    if mode == "auto" and found.foreign:
+        # What a rule says backwards and what the value does forwards may be two functions, of which JAX takes both.
+        return HessianPlan("forward-over-reverse", FOREIGN, costs, argument, plan)
     way, why = _chosen(mode, costs, WORTH_IT[wanted])
     return HessianPlan(way, why, costs, argument, plan, order, stretch, star)
 

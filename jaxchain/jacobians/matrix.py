@@ -205,6 +205,8 @@ def multiply(left: Matrix, right: Matrix) -> Matrix:
         case Dense(), Diagonal():
             return Dense(a * b[None, :])
         case Blocks(), Blocks() if left.into == right.out:
+            if len(a) == 1:  # the same for every position: one product, not one a position
+                return Blocks(jnp.swapaxes(jnp.swapaxes(b, 1, 2) @ a[0].T, 1, 2), right.into, left.out)
             return Blocks(a @ b, right.into, left.out)
         case Blocks(), Blocks() if left.into.count < right.into.count:  # the smaller blocks are multiplied as such
             return Dense(replace(right, entries=b).after(left.dense().astype(dtype)))

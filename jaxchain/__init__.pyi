@@ -35,12 +35,15 @@ from .explore import Transforms as Transforms
 from .explore import graph as graph
 from .explore import trace as trace
 from .explore import transforms as transforms
+from .factored import Curvature as Curvature
+from .factored import CurvatureRow as CurvatureRow
 from .factored import GradientMoments as GradientMoments
 from .factored import HessianPlan as HessianPlan
 from .factored import HessianStep as HessianStep
 from .factored import SampleNorms as SampleNorms
 from .factored import WeightRow as WeightRow
 from .factored import WeightSites as WeightSites
+from .factored import curvature as curvature
 from .factored import gradient_moments as gradient_moments
 from .factored import hessian as hessian
 from .factored import hessian_diagonal as hessian_diagonal

@@ -1,5 +1,6 @@
 """What the chain rule leaves as factors: a weight's derivative of two, and a Hessian as a sum over the stages that bend."""
 
+from jaxchain.factored.bending import Curvature, CurvatureRow, curvature
 from jaxchain.factored.hessians import hessian, hvp
 from jaxchain.factored.laplacians import hessian_diagonal, laplacian
 from jaxchain.factored.moments import GradientMoments, gradient_moments
@@ -8,12 +9,15 @@ from jaxchain.factored.table import WeightRow, WeightSites, weight_sites
 from jaxchain.factored.ways import HessianPlan, HessianStep
 
 __all__ = [
+    "Curvature",
+    "CurvatureRow",
     "GradientMoments",
     "HessianPlan",
     "HessianStep",
     "SampleNorms",
     "WeightRow",
     "WeightSites",
+    "curvature",
     "gradient_moments",
     "hessian",
     "hessian_diagonal",

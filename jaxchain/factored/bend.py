@@ -170,5 +170,5 @@ def along(units: Sequence[Linearised], first: int) -> list[Bent]:
     cotangent: jax.Array | None = jnp.ones((1,), units[-1].unit.there.dtype)
     for number in reversed(range(len(units))):
         links.append(Bent(units[number], cotangent))
-        cotangent = links[-1].pulled() if cotangent is not None and number > first else None
+        cotangent = links[-1].pulled() if number > first else None
     return links[::-1]

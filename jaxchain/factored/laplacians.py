@@ -19,12 +19,13 @@ from jaxchain.derivative import Pass
 from jaxchain.discovery.find import Found
 from jaxchain.errors import refused_in_words
 from jaxchain.factored import gather
-from jaxchain.factored.products import paired_by
+from jaxchain.factored.products import Product, paired_by, product
 from jaxchain.factored.scalar import arrays, of_input, read_scalar
 from jaxchain.factored.ways import HessianPlan, decide_second
 from jaxchain.factored.weighted import Weights, weights_of
 from jaxchain.jacobians.blocks import Call, named_like
 from jaxchain.jacobians.execute import state_and_sides
+from jaxchain.jacobians.matrix import Identity
 from jaxchain.program.fingerprint import Kept
 from jaxchain.program.primitives import is_inexact, size_of
 
@@ -187,8 +188,7 @@ def _columns(
 ) -> jax.Array:
     """qᵀ H p of every column, or the total of them, in the decided way."""
     if way.mode not in ("stages", "sparse"):
-        of = paired_by(of_input(found), chosen, way.mode)
-        each = gather.over_columns(lambda p, q: of(p if q is None else q, p), form.seed, form.other, how)
+        each = _by_products(of_input(found), chosen, way.mode, form, how)
         return jnp.sum(each) if total else each
     found.report(chosen, {})
     if way.mode == "stages":
@@ -201,3 +201,14 @@ def _columns(
     state, values = state_and_sides(found, (chosen, {}), [wanted])
     each = way.star.diagonal([values[v] for v in wanted], state, how.chunk_size)
     return jnp.sum(each) if total else each
+
+
+def _by_products(fn: Callable[[Any], Any], chosen: Any, mode: Product, form: Weights, how: Pass) -> jax.Array:
+    """The same of the whole function's own products."""
+    if isinstance(form.seed, Identity) and form.other is None and mode != "forward-over-forward":
+        times, size, dtype = product(fn, chosen, mode), form.seed.size, form.seed.dtype
+        if how.chunk_size is None:
+            return jnp.diagonal(how.map(times, form.seed.dense()))
+        return how.map(lambda k: times(jax.nn.one_hot(k, size, dtype=dtype))[k], jnp.arange(size))
+    of = paired_by(fn, chosen, mode)
+    return gather.over_columns(lambda p, q: of(p if q is None else q, p), form.seed, form.other, how)

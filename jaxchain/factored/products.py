@@ -10,6 +10,7 @@ Evaluating Derivatives, 2nd ed., SIAM 2008, sec. 5.4.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -79,6 +80,10 @@ def hessian_by(fn: Fn, state: State, mode: Product, how: Pass) -> Any:
     return as_blocks(rows.T if mode == "forward-over-reverse" else rows, here, here, like="output")
 
 
+def _tried(fn: Fn, mode: Product, state: State, vector: jax.Array) -> jax.Array:
+    return paired_by(fn, state, mode)(vector, vector)
+
+
 def existing(fn: Fn, state: State) -> Product:
     """The first of these orders that exists for a function.
 
@@ -92,7 +97,7 @@ def existing(fn: Fn, state: State) -> Product:
     refused: list[str] = []
     for mode in PRODUCTS:
         try:
-            program = jax.make_jaxpr(lambda state, v, mode=mode: paired_by(fn, state, mode)(v, v))(state, like)
+            program = jax.make_jaxpr(partial(_tried, fn, mode))(state, like)
             if any_equation(program.jaxpr, is_forward_of_custom_vjp):  # JAX says so when it is compiled
                 refused.append("a custom VJP has no tangents")
                 continue

@@ -14,7 +14,7 @@ from jaxchain.discovery.find import Found
 from jaxchain.errors import ModeError
 from jaxchain.jacobians.blocks import Call
 
-__all__ = ["arrays", "of_input", "read_scalar"]
+__all__ = ["arrays", "check_scalar", "of_input", "read_scalar"]
 
 
 def read_scalar(
@@ -30,7 +30,7 @@ def read_scalar(
     check_function(fun, what)
     call = Call.of(fun, default_argnum(fun) if argnum is None else argnum, False, args, kwargs)
     found = call.find()
-    check_scalar(found, what)
+    check_scalar(found.input, found.out, what)
     return call, found
 
 
@@ -44,7 +44,7 @@ def of_input(found: Found) -> Callable[[Any], Any]:
     return lambda chosen: found.call(chosen, {})
 
 
-def check_scalar(found: Found, what: str) -> None:
+def check_scalar(state: Any, out: Any, what: str) -> None:
     """Refuse a function of something that is not real, or of another result than one real number.
 
     Raises
@@ -52,12 +52,12 @@ def check_scalar(found: Found, what: str) -> None:
     ModeError, ValueError
         Says what the function takes or returns, and the way out.
     """
-    for place, leaves in (("takes", jax.tree.leaves(found.input)), ("returns", jax.tree.leaves(found.out))):
+    for place, leaves in (("takes", jax.tree.leaves(state)), ("returns", jax.tree.leaves(out))):
         for leaf in leaves:
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 msg = f"{what} is for functions of real floating-point numbers, but this one {place} {leaf.dtype}{list(leaf.shape)}. Take real and imaginary parts, or cast."
                 raise ModeError(msg)
-    shapes = [leaf.shape for leaf in jax.tree.leaves(found.out)]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(out)]
     if shapes != [()]:
         told = f"an array of shape {list(shapes[0])}" if len(shapes) == 1 else f"{len(shapes)} arrays"
         msg = f"{what} is for functions that return one number, but this one returns {told}. Sum or choose: lambda x: fun(x)[0]."

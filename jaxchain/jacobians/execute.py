@@ -83,7 +83,6 @@ class Linearised:
 
     def _blocks(self, into: Layout, out: Layout, mode: Direction) -> Blocks:
         """J of positions that do not mix: a basis of one of them, at all of them at once."""
-
         if mode == "forward":
             columns = self.linear.columns(into.everywhere(self.unit.here.dtype).T, self.how)
             return Blocks(out.split(columns, 0), into, out)

@@ -116,6 +116,7 @@ class Flat:
 
     @classmethod
     def of(cls, segment: Segment, here: Coordinates, there: Coordinates) -> Flat:
+        """A segment, between the coordinates of its ends."""
         numbers = tuple(filter(is_inexact, segment.constants))
         inside = tuple(v for v in segment.constants if v not in numbers)
         call = run(

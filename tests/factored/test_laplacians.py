@@ -1,0 +1,162 @@
+"""Laplacians: weights, what they cost against folx and the trace of `jax.hessian`, and what memory they need."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_close, draw
+
+import jaxchain as jc
+from jaxchain.cost.measure import compiled_of, flops
+
+DATA = Path(__file__).parents[1] / "data" / "folx_laplacians.json"
+FOLX = json.loads(DATA.read_text(encoding="utf-8"))["cases"]
+
+spec = importlib.util.spec_from_file_location("folx_laplacians", DATA.with_suffix(".py"))
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+
+TOL = 1e-10
+
+
+def trace(fun, argnum=0):
+    """The trace of JAX's own Hessian."""
+
+    def of(*args):
+        size = args[argnum].size
+        return jnp.trace(jax.hessian(fun, argnum)(*args).reshape(size, size))
+
+    return of
+
+
+@pytest.mark.parametrize("name", FOLX)
+def test_the_value_is_folxs(x64, name):
+    fun, args = script.CASES[name]()
+    assert float(jax.jit(jc.laplacian(fun, 1))(*args)) == pytest.approx(FOLX[name]["laplacian"], rel=TOL)
+
+
+CHEAPER = {"MLP 64, five layers": (1.0, 0.55), "MLP 64 with a waist of 4": (1 / 3, 0.1), "32 particles": (1.0, 0.03)}
+"""The most that it may take: of folx's work, and of that of the trace of JAX's Hessian."""
+
+
+@pytest.mark.parametrize("name", CHEAPER)
+def test_a_laplacian_takes_less_work_than_folxs_and_jaxs(optimised, x64, name):
+    fun, args = script.CASES[name]()
+    of_folx, of_jax = CHEAPER[name]
+    ours = flops(jc.laplacian(fun, 1), *args)
+    assert ours <= of_folx * FOLX[name]["flops"]
+    assert ours <= of_jax * flops(trace(fun, 1), *args)
+    predicted = jc.laplacian(fun, 1).plan(*args).costs["stages"]
+    assert ours == pytest.approx(predicted, rel=0.2)
+
+
+def test_a_hessian_through_a_waist_takes_a_third_of_jaxs_work(optimised):
+    fun, args = script.mlp(128, 64, 8, 64, 64, 64, 1)
+    ours, jaxs = flops(lambda *args: jc.hessian(fun, args, argnum=1), *args), flops(jax.hessian(fun, 1), *args)
+    assert 3 * ours <= jaxs
+    assert_close(
+        jax.jit(lambda *args: jc.hessian(fun, args, argnum=1))(*args), jax.jit(jax.hessian(fun, 1))(*args), 1e-4
+    )
+
+
+def attention(w, x):
+    return jnp.sum(jax.nn.softmax((x @ w) @ (x @ w).T) @ x)
+
+
+def gated(w, x):
+    return jnp.sum(jax.lax.scan(lambda h, row: (jax.nn.sigmoid(w @ h) * jnp.tanh(w @ (h + row)),) * 2, x[0], x)[1])
+
+
+def residual(w, x):
+    for _ in range(3):
+        x = x + jnp.tanh(x @ w) @ w
+    return jnp.sum(x**2)
+
+
+NETS = {
+    "one layer": lambda w, x: jnp.sum(jnp.tanh(x @ w)),
+    "attention": attention,
+    "gates": gated,
+    "residual blocks": residual,
+    "an energy": lambda w, x: jnp.sum(jnp.exp(-jnp.sum((x[:, None] - x[None]) ** 2, -1) / 2)),
+    "relus": lambda w, x: jnp.sum(jax.nn.relu(jax.nn.relu(x @ w) @ w)),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_auto_takes_no_more_work_than_jaxs_own_order(optimised, name):
+    w, x = draw(jnp.zeros((6, 6)), 1) / 2, draw(jnp.zeros((5, 6)), 2)
+    fun = NETS[name]
+    jaxs = flops(jax.hessian(fun, 1), w, x)
+    assert flops(lambda *args: jc.hessian(fun, args, argnum=1), w, x) <= 1.02 * jaxs
+    assert flops(jc.laplacian(fun, 1), w, x) <= 1.02 * flops(trace(fun, 1), w, x)
+
+
+def test_weights_are_a_diagonal_a_matrix_or_two_factors_of_one(x64):
+    fun, (weights, x) = script.particles(3, 2, 4, 1)
+    rng = np.random.default_rng(0)
+    matrix, (left, right) = rng.normal(size=(6, 6)), rng.normal(size=(2, 6, 2))
+    given = {"diagonal": x**2, "matrix": matrix, "pair": (left, right), "twice": (left, left)}
+
+    @jax.jit
+    def run(weights, x):
+        hessian = jax.hessian(fun, 1)(weights, x).reshape(6, 6)
+        want = {
+            "diagonal": jnp.diagonal(hessian) @ (x**2).ravel(),
+            "matrix": jnp.trace(matrix @ hessian),
+            "pair": jnp.trace(left @ right.T @ hessian),
+            "twice": jnp.trace(left @ left.T @ hessian),
+        }
+        got = {name: jc.laplacian(fun, 1, weights=a)(weights, x) for name, a in given.items()}
+        chunked = {name: jc.laplacian(fun, 1, weights=a, chunk_size=2)(weights, x) for name, a in given.items()}
+        return got, chunked, want
+
+    got, chunked, want = run(weights, x)
+    assert_close(got, want, TOL)
+    assert_close(chunked, want, TOL)
+
+
+def test_two_thin_factors_take_as_many_columns(optimised, x64):
+    fun, args = script.CASES["MLP 64, five layers"]()
+    factor = np.random.default_rng(0).normal(size=(64, 4))
+    assert flops(jc.laplacian(fun, 1, weights=(factor, factor)), *args) < flops(jc.laplacian(fun, 1), *args) / 8
+
+
+def test_chunks_change_nothing(x64):
+    fun, args = script.CASES["MLP 64 with a waist of 4"]()
+    whole, chunked = jax.jit(
+        lambda *args: (jc.hessian_diagonal(fun, 1)(*args), jc.hessian_diagonal(fun, 1, chunk_size=5)(*args))
+    )(*args)
+    assert_close(whole, chunked, TOL)
+
+
+MANY = 10**5
+
+WIDE = {
+    "an MLP": lambda w, x: jnp.sum(jnp.tanh(jnp.tanh(x.reshape(100, 1000) @ w) @ w.T) ** 2),
+    "a loss of all inputs": lambda w, x: jnp.sum(jnp.tanh(jnp.tanh(x) * jnp.roll(jnp.sin(x), 1)) ** 2),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_a_hundred_thousand_inputs_need_less_than_a_gibibyte(optimised, name):
+    shapes = jax.ShapeDtypeStruct((1000, 8), jnp.float32), jax.ShapeDtypeStruct((MANY,), jnp.float32)
+    memory = compiled_of(jc.laplacian(WIDE[name], 1), *shapes)[1].memory_analysis()
+    assert memory.temp_size_in_bytes < 2**30
+
+
+def test_the_plan_tells_what_is_done_and_what_it_takes():
+    fun, args = script.CASES["MLP 64 with a waist of 4"]()
+    plan = jc.laplacian(fun, 1).plan(*args)
+    assert plan.mode == "stages"
+    assert "4 numbers" in plan.rows[-1].step
+    assert sum(row.flops for row in plan.rows) <= plan.costs["stages"]
+    assert "times less work than JAX's own order" in str(plan)
+    shapes = jax.eval_shape(lambda: args)
+    assert str(jc.laplacian(fun, 1).plan(*shapes)) == str(plan)

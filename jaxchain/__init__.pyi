@@ -43,6 +43,7 @@ from .factored import HessianStep as HessianStep
 from .factored import SampleNorms as SampleNorms
 from .factored import WeightRow as WeightRow
 from .factored import WeightSites as WeightSites
+from .factored import compare_modes as compare_modes
 from .factored import curvature as curvature
 from .factored import gradient_moments as gradient_moments
 from .factored import hessian as hessian
@@ -59,7 +60,6 @@ from .jacobians import ModeRow as ModeRow
 from .jacobians import Step as Step
 from .jacobians import batch_jacobian as batch_jacobian
 from .jacobians import bracket as bracket
-from .jacobians import compare_modes as compare_modes
 from .jacobians import gram_diagonal as gram_diagonal
 from .jacobians import jacobian as jacobian
 from .jacobians import jacobian_diagonal as jacobian_diagonal

@@ -93,6 +93,23 @@ def test_a_plan_is_of_the_chains_input_and_says_so():
     assert "by argument 1" in str(jc.plan(fun, ARGS, argnum=1))
 
 
+def energy(x, w):
+    return jnp.sum(fun(x, w) ** 2)
+
+
+def test_second_derivatives_are_by_a_chains_input_and_of_a_function_by_its_first_argument():
+    chain = jc.discover(energy, X, W, argnum=0)
+    want = jax.jit(jax.hessian(energy))(X, W)
+    for f in (chain, energy):
+        assert_close(jc.hessian(f, ARGS), want)
+        assert_close(jc.hessian_diagonal(f)(*ARGS), jnp.diagonal(want))
+        assert_close(jc.laplacian(f)(*ARGS), jnp.trace(want))
+        assert_close(jc.hvp(f, ARGS, X), want @ X)
+        assert jc.curvature(f, *ARGS).whole.trace == pytest.approx(float(jnp.trace(want)), rel=1e-4)
+    assert jc.hessian(chain, ARGS, argnum=1).shape == W.shape * 2
+    assert "argument 1" in str(jc.laplacian(energy, 1).plan(*ARGS))
+
+
 def test_modes_are_compared_by_the_first_argument_and_the_table_says_so():
     found = jc.compare_modes(fun, *ARGS, repeats=1)
     assert "by argument 0" in str(found)

@@ -68,6 +68,10 @@ def loss(params, batch):
     return jnp.mean((batch[0] @ params - batch[1]) ** 2)
 
 
+def wave(x):
+    return jnp.sum(jnp.sin(x))
+
+
 def called(make):
     """A function that makes a function, called at ``x`` at once."""
     return lambda x, **how: make(**how)(x)
@@ -145,8 +149,8 @@ CALLS = {
     "bracket": (jc.bracket, {"sizes": [3, 1, 3], "edges": [3, 3], "memory_limit": None, "matrix_free": True}),
     "compare_modes": (
         at(jc.compare_modes),
-        {"fun_": jnp.sin, "x": X, "argnum": 0, "chunk_size": None, "repeats": 1, "memory_limit": None}
-        | {"time_limit": 30.0, "progress": False},
+        {"fun_": jnp.sin, "x": X, "argnum": 0, "of": "jacobian", "chunk_size": None, "repeats": 1}
+        | {"memory_limit": None, "time_limit": 30.0, "progress": False},
     ),
     "jacobian_diagonal": (called(jc.jacobian_diagonal), {"fun": jnp.sin, "x": X, "argnums": 0}),
     "gram_diagonal": (called(jc.gram_diagonal), {"fun": jnp.sin, "x": X, "argnums": 0}),
@@ -156,6 +160,11 @@ CALLS = {
         jc.partial_jacobian,
         {"chain": CHAIN, "args": (X,), "start": "sin", "stop": "square", "argnum": None},
     ),
+    "hvp": (jc.hvp, {"fun": wave, "args": (X,), "v": X, "argnum": 0}),
+    "hessian": (jc.hessian, {"fun": wave, "args": (X,), "argnum": 0, "mode": "stages", "chunk_size": None}),
+    "hessian_diagonal": (called(jc.hessian_diagonal), {"fun": wave, "x": X, "argnum": 0, "chunk_size": None}),
+    "laplacian": (called(jc.laplacian), {"fun": wave, "x": X, "argnum": 0, "weights": None, "chunk_size": None}),
+    "curvature": (at(jc.curvature), {"fun_": wave, "x": X, "argnum": 0, "granularity": None}),
     "trace": (
         at(jc.trace),
         {"fun_": jnp.sin, "x": X, "argnum": 0, "tangent": X, "cotangent": X, "unroll_limit": 3},
@@ -259,6 +268,7 @@ CALLS = {
         {"sizes": [1, 2], "forward": [1, 2], "reverse": [1, 2], "theory_forward": None, "theory_reverse": None}
         | {"crossing": None, "ax": None, "title": None, "xlabel": "x", "ylabel": "y"},
     ),
+    "plot.curvature": (jc.plot.curvature, {"found": jc.curvature(wave, X), "ax": None, "title": None}),
     "plot.graph": (jc.plot.graph, {"graph": GRAPH, "paths": None, "title": None, "ax": None}),
     "plot.animate": (
         jc.plot.animate,
@@ -302,6 +312,7 @@ MEANT = {
         "int64",
         "integers",
     ],  # numbers; whether real ones is asked below
+    "weights": ["none", "integers"],
     "unroll_limit": ["zero", "huge", "int64"],
     "chunk_size": ["none", "huge", "int64"],
     "memory_limit": ["none", "zero", "huge", "int64"],  # in `bracket` none may be recorded
@@ -465,6 +476,8 @@ def test_every_public_function_is_asked_about_all_of_its_parameters():
         "gram_diagonal",
         "jacobian_rows",
         "logdet",
+        "hessian_diagonal",
+        "laplacian",
     ],
 )
 def test_integers_have_no_derivative(name, kind):

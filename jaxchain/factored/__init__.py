@@ -1,6 +1,7 @@
 """What the chain rule leaves as factors: a weight's derivative of two, and a Hessian as a sum over the stages that bend."""
 
 from jaxchain.factored.bending import Curvature, CurvatureRow, curvature
+from jaxchain.factored.compared import compare_modes
 from jaxchain.factored.hessians import hessian, hvp
 from jaxchain.factored.laplacians import hessian_diagonal, laplacian
 from jaxchain.factored.moments import GradientMoments, gradient_moments
@@ -17,6 +18,7 @@ __all__ = [
     "SampleNorms",
     "WeightRow",
     "WeightSites",
+    "compare_modes",
     "curvature",
     "gradient_moments",
     "hessian",

@@ -144,7 +144,8 @@ def curvature(
     """What each stage adds to the Hessian of a function of one number: H = Σ_k P_kᵀ (λ_k · f_k″) P_k.
 
     P_k is the Jacobian of the state before stage k by the chain input, λ_k the derivative of the result by the
-    state after it. A stage that is linear adds nothing, whatever comes before and after.
+    state after it. A stage that is linear adds nothing, whatever comes before and after. Custom derivative rules are
+    taken at their word.
 
     Parameters
     ----------
@@ -198,7 +199,8 @@ def _terms(chain: Chain, state: Any, sides: Any) -> list[jax.Array]:
     """P_kᵀ (λ_k · f_k″) P_k of every stage, (n, n) each."""
     states = [state]
     for stage, side in zip(chain, sides, strict=True):
-        states.append(Linear(partial(stage, *side), states[-1], stage.carries).value("reverse"))
+        with refused_in_words("reverse", f"stage {stage.name!r}", ""):
+            states.append(Linear(partial(stage, *side), states[-1], stage.carries).value("reverse"))
     cotangents = [jnp.ones((1,), Coordinates.of(states[-1]).dtype)]
     links = list(zip(chain, sides, states, strict=False))
     for stage, side, before in reversed(links):

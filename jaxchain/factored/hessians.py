@@ -23,7 +23,7 @@ from jaxchain.jacobians.execute import state_and_sides
 from jaxchain.jacobians.planner import make_plan
 from jaxchain.program.primitives import any_equation_of, is_while
 
-__all__ = ["compute_hessian", "decide_hessian", "hessian", "hvp"]
+__all__ = ["compute_hessian", "decide_hessian", "hessian", "hvp", "refuse_huge_hessian"]
 
 WAY_OUT = 'mode="auto", the default, takes what exists.'
 
@@ -140,14 +140,15 @@ def hessian(
     word("mode", mode, get_args(HessianMode))
     how = Pass(chunk_size)
     call, found = read_scalar(fun, argnum, args, {}, "hessian")
-    here = Coordinates.of(found.input)
-    _refuse_huge(here)
+    refuse_huge_hessian(found)
     way = decide_hessian(found, mode, call.argument)
     with refused_in_words(way.mode, "this Hessian", WAY_OUT):
         return compute_hessian(found, way, arrays(call), how)
 
 
-def _refuse_huge(here: Coordinates) -> None:
+def refuse_huge_hessian(found: Found) -> None:
+    """Refuse a Hessian that is larger than what is made unasked."""
+    here = Coordinates.of(found.input)
     try:
         refuse_huge((here.size, here.size), here.dtype)
     except ValueError as error:

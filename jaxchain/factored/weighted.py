@@ -75,5 +75,5 @@ def weights_of(weights: Any, here: Coordinates) -> Weights:
 def _is_real(leaf: Any) -> bool:
     try:
         return jnp.issubdtype(jnp.result_type(leaf), jnp.floating) or jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
-    except TypeError:
+    except (TypeError, OverflowError):
         return False

@@ -2,7 +2,6 @@
 
 from jaxchain.jacobians.batch import batch_jacobian
 from jaxchain.jacobians.bracketing import Bracketing, Step, bracket
-from jaxchain.jacobians.compare import compare_modes
 from jaxchain.jacobians.comparison import Comparison, ModeRow
 from jaxchain.jacobians.decision import Decision
 from jaxchain.jacobians.determinant import logdet
@@ -17,7 +16,6 @@ __all__ = [
     "Step",
     "batch_jacobian",
     "bracket",
-    "compare_modes",
     "gram_diagonal",
     "jacobian",
     "jacobian_diagonal",

@@ -1,9 +1,8 @@
-"""`compare_modes`: every mode of `jacobian` on one function, side by side, in one run."""
+"""Modes of one function side by side, in one run: what `jaxchain.compare_modes` shows of `jacobian`, and measures of all."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxchain.arguments import argument_in_words, begun, differentiated
-from jaxchain.checks import UNASKED, flag, integer, number, refuse_huge
+from jaxchain.checks import refuse_huge
 from jaxchain.coordinates import Coordinates
 from jaxchain.cost.measure import Measured, measure
 from jaxchain.derivative import ALL_AT_ONCE, Pass
@@ -25,11 +24,8 @@ from jaxchain.jacobians.modes import compute, jacobian
 from jaxchain.show.progress import telling
 from jaxchain.show.table import si
 
-__all__ = ["Limits", "compare_decided", "compare_modes", "predictions"]
+__all__ = ["Limits", "Told", "compare", "compare_decided", "compare_jacobians", "predictions"]
 
-
-TIME_LIMIT = 30.0
-"""Seconds that one mode may run unasked."""
 
 SPEED = 1e10
 """Floating-point operations a second that are counted on before anything has run: a few cores manage them."""
@@ -47,73 +43,39 @@ class Limits:
     most_bytes: float = math.inf
 
 
-def compare_modes(
-    fun: Callable[..., Any],
-    *args: Any,
-    argnum: int | None = None,
-    chunk_size: int | None = None,
-    repeats: int = 5,
-    memory_limit: int | None = None,
-    time_limit: float | None = TIME_LIMIT,
-    progress: bool = True,
-) -> Comparison:
-    """Compute the Jacobian of ``fun`` at ``args`` in every mode; compare work, memory, time, result.
+@dataclass(frozen=True)
+class Told:
+    """What is known of the modes before any of them runs.
 
-    Parameters
+    Attributes
     ----------
-    fun
-        A chain or any JAX function of arrays or pytrees.
-    args
-        Its arguments.
-    argnum
-        Which one to differentiate with respect to; default: of a chain its input, else the first.
-    chunk_size
-        As in `jacobian`.
-    repeats
-        Timed calls a mode; the median is reported.
-    memory_limit
-        Most bytes of one of the results, and of the temporary memory of a mode that is run, where 4 GiB are not
-        enough.
-    time_limit
-        Seconds that one mode may run. What is predicted to take longer is not run: its row holds the prediction,
-        and a note says so. What turns out to be slow is timed less often. ``None``: no limit.
-    progress
-        On a terminal, show which mode is under way.
-
-    Returns
-    -------
-    Comparison
-        ``.rows``, one a mode; ``print`` it. It compiles and runs, so it is no part of a traced
-        program.
-
-    Raises
-    ------
-    ValueError
-        If ``argnum``, ``chunk_size``, ``repeats`` or ``time_limit`` is out of range, or the Jacobian is huge.
-    TypeError
-        If no mode exists, as for an input that is not floating point.
-
-    Notes
-    -----
-    ``auto`` runs what `jacobian` decides. A mode that does not exist for a function (forward mode through a custom
-    VJP, reverse mode through a while loop) has no row, and a note says why.
-
-    References
-    ----------
-    Griewank and Walther, Evaluating Derivatives, 2nd ed., ch. 3 and 4 (what the modes cost).
-
-    Examples
-    --------
-    >>> modes = jc.compare_modes(lambda x: jnp.tanh(x), jnp.ones(64), repeats=1)
-    >>> [row.mode for row in modes.rows]
-    ['forward', 'reverse', 'mixed', 'auto']
+    predicted
+        Floating-point operations, by mode.
+    notes
+        What else there is to say.
+    what
+        What they compute.
+    reference
+        The mode that errors are differences from.
     """
-    repeats = integer("repeats", repeats, "the number of timed calls a mode", least=1)
-    at, how = differentiated(fun, argnum, args), Pass(chunk_size)
-    integer("memory_limit", memory_limit, "a number of bytes, such as 2**33", least=1, optional=True)
-    number("time_limit", time_limit, "a number of seconds", optional=True)
-    limits = Limits(repeats, math.inf if time_limit is None else time_limit, max(UNASKED, memory_limit or 0))
-    shown = flag("progress", progress) and sys.stderr.isatty()
+
+    predicted: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+    what: str = "Jacobian"
+    reference: str = "reverse"
+
+
+def compare_jacobians(
+    fun: Callable[..., Any],
+    args: tuple[Any, ...],
+    argnum: int | None,
+    how: Pass,
+    limits: Limits,
+    memory_limit: int | None,
+    shown: bool,
+) -> Comparison:
+    """Every mode of `jaxchain.jacobian`, side by side."""
+    at = differentiated(fun, argnum, args)
     words = argument_in_words(fun, args, at)
     fun, args, at = begun(fun, args, at)
     found = find(fun, args, at)
@@ -123,7 +85,7 @@ def compare_modes(
         require_real(found)
     except ModeError as error:  # JAX may still have its own
         refused: dict[str, ModeError] = {"mixed": error, "auto": error}
-        return compare(simple_modes(fun, at, how), args, None, words, refused, limits, shown)
+        return compare(simple_modes(fun, at, how), args, Told({}), words, refused, limits, shown)
     return compare_decided(fun, found, decide(found, "auto", words), args, how, limits, shown)
 
 
@@ -147,7 +109,8 @@ def compare_decided(
         return lambda *given: compute(found, way, given, how)
 
     runs = {**simple_modes(fun, found.argnum, how), **{name: computing(way) for name, way in ways.items()}}
-    return compare(runs, args, decision, decision.argument, {}, limits, shown)
+    told = Told(predictions(decision), (f"auto runs {decision.mode} mode; jc.plan says why.",))
+    return compare(runs, args, told, decision.argument, {}, limits, shown)
 
 
 def simple_modes(fun: Callable[..., Any], argnum: int, how: Pass) -> dict[str, Callable[..., Any]]:
@@ -159,38 +122,37 @@ def simple_modes(fun: Callable[..., Any], argnum: int, how: Pass) -> dict[str, C
 def compare(
     runs: Mapping[str, Callable[..., Any]],
     args: tuple[Any, ...],
-    decision: Decision | None,
+    told: Told,
     argument: str,
     refused: Mapping[str, Exception],
     limits: Limits = Limits(),
     shown: bool = False,
 ) -> Comparison:
     """Measure every run; ``refused`` are those that do not exist, and why."""
-    predicted = predictions(decision)
+    predicted = told.predicted
     found, remarks, more = _measured(runs, args, predicted, limits, shown)
     if not found and not remarks and more:
         raise next(reversed(more.values()))
     notes = [f"{mode} mode does not exist here: {refusal(error)}." for mode, error in {**refused, **more}.items()]
     notes += [remarks[mode] for mode in runs if mode in remarks]
     ran = {mode: one.result for mode, one in found.items() if one.run_seconds is not None}
-    reference = next((mode for mode in ("reverse", *ran) if mode in ran), "reverse")
-    if reference != "reverse" and "reverse" in remarks:
+    reference = next((mode for mode in (told.reference, *ran) if mode in ran), told.reference)
+    if reference != told.reference and told.reference in remarks:
         notes.append(f"Errors are differences from {reference} mode.")
-    if decision is not None:
-        notes.append(f"auto runs {decision.mode} mode; jc.plan says why.")
+    notes += told.notes
     if any(m.open_loops for m in found.values()):
         notes.append("The body of a while loop is counted once: work is a lower bound.")
 
     def row(mode: str) -> ModeRow:
-        told = ModeRow(mode, predicted_flops=predicted.get(mode), note=remarks.get(mode, ""))
+        known = ModeRow(mode, predicted_flops=predicted.get(mode), note=remarks.get(mode, ""))
         if (one := found.get(mode)) is None:
-            return told
+            return known
         error = _difference(ran[mode], ran[reference]) if mode in ran else None
         costs = one.flops, one.peak_bytes, one.compile_seconds, one.run_seconds, error
-        return ModeRow(mode, *costs, told.predicted_flops, told.note)
+        return ModeRow(mode, *costs, known.predicted_flops, known.note)
 
     rows = tuple(row(mode) for mode in runs if mode in found or mode in remarks)
-    return Comparison(rows, argument, tuple(notes))
+    return Comparison(rows, argument, tuple(notes), told.what)
 
 
 def _measured(

@@ -25,7 +25,8 @@ class ModeRow:
     compile_seconds, run_seconds
         Time to compile; median time of a call.
     max_error
-        Largest absolute difference of an entry from reverse mode's, or from those of the cheapest that ran.
+        Largest absolute difference of an entry from JAX's own (reverse mode, forward over reverse), or from those of the
+        cheapest that ran.
     predicted_flops
         What the plan predicted, before anything was compiled; ``None`` where the function is complex.
     note
@@ -60,6 +61,8 @@ class Comparison(Tabular):
         Which argument is differentiated with respect to, in words.
     notes
         Which mode ``auto`` runs, and which do not exist or were not run, and why.
+    what
+        What was computed: ``"Jacobian"`` or ``"Hessian"``.
 
     Examples
     --------
@@ -71,6 +74,7 @@ class Comparison(Tabular):
     rows: tuple[ModeRow, ...]
     argument: str = "argument 0"
     notes: tuple[str, ...] = ()
+    what: str = "Jacobian"
 
     def __getitem__(self, mode: str) -> ModeRow:
         """The row of one mode.
@@ -102,7 +106,7 @@ class Comparison(Tabular):
             )
             for r in self.rows
         ]
-        return Table(f"Jacobian by {self.argument}, in every mode", header, rows, self.notes)
+        return Table(f"{self.what} by {self.argument}, in every mode", header, rows, self.notes)
 
 
 def _cell(value: float | None, unit: str) -> str:

@@ -12,7 +12,6 @@ from jaxchain.checks import shown
 from jaxchain.coordinates import Coordinates
 from jaxchain.factored.order import Form
 from jaxchain.jacobians.matrix import Dense, Identity, Matrix
-from jaxchain.show.shapes import describe
 
 __all__ = ["Weights", "weights_of"]
 
@@ -67,7 +66,7 @@ def weights_of(weights: Any, here: Coordinates) -> Weights:
     if len(leaves) == 2 and shapes[0] == shapes[1] and len(shapes[0]) == 2 and shapes[0][0] == size:
         left, right = (jnp.asarray(leaf, here.dtype) for leaf in leaves)
         return Weights(Dense(left), None if leaves[0] is leaves[1] else right)
-    told = ", ".join(describe(jnp.asarray(leaf)) for leaf in leaves)
+    told = ", ".join(f"an array of shape {list(shape)}" for shape in shapes)
     msg = f"weights are like the argument (a number an entry), a matrix A of {size} × {size}, or a pair (B, C) of {size} × r each, A = B Cᵀ; {told or 'nothing'} was given."
     raise ValueError(msg)
 

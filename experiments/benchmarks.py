@@ -18,6 +18,7 @@ from pathlib import Path
 
 import tyro
 from bench import basics, discovery, flow, instruments, jacobians, pages, peers, samples
+from bench import basics, curvature, discovery, flow, jacobians, pages, peers
 from bench.core import Row
 from bench.markdown import HEADER, here, page
 from common import RESULTS, conclude, heading
@@ -28,6 +29,7 @@ BENCHMARKS: tuple[Callable[[int, bool], Iterable[Row]], ...] = (
     *basics.BENCHMARKS,
     *discovery.BENCHMARKS,
     *jacobians.BENCHMARKS,
+    *curvature.BENCHMARKS,
     *peers.BENCHMARKS,
     *pages.BENCHMARKS,
     *flow.BENCHMARKS,

@@ -19,7 +19,7 @@ from bench.core import Row
 __all__ = ["HEADER", "Place", "here", "page", "table"]
 
 HEADER = ("figure", "ours", "peer", "ratio", "target", "holds")
-PEERS = ("optax", "asdex", "sparsejac", "torch")
+PEERS = ("optax", "asdex", "sparsejac", "folx", "torch")
 
 COMMAND = "python experiments/benchmarks.py --write"
 

@@ -188,7 +188,7 @@ def curvature(
     space = Coordinates.of(state)
     refuse_huge((len(chain), space.size, space.size), space.dtype)
     with refused_in_words("forward-over-reverse", "this chain", "jc.laplacian takes what exists."):
-        terms = jax.jit(partial(_terms, chain))(state, sides)
+        terms = _compiled(chain, state, sides)
     shapes = _shapes(chain, state, sides)
     rows = [_row(name, *shape, term) for name, shape, term in zip(chain.names, shapes, terms, strict=True)]
     whole = _row("together", "", "", jnp.sum(jnp.stack(terms), axis=0))
@@ -216,6 +216,10 @@ def _terms(chain: Chain, state: Any, sides: Any) -> list[jax.Array]:
         terms.append(prefix.T @ met)
         prefix = moved
     return terms
+
+
+_compiled = jax.jit(_terms)
+"""Once for a chain, which is a static part of what it is called with."""
 
 
 def _shapes(chain: Chain, state: Any, sides: Any) -> list[tuple[str, str]]:

@@ -123,6 +123,16 @@ class Bent:
         elif self.unit.kind != "identity":
             (self.both if bends else self.at.linear).value("forward")
 
+    def moved(self, vector: jax.Array) -> jax.Array:
+        """J ẋ alone."""
+        match self.unit.kind:
+            case "identity":
+                return vector
+            case "diagonal":
+                return (self.diagonals[0] if "diagonals" in vars(self) else self.at.diagonal) * vector
+            case _:
+                return self.at.linear.push(vector)
+
     def pulled(self) -> jax.Array:
         """λ J, the cotangent of the state before."""
         assert self.cotangent is not None

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxchain.derivative import ALL_AT_ONCE, Pass
 from jaxchain.factored.bend import Bent, along
+from jaxchain.factored.opened import Inside
 from jaxchain.factored.order import Order, Stretch, Turn, Walk
 from jaxchain.jacobians.execute import Linearised, perform, state_and_sides
 from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Matrix, multiply
@@ -188,8 +189,8 @@ def columns(
     if not steps and other is None and not isinstance(prefix, Dense):
         found += [] if then is None else [read(then, prefix)]
     else:
-        passes = [partial(_pass, at, step) for step in _ready(at, steps)]
-        each = over_columns(partial(_through, passes, then), prefix, other, how)
+        goings = [_going(at, step) for step in steps]
+        each = over_columns(partial(_through, goings, then), prefix, other, how)
         found.append(jnp.sum(each) if total else each)
     if not found:
         return jnp.zeros(() if total else (_count(seed),), at.links[0].unit.here.dtype)
@@ -249,44 +250,47 @@ def _count(seed: Matrix) -> int:
             return seed.into.count * seed.into.width
 
 
-@dataclass(frozen=True, eq=False)
-class Ready:
-    """A step with the matrices that it multiplies by, made once for all columns."""
-
-    step: Walk | Turn
-    slope: Matrix | None = None
-    second: Matrix | None = None
+Going = Callable[[jax.Array, jax.Array | None], tuple[jax.Array, jax.Array | None, jax.Array | None]]
+"""``go(p, q)`` → J p, J q and qᵀ (λ · f″) p, where q is ``None`` for p itself, and the last where nothing bends."""
 
 
-def _ready(at: Point, steps: Sequence[Walk | Turn]) -> list[Ready]:
-    made: list[Ready] = []
-    for step in steps:
-        if step.how == "push":
-            turn = isinstance(step, Turn)
-            for link in at.links[step.unit : step.unit + 1] if turn else at.links[step.start : step.stop]:
-                link.linearised(bends=turn)
-            made.append(Ready(step))
-        elif isinstance(step, Walk):
-            made.append(Ready(step, at.jacobian(step)))
-        else:
-            made.append(Ready(step, *at.links[step.unit].matrices))
-    return made
+def _going(at: Point, step: Walk | Turn) -> Going:
+    """One step for columns, with what it multiplies by made, and what it pushes through linearised, once for all."""
+    if isinstance(step, Walk):
+        return _walking(at, step)
+    link = at.links[step.unit]
+    if step.how == "open":
+        return Inside.of(link).through
+    if step.how == "push":
+        link.linearised(bends=True)
+        return partial(_turning, link.push)
+    slope, second = link.matrices
+    return partial(_turning, lambda column: (_times(slope, column), _times(second, column)))
 
 
-def _pass(at: Point, ready: Ready, column: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    """J p, and where the stage bends (λ · f″) p."""
-    step = ready.step
-    if ready.slope is not None:
-        met = None if ready.second is None else _times(ready.second, column)
-        return _times(ready.slope, column), met
-    if isinstance(step, Turn):
-        return at.links[step.unit].push(column)
-    for link in at.links[step.start : step.stop]:
-        if link.unit.kind == "diagonal":
-            column = link.at.diagonal * column
-        elif link.unit.kind != "identity":
-            column = link.at.linear.push(column)
-    return column, None
+def _walking(at: Point, walk: Walk) -> Going:
+    links = at.links[walk.start : walk.stop]
+    if walk.how == "multiply":
+        move = partial(_times, at.jacobian(walk))
+    else:
+        for link in links:
+            link.linearised(bends=False)
+
+        def move(column: jax.Array) -> jax.Array:
+            for link in links:
+                column = link.moved(column)
+            return column
+
+    return lambda column, beside: (move(column), None if beside is None else move(beside), None)
+
+
+def _turning(
+    push: Callable[[jax.Array], tuple[jax.Array, jax.Array]], column: jax.Array, beside: jax.Array | None
+) -> tuple[jax.Array, jax.Array | None, jax.Array]:
+    moved, met = push(column)
+    if beside is None:
+        return moved, None, jnp.vdot(column, met)
+    return moved, push(beside)[0], jnp.vdot(beside, met)
 
 
 def _times(matrix: Matrix, column: jax.Array) -> jax.Array:
@@ -301,20 +305,12 @@ def _times(matrix: Matrix, column: jax.Array) -> jax.Array:
             return matrix.times(column[:, None])[:, 0]
 
 
-def _through(
-    passes: Sequence[Callable[[jax.Array], tuple[jax.Array, jax.Array | None]]],
-    then: Matrix | None,
-    column: jax.Array,
-    beside: jax.Array | None,
-) -> jax.Array:
+def _through(steps: Sequence[Going], then: Matrix | None, column: jax.Array, beside: jax.Array | None) -> jax.Array:
     """qᵀ H p of what is left to go through."""
     total = jnp.zeros((), column.dtype)
-    for go in passes:
-        moved, met = go(column)
-        if met is not None:
-            total = total + jnp.vdot(column if beside is None else beside, met)
-        beside = None if beside is None else go(beside)[0]
-        column = moved
+    for go in steps:
+        column, beside, met = go(column, beside)
+        total = total if met is None else total + met
     if then is not None:
         total = total + jnp.vdot(column if beside is None else beside, _times(then, column))
     return total

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 from jaxchain.factored.bend import Bend, bend_of
+from jaxchain.factored.opened import Item, cost_of, items_of
 from jaxchain.jacobians.matrix import Layout
 from jaxchain.jacobians.planner import Plan
 
 __all__ = ["Form", "Order", "Stretch", "Turn", "Walk", "best_order"]
 
-How = Literal["multiply", "push"]
+How = Literal["multiply", "push", "open"]
 Wanted = Literal["matrix", "columns"]
 """H itself; or of every column p of a matrix pᵀ H p, whose sum is a trace."""
 
@@ -76,7 +77,7 @@ class Walk:
 
 @dataclass(frozen=True)
 class Turn:
-    """P meets a curved stage: its own J and λ · f″ are multiplied with P, or P is pushed through both."""
+    """P meets a curved stage: its own J and λ · f″ are multiplied with P, or P is pushed through both, or its equations."""
 
     unit: int
     how: How
@@ -118,11 +119,18 @@ class Order:
     plan: Plan
     bends: tuple[Bend, ...]
     pairs: bool = False
+    opened: dict[int, list[Item] | None] = field(default_factory=dict, repr=False)
 
     @cached_property
     def curved(self) -> tuple[int, ...]:
         """The units that bend."""
         return tuple(k for k, bend in enumerate(self.bends) if bend.curved)
+
+    def inside(self, number: int) -> list[Item] | None:
+        """The equations of a unit, where it can be opened."""
+        if number not in self.opened:
+            self.opened[number] = items_of(self.plan.units[number])
+        return self.opened[number]
 
     def walk(self, form: Form, start: int, stop: int) -> tuple[float, Form, Walk]:
         """From state to state through units that do not bend."""
@@ -180,6 +188,11 @@ class Order:
         met = form if left is not None or form.kind != "blocks" else Form("dense", form.columns)
         pushed = form.columns * (each + (2 * unit.tangent if self.pairs else 0.0))
         dense = Form("dense", form.columns)
+        inside = math.inf
+        if wanted == "columns" and (items := self.inside(number)) is not None:
+            inside = form.columns * cost_of(items, pairs=self.pairs)
+        if inside < min(own + read(met), pushed + read(dense)):
+            return inside, dense, Turn(number, "open", inside)
         if own + read(met) <= pushed + read(dense):
             after = Form("blocks" if blocks else "dense", form.columns, blocks)
             return own + read(met), after, Turn(number, "multiply", own + read(met))

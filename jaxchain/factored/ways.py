@@ -119,9 +119,15 @@ def _steps(plan: Plan, stretch: Stretch) -> list[HessianStep]:
             )
             continue
         unit = plan.units[step.unit]
-        how = "its own second derivative" if step.how == "multiply" else "columns pushed through it"
+        how = {
+            "multiply": "its own second derivative",
+            "push": "columns pushed through it",
+            "open": "its equations, each",
+        }
         told.append(
-            HessianStep(f"{unit.name} bends: {'diagonals alone' if unit.kind == 'diagonal' else how}", step.cost)
+            HessianStep(
+                f"{unit.name} bends: {'diagonals alone' if unit.kind == 'diagonal' else how[step.how]}", step.cost
+            )
         )
     if stretch.then is None:
         return told

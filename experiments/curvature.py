@@ -65,7 +65,7 @@ def main(seed: int = 0, quick: bool = False, out: Path = RESULTS, images: int = 
         f"and {most} {trained[most]['norm']:.2g}, the most of any layer; before training {first['loss']['norm']:.2g} and {first[most]['norm']:.2g}. "
         f"Dense layers add {dense:.2g}.",
         f"The loss bends upwards alone: the least eigenvalue of what it adds is {trained['loss']['least']:.1g}. The tanh layers bend both ways: {both}.",
-        f"{OSCILLATORS} coupled oscillators: energy {oscillator['energy']:.4f} ± {oscillator['error']:.4f} after {steps} steps, exact {oscillator['exact']:.4f}; "
+        f"{OSCILLATORS} coupled oscillators: energy {oscillator['energy']:.5f} ± {oscillator['error']:.1g} after {steps} steps, exact {oscillator['exact']:.5f}; "
         f"the local energy's deviation went from {energies[0]:.2g} to {energies[-1]:.2g}.",
         f"The Laplacian takes {oscillator['work'][0] / oscillator['work'][1]:.2f} of the work of the trace of jax.hessian.",
     ]
@@ -102,8 +102,11 @@ def bent_digits(seed: int, quick: bool, images: int, out: Path) -> tuple[float, 
         numbers[when] = averaged(found)
         print(f"{when}:\n{table(numbers[when])}")
         one = jc.curvature(*with_loss(net, weights, digits.test[0][shown], digits.test[1][shown]))
-        title = {"initial": "Before training", "trained": "After"}[when]
-        jc.plot.curvature(one, ax=ax, title=f"{title}: what each stage adds to the Hessian of the loss of one digit")
+        title = {
+            "initial": "Before training: loss of one digit",
+            "trained": "After: of all that it reads right, it is least sure of this digit",
+        }
+        jc.plot.curvature(one, ax=ax, title=title[when])
     jc.plot.save(figure, out / "curvature_stages.png")
     return accuracy(net, fitted.params, digits.test), numbers
 
@@ -216,6 +219,7 @@ def draw(before: np.ndarray, after: np.ndarray, exact: float, deviation: np.ndar
     left.hist(before, bins, color="#BBBBBB", label="before training")
     left.hist(after, bins, color="#004488", label="after")
     left.axvline(exact, color="#BB5566", linestyle="--", label="exact ground state")
+    left.set_yscale("log")
     left.set_title("Local energies gather at the exact one", loc="left")
     left.set_xlabel("local energy")
     left.set_ylabel("points")

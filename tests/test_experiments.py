@@ -187,6 +187,22 @@ def test_about_the_mean_an_average_jacobian_reads_states_better_than_the_logit_l
         assert row["error"] < row["norm"] / 5, row["name"]
 
 
+def test_dense_layers_bend_nothing_a_loss_bends_upwards_and_an_oscillator_has_its_energy(run):
+    found = run("curvature")
+    for stages in found["stages"].values():
+        assert all(row["norm"] == 0 for name, row in stages.items() if name.startswith("dense"))
+        assert stages["loss"]["least"] > -1e-4 * stages["loss"]["norm"]
+        assert stages["tanh_0"]["negative"] < 0 < stages["tanh_0"]["positive"]
+        parts = sum(row["trace"] for name, row in stages.items() if name != "together")
+        assert stages["together"]["trace"] == pytest.approx(parts, abs=1e-3)
+    oscillator = found["oscillator"]
+    assert oscillator["energy"] == pytest.approx(oscillator["exact"], rel=0.01)
+    first, last = oscillator["deviation"]
+    assert last < first / 4
+    ours, jaxs = oscillator["work"]
+    assert ours < 0.7 * jaxs
+
+
 def test_other_peoples_models_are_chains_of_the_same_value_derivative_and_work(run):
     found = run("discover_models")
     assert found["models"]["Flax transformer"]["names"][-1] == "Dense_1"

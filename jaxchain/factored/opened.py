@@ -120,7 +120,7 @@ class Inside:
         links: list[tuple[Bent, bool]] = []
         for link, curved in reversed(self.links):
             there = link.unit.there
-            parts = [known.get(var, _zero(var)) for var in link.unit.segment.outputs if is_inexact(var)]
+            parts = [known.get(var, _zero(var)) for var in link.unit.segment.outputs if is_inexact(var)]  # pyright: ignore[reportArgumentType, reportCallIssue]
             link = Bent(link.at, jnp.concatenate([part.astype(there.dtype) for part in parts]))
             _add(known, link.unit.segment.inputs, link.unit.here.split(link.pulled()))
             link.linearised(bends=curved)

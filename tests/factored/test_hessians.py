@@ -80,7 +80,8 @@ NETS = ["mlp", "conv_net", "residual_net", "rnn", "transformer", "pytree", "loss
 @pytest.mark.parametrize("name", NETS)
 def test_all_second_derivatives_of_a_chain_are_jaxs(name):
     case = named(name)
-    assert_second_derivatives(scalar(case.chain), wide(case.args))
+    stages = name != "transformer"  # slow to compile
+    assert_second_derivatives(scalar(case.chain), wide(case.args), stages=stages)
 
 
 def with_flax():
@@ -129,11 +130,11 @@ def test_all_second_derivatives_of_a_model_are_jaxs(build):
 
 
 @given(seed=st.integers(0, 10**6).filter(lambda seed: seed % 5))
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_all_second_derivatives_of_a_random_program_are_jaxs(seed):
     program = programs.program(seed)
     fun = scalar(program)
-    if "f32({})" in program.kinds:  # a tangent that is rounded on one way and not on another
+    if not program.kinds.isdisjoint(("f32({})", "bf16({})", "low")):  # a tangent that is rounded on one way and not on another
         return
     try:
         jax.eval_shape(jax.hessian(fun, 1), *program.args)
@@ -273,7 +274,8 @@ def test_results_have_the_dtype_of_the_argument(dtype):
     w, x = draw(jnp.zeros((8, 8), dtype), 1) / 4, draw(jnp.zeros(8, dtype), 2)
     got = jax.jit(lambda w, x: jc.hessian(weighty, (w, x), argnum=1, mode="stages"))(w, x)
     want = jax.jit(jax.hessian(weighty, 1))(w.astype(jnp.float64), x.astype(jnp.float64))
-    assert got.dtype == jc.laplacian(weighty, 1)(w, x).dtype == jc.hvp(weighty, (w, x), x, argnum=1).dtype == dtype
+    others = jc.laplacian(weighty, 1), lambda w, x: jc.hvp(weighty, (w, x), x, argnum=1)
+    assert {got.dtype, *(jax.eval_shape(other, w, x).dtype for other in others)} == {jnp.dtype(dtype)}
     assert float(jnp.abs(got - want).max()) < 16 * float(jnp.finfo(dtype).eps) * float(jnp.abs(want).max())
 
 

@@ -134,7 +134,9 @@ def test_all_second_derivatives_of_a_model_are_jaxs(build):
 def test_all_second_derivatives_of_a_random_program_are_jaxs(seed):
     program = programs.program(seed)
     fun = scalar(program)
-    if not program.kinds.isdisjoint(("f32({})", "bf16({})", "low")):  # a tangent that is rounded on one way and not on another
+    if not program.kinds.isdisjoint(
+        ("f32({})", "bf16({})", "low")
+    ):  # a tangent that is rounded on one way and not on another
         return
     try:
         jax.eval_shape(jax.hessian(fun, 1), *program.args)

@@ -14,6 +14,8 @@ from typing import Any
 # flags are of JAX 0.10; a later one refuses the first of them.
 if version("jaxlib").startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1")
+# Programs here are compiled once and run once, those of processes that tests start among them.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +25,6 @@ import pytest
 import jaxchain as jc
 from jaxchain import nets
 
-jax.config.update("jax_disable_most_optimizations", True)  # programs here are compiled once and run once
 jax.config.update("jax_traceback_in_locations_limit", 0)  # nobody reads where a line of a compiled program is from
 
 # ---------------------------------------------------------------------------------------------- comparing values

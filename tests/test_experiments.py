@@ -253,6 +253,7 @@ def test_sparse_jacobians_take_a_fraction_of_the_work(run):
     assert not found["asdex"] or 5 <= stencil["colours"] <= 9
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # what peers say of themselves
 def test_work_never_exceeds_the_peers(run):
     found = run("benchmarks")
     rows = {row["name"]: row for row in found["rows"]}

@@ -118,10 +118,9 @@ def squared_norm(factors: Sequence[Thin]) -> jax.Array:
     """‖Σ_s G_s‖² of several sites' factors of one leaf, which all have its rows as rows."""
     if ghost_cost(factors) <= explicit_cost(factors):
         together = _joined(factors)
-        squares = sum((inner(one, one) for one in together), jnp.zeros(()))
-        return squares + sum((2 * inner(one, other) for one, other in combinations(together, 2)), jnp.zeros(()))
-    gradient = sum((factor.gradient() for factor in factors[1:]), factors[0].gradient())
-    return squared(gradient)
+        first, *rest = (inner(one, one) for one in together)
+        return sum((*rest, *(2 * inner(one, other) for one, other in combinations(together, 2))), first)
+    return squared(sum((factor.gradient() for factor in factors[1:]), factors[0].gradient()))
 
 
 def _joined(factors: Sequence[Thin]) -> list[Thin]:

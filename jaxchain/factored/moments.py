@@ -19,14 +19,17 @@ from jaxchain.derivative import vjp
 from jaxchain.factored.batch import per_sample
 from jaxchain.factored.factors import Factor, Picked, Product, Whole, squared, wide
 from jaxchain.factored.function import Factored, Leaf
+from jaxchain.factored.samples import TOLD, told
 from jaxchain.factored.sites import Site
+from jaxchain.show.table import Shown, Table
+from jaxchain.show.values import count
 
 __all__ = ["GradientMoments", "gradient_moments"]
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class GradientMoments:
+class GradientMoments(Shown):
     """What the gradients g_b of B samples are like, taken together.
 
     Attributes
@@ -49,6 +52,13 @@ class GradientMoments:
     variance: Any
     norms: jax.Array
     cosines: jax.Array
+
+    def _brief(self) -> str:
+        return f"moments of {count(len(self.norms), 'gradient')}"
+
+    def _table(self) -> Table:
+        rows = [("norm", *told(self.norms)), ("cosine with the mean", *told(self.cosines))]
+        return Table(f"Gradients of {count(len(self.norms), 'sample')}", ("", *TOLD), rows)
 
     @property
     def signal_to_noise(self) -> Any:
@@ -112,35 +122,36 @@ def gradient_moments(
     return _moments(samples.function, samples.map(lambda factors: factors, "always"), samples.count)
 
 
-def _moments(function: Factored, factors: Sequence[Factor], count: int) -> GradientMoments:
+def _moments(function: Factored, factors: Sequence[Factor], samples: int) -> GradientMoments:
     """Of factors with samples in front."""
     means, variances, squares, products = list[Any](), list[Any](), list[Any](), list[Any]()
     for leaf in function.leaves:
-        mean, variance = _mean_and_variance(function, leaf, factors, count)
+        mean, variance = _mean_and_variance(function, leaf, factors, samples)
         means.append(mean.astype(leaf.like.dtype))
         variances.append(variance)
         squares.append(jax.vmap(partial(function.squared_norm, leaf))(factors))
         products += [_along(function.sites[k], factors[k], mean) for k in leaf.sites]
-    norms, total = jnp.sqrt(sum(squares[1:], squares[0])), jnp.zeros(count, wide(squares[0].dtype))
+    norms = jnp.sqrt(sum(squares[1:], squares[0]))
     length = jnp.sqrt(sum(squared(mean) for mean in means))
     scale = norms * length
-    cosines = jnp.where(scale > 0, sum(products, total) / jnp.where(scale > 0, scale, 1), 0)
+    cosines = jnp.where(scale > 0, sum(products, jnp.zeros_like(norms)) / jnp.where(scale > 0, scale, 1), 0)
     tree = function.tree
     return GradientMoments(tree.unflatten(means), tree.unflatten(variances), norms, cosines)
 
 
 def _mean_and_variance(
-    function: Factored, leaf: Leaf, factors: Sequence[Factor], count: int
+    function: Factored, leaf: Leaf, factors: Sequence[Factor], samples: int
 ) -> tuple[jax.Array, jax.Array]:
     """Of one leaf; factors with samples in front."""
-    if len(leaf.sites) == 1 and (site := function.sites[leaf.sites[0]]).layout.scale is not None:
-        factor = factors[leaf.sites[0]]
-        squared = _squared(factor)
-        if squared is not None:
-            mean = site.gradient(_summed(factor)) / count
-            second = site.layout.scale * site.gradient(_summed(squared)) / count
+    precise = wide(leaf.like.dtype)
+    if precise == leaf.like.dtype and len(leaf.sites) == 1:  # of half the precision, squares are no good difference
+        factor, site = factors[leaf.sites[0]], function.sites[leaf.sites[0]]
+        squares, scale = _squared(factor), site.layout.scale
+        if squares is not None and scale is not None:
+            mean = site.gradient(_summed(factor)) / samples
+            second = scale * site.gradient(_summed(squares)) / samples
             return mean, jnp.maximum(second.real - jnp.abs(mean) ** 2, 0)
-    each = jax.vmap(lambda one: function.leaf_gradient(leaf, one))(factors)
+    each = jax.vmap(lambda one: function.leaf_gradient(leaf, one))(factors).astype(precise)
     mean = jnp.mean(each, 0)
     return mean, jnp.mean(jnp.abs(each - mean) ** 2, 0)
 

@@ -8,11 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import register_dataclass
+import numpy as np
+from jax.core import Tracer
+from jax.tree_util import keystr, register_dataclass, tree_flatten_with_path
 
 from jaxchain.derivative import Pass
 from jaxchain.factored.batch import per_sample
 from jaxchain.factored.factors import Factor
+from jaxchain.show.table import Shown, Table
+from jaxchain.show.values import count
 
 __all__ = ["SampleNorms", "sample_gradient_norms", "sample_gradients"]
 
@@ -84,7 +88,7 @@ def sample_gradients(
 
 @register_dataclass
 @dataclass(frozen=True)
-class SampleNorms:
+class SampleNorms(Shown):
     """The norms of samples' gradients.
 
     Attributes
@@ -103,6 +107,14 @@ class SampleNorms:
 
     whole: jax.Array
     leaves: Any
+
+    def _brief(self) -> str:
+        return f"norms of {count(len(self.whole), 'gradient')}"
+
+    def _table(self) -> Table:
+        parts = [(keystr(path), leaf) for path, leaf in tree_flatten_with_path(self.leaves)[0]]
+        rows = [(name, *told(leaf)) for name, leaf in [("all parameters", self.whole), *parts]]
+        return Table(f"Norms of the gradients of {count(len(self.whole), 'sample')}", ("leaf", *TOLD), rows)
 
 
 def sample_gradient_norms(
@@ -157,3 +169,15 @@ def sample_gradient_norms(
     found = samples.map(squares, "cheaper", how)
     whole = sum(found[1:], found[0])
     return SampleNorms(jnp.sqrt(whole), function.tree.unflatten([jnp.sqrt(one) for one in found]))
+
+
+TOLD = ("smallest", "median", "largest", "of sample")
+"""What a table tells of one number for each sample."""
+
+
+def told(values: jax.Array) -> tuple[str, ...]:
+    """That, as text; nothing while it is traced, or of no sample."""
+    if isinstance(values, Tracer) or not values.size:
+        return ("",) * len(TOLD)
+    known = np.asarray(values, float)
+    return (*(f"{number:.3g}" for number in np.quantile(known, [0, 0.5, 1])), str(known.argmax()))

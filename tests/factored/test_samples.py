@@ -132,6 +132,27 @@ def test_signal_to_noise_tells_entries_that_agree_from_entries_that_vanish():
     assert of(0.0, X).cosines.tolist() == [0.0] * 4
 
 
+def test_results_show_which_sample_pulls_hardest_and_nothing_while_they_are_traced():
+    norms, moments = jc.sample_gradient_norms(loss, PARAMS, BATCH), jc.gradient_moments(loss, PARAMS, BATCH)
+    assert (repr(norms), repr(moments)) == (
+        "SampleNorms(norms of 4 gradients)",
+        "GradientMoments(moments of 4 gradients)",
+    )
+    whole = str(norms).splitlines()[2].split()
+    assert float(whole[-2]) == pytest.approx(float(norms.whole.max()), rel=1e-2)
+    assert int(whole[-1]) == int(norms.whole.argmax())
+    assert "cosine with the mean" in str(moments)
+    jax.jit(lambda p: str(jc.sample_gradient_norms(loss, p, BATCH)) and p)(PARAMS)
+
+
+def test_half_precision_has_variances_of_single_precision():
+    params, batch = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (PARAMS, BATCH))
+    moments = jax.jit(lambda p, b: jc.gradient_moments(loss, p, b))(params, batch)
+    exact = jax.tree.map(lambda leaf: jnp.var(leaf, 0), accumulated(loss, PARAMS, BATCH))
+    assert_close(moments.variance, exact, 0.1)
+    assert moments.mean["w"].dtype == jnp.bfloat16
+
+
 @pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit], ids=["wish", "type"])
 def test_the_batch_may_be_spread_over_a_mesh(kind):
     mesh = jax.make_mesh((1,), ("samples",), axis_types=(kind,))

@@ -188,6 +188,34 @@ def stepped(p: Any, batch: Any) -> jax.Array:
 # ------------------------------------------------------------------------------------------------------- without a rule
 
 
+@jax.custom_vjp
+def clipped(x: jax.Array) -> jax.Array:
+    """Its rule is no derivative, and not linear."""
+    return jnp.sin(x)
+
+
+clipped.defvjp(lambda x: (jnp.sin(x), x), lambda x, c: (2 * jnp.clip(c * jnp.cos(x), -0.01, 0.01),))
+
+
+@jax.custom_vjp
+def thrice(w: jax.Array, x: jax.Array) -> jax.Array:
+    """A product by whose rule the weight's derivative is three times what it is."""
+    return x @ w
+
+
+thrice.defvjp(lambda w, x: (x @ w, (w, x)), lambda kept, c: (3 * kept[1].T @ c, c @ kept[0].T))
+
+
+def ruled(p: Any, batch: Any) -> jax.Array:
+    """Derivative rules of others, a loop over samples, a linear solve, and weights for each of several experts."""
+    (x,) = batch
+    h = thrice(p["thrice"], clipped(x @ p["w"]))
+    h = lax.map(lambda row: jnp.tanh(row @ p["mapped"]), h)
+    experts = jax.vmap(lambda w, b: jnp.tanh(h @ w + b))(p["experts"], p["shifts"])
+    gates = jax.nn.softmax(h @ p["gates"])
+    return jnp.sum(jnp.einsum("be,ebi->bi", gates, experts) @ jnp.linalg.inv(p["solved"]))
+
+
 def odd(p: Any, batch: Any) -> jax.Array:
     """Normalised weights, a sum of a weight and two thin ones, a token put in front, a penalty, a rule of JAX's own."""
     (x,) = batch
@@ -198,6 +226,29 @@ def odd(p: Any, batch: Any) -> jax.Array:
 
 
 LOSSES = [
+    Loss(
+        "ruled",
+        ruled,
+        {
+            "w": (3, 4),
+            "thrice": (4, 4),
+            "mapped": (4, 3),
+            "experts": (2, 3, 2),
+            "shifts": (2, 2),
+            "gates": (3, 2),
+            "solved": (2, 2),
+        },
+        ((3, 3),),
+        {
+            "w": "dense",
+            "thrice": "other",
+            "mapped": "shared",
+            "experts": "dense",
+            "shifts": "bias",
+            "gates": "dense",
+            "solved": "other",
+        },
+    ),
     Loss("unrolled", unrolled, {"w": (3, 3), "b": (3,)}, ((4, 3), (4, 3)), {"w": "dense " * 4, "b": "bias " * 3}),
     Loss(
         "heads",

@@ -71,7 +71,7 @@ blocks = st.tuples(
 
 
 @pytest.mark.usefixtures("x64")
-@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@settings(max_examples=6, deadline=None, derandomize=True, database=None)
 @given(st.lists(blocks, min_size=1, max_size=3))
 def test_norms_and_moments_of_random_programs_are_accumulations(program):
     def loss(params, batch):

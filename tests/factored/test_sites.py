@@ -92,6 +92,20 @@ def test_a_weight_that_no_product_is_made_of_takes_no_backward_work():
     assert len(products) == 3  # two on the way, and on the way back the one that takes δ through b
 
 
+@pytest.mark.usefixtures("x64")
+def test_a_function_of_several_results_is_pulled_back_from_all_of_them_and_a_leaf_may_be_one():
+    def fun(p, x):
+        return {"y": jnp.tanh(x @ p["w"]), "w": p["w"], "several": (p["w"].T, jnp.arange(3.0))}
+
+    params, x = {"w": some(3, 2)}, some(4, 3)
+    read = Factored.of(fun, (params, x))
+    done = read.evaluate(params, x)
+    cotangent = jax.tree.map(lambda leaf: some(*leaf.shape), done.out)
+    got = read.gradient(read.factors(done.values, done.pull(cotangent)))
+    assert_close(got, jax.vjp(lambda p: fun(p, x), params)[1](cotangent)[0], 1e-12)
+    assert [site.kind for site in read.sites] == ["shared", "other", "other"]
+
+
 def test_stages_are_named_as_their_modules_are():
     _, params = of_linen(Transformer(), TOKENS)
     sites = jc.weight_sites(lambda p, x: jnp.mean(Transformer().apply(p, x)), params, TOKENS)

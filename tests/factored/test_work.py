@@ -29,9 +29,8 @@ class Transformer(nn.Module):
     @nn.compact
     def __call__(self, tokens):
         x = nn.Embed(50, 32)(tokens)
-        for _ in range(2):
-            x = x + nn.MultiHeadDotProductAttention(4)(nn.LayerNorm()(x))
-            x = x + nn.Dense(32)(nn.gelu(nn.Dense(128)(nn.LayerNorm()(x))))
+        x = x + nn.MultiHeadDotProductAttention(4)(nn.LayerNorm()(x))
+        x = x + nn.Dense(32)(nn.gelu(nn.Dense(128)(nn.LayerNorm()(x))))
         return nn.Dense(50)(nn.LayerNorm()(x))
 
 

@@ -18,7 +18,8 @@ from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Pass
 from jaxchain.discovery.find import Found
 from jaxchain.errors import refused_in_words
-from jaxchain.factored import gather
+from jaxchain.factored.columnwise import columns, over_columns
+from jaxchain.factored.gather import point
 from jaxchain.factored.products import Product, paired_by, product
 from jaxchain.factored.scalar import arrays, of_input, read_scalar
 from jaxchain.factored.ways import HessianPlan, decide_second
@@ -194,8 +195,8 @@ def _columns(
     if way.mode == "stages":
         assert way.order is not None
         assert way.stretch is not None
-        at = gather.point(way.order, (chosen, {}), how)
-        return gather.columns(at, way.stretch, form.seed, form.other, how, total=total)
+        at = point(way.order, (chosen, {}), how)
+        return columns(at, way.stretch, form.seed, form.other, how, total=total)
     assert way.star is not None
     wanted = way.star.unit.segment.sides
     state, values = state_and_sides(found, (chosen, {}), [wanted])
@@ -211,4 +212,4 @@ def _by_products(fn: Callable[[Any], Any], chosen: Any, mode: Product, form: Wei
             return jnp.diagonal(how.map(times, form.seed.dense()))
         return how.map(lambda k: times(jax.nn.one_hot(k, size, dtype=dtype))[k], jnp.arange(size))
     of = paired_by(fn, chosen, mode)
-    return gather.over_columns(lambda p, q: of(p if q is None else q, p), form.seed, form.other, how)
+    return over_columns(lambda p, q: of(p if q is None else q, p), form.seed, form.other, how)

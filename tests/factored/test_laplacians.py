@@ -98,6 +98,21 @@ def test_auto_takes_no_more_work_than_jaxs_own_order(optimised, name):
     assert flops(jc.laplacian(fun, 1), w, x) <= 1.02 * flops(trace(fun, 1), w, x)
 
 
+def trial(w, x):
+    return jnp.sum(jnp.tanh(jnp.tanh(x @ w) @ w)) - jnp.sum(x**2) / 2
+
+
+@pytest.mark.parametrize("fun", [residual, trial])
+def test_a_stage_that_is_no_chain_is_opened_for_about_half_of_jaxs_work(optimised, x64, fun):
+    w, x = draw(jnp.zeros((16, 16)), 1) / 4, draw(jnp.zeros(16), 2)
+    w, x = w.astype(float), x.astype(float)
+    assert "its equations, each" in str(jc.laplacian(fun, 1).plan(w, x))
+    assert flops(jc.laplacian(fun, 1), w, x) <= 0.6 * flops(trace(fun, 1), w, x)
+    got = jax.jit(lambda *args: (jc.laplacian(fun, 1)(*args), jc.laplacian(fun, 1, chunk_size=3)(*args)))(w, x)
+    want = jax.jit(trace(fun, 1))(w, x)
+    assert_close(got, (want, want), TOL)
+
+
 def test_weights_are_a_diagonal_a_matrix_or_two_factors_of_one(x64):
     fun, (weights, x) = script.particles(3, 2, 4, 1)
     rng = np.random.default_rng(0)

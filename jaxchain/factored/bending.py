@@ -6,6 +6,7 @@ basis, cotangents by one reverse sweep, and between them each stage's own second
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +35,10 @@ __all__ = ["Curvature", "CurvatureRow", "curvature"]
 
 MOST = 1024
 """For more inputs no eigenvalues are computed: they take n³ a stage."""
+
+
+ROUNDING = 1e-6
+"""Eigenvalues below this share of the largest are taken to be zero."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,24 +74,27 @@ class CurvatureRow:
 
     @property
     def positive(self) -> float:
-        """The sum of its positive eigenvalues; NaN where none were computed."""
-        return np.nan if self.eigenvalues is None else float(self.eigenvalues.clip(min=0).sum())
+        """The sum of its positive eigenvalues, those left out that are rounding; NaN where none were computed."""
+        return self._sum(1)
 
     @property
     def negative(self) -> float:
-        """The sum of its negative eigenvalues; NaN where none were computed."""
-        return np.nan if self.eigenvalues is None else float(self.eigenvalues.clip(max=0).sum())
+        """The sum of its negative eigenvalues, likewise."""
+        return self._sum(-1)
 
     @property
     def sign(self) -> str:
         """``+`` where it bends upwards in every direction or not at all, ``−`` downwards, ``±`` in both ways, ``0``."""
         if not self.norm:
             return "0"
+        up, down = self.positive > 0, self.negative < 0
+        return "±" if up and down else "+" if up else "−" if down else ""
+
+    def _sum(self, sign: int) -> float:
         if self.eigenvalues is None:
-            return ""
-        least = 1e-6 * float(np.abs(self.eigenvalues).max())
-        up, down = bool((self.eigenvalues > least).any()), bool((self.eigenvalues < -least).any())
-        return "±" if up and down else "+" if up else "−" if down else "0"
+            return math.nan
+        least = ROUNDING * float(np.abs(self.eigenvalues).max(initial=0))
+        return float(self.eigenvalues[sign * self.eigenvalues > least].sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +135,7 @@ class Curvature(Tabular):
                 f"{r.norm:.3g}",
                 f"{r.trace:.3g}",
                 r.sign,
-                *("" if np.isnan(part) else f"{part:.3g}" for part in (r.positive, r.negative)),
+                *("" if math.isnan(part) else f"{part:.3g}" for part in (r.positive, r.negative)),
             )
             for r in (*self.rows, self.whole)
         ]

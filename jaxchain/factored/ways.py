@@ -114,9 +114,10 @@ def _steps(plan: Plan, stretch: Stretch) -> list[HessianStep]:
     for step in stretch.steps:
         if isinstance(step, Walk):
             how = "times its matrix" if step.how == "multiply" else "pushed"
-            told.append(
-                HessianStep(f"∂{names[step.stop]}/∂{begin} from ∂{names[step.start]}/∂{begin}, {how}", step.cost)
-            )
+            whole, before = (f"∂{names[state]}/∂{begin}" for state in (step.stop, step.start))
+            first = step.start == stretch.start and step.how == "multiply"
+            words = f"{whole} is its matrix" if first else f"{whole}: {before} {how}"
+            told.append(HessianStep(words, step.cost))
             continue
         unit = plan.units[step.unit]
         how = {

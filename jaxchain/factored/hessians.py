@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, get_args
 
+import jax
+
 from jaxchain.arguments import check_args
 from jaxchain.checks import refuse_huge, word
 from jaxchain.coordinates import Coordinates, check_like
@@ -169,6 +171,12 @@ def compute_hessian(found: Found, way: HessianPlan, chosen: Any, how: Pass = ALL
     here = Coordinates.of(chosen)
     if way.mode not in ("stages", "sparse"):
         return hessian_by(of_input(found), chosen, way.mode, how)
+    if way.terms and way.mode == "stages":
+        parts = [(sign, compute_hessian(term, plan, chosen, how)) for sign, term, plan in way.terms]
+        return jax.tree.map(
+            lambda *each: sum(sign * part for (sign, _), part in zip(parts, each, strict=True)),
+            *(part for _, part in parts),
+        )
     found.report(chosen, {})  # what is printed is in no plan
     if way.mode == "stages":
         assert way.order is not None

@@ -191,6 +191,9 @@ def _columns(
     if way.mode not in ("stages", "sparse"):
         each = _by_products(of_input(found), chosen, way.mode, form, how)
         return jnp.sum(each) if total else each
+    if way.terms and way.mode == "stages":
+        parts = [sign * _columns(term, plan, chosen, form, how, total=total) for sign, term, plan in way.terms]
+        return jnp.sum(jnp.stack(parts), axis=0)
     found.report(chosen, {})
     if way.mode == "stages":
         assert way.order is not None

@@ -18,6 +18,7 @@ from jaxchain.factored.order import Form, Order, Stretch, Walk, Wanted, best_ord
 from jaxchain.factored.products import PRODUCTS, Product, existing
 from jaxchain.factored.scalar import of_input
 from jaxchain.factored.star import Star, may_be_sparse, star_of
+from jaxchain.factored.summands import summands
 from jaxchain.jacobians.planner import Plan, make_plan
 from jaxchain.jacobians.sparse import unavailable
 from jaxchain.jacobians.unit import joined
@@ -69,6 +70,8 @@ class HessianPlan(Tabular):
         Which argument is differentiated with respect to, in words.
     plan, order, stretch, star
         What is run, where it is the sum over stages, or colours.
+    terms
+        Where the result is a sum whose terms are cheaper each for itself: sign, function and plan of each.
 
     Examples
     --------
@@ -85,6 +88,7 @@ class HessianPlan(Tabular):
     order: Order | None = None
     stretch: Stretch | None = None
     star: Star | None = None
+    terms: tuple[tuple[int, Found, HessianPlan], ...] = ()
 
     @property
     def rows(self) -> tuple[HessianStep, ...]:
@@ -92,6 +96,8 @@ class HessianPlan(Tabular):
         if self.mode == "sparse" and self.star is not None:
             words = f"∇² by {count(self.star.colours, 'colour')} of its pattern"
             return (HessianStep(words, self.costs["sparse"]),)
+        if self.mode == "stages" and self.terms:
+            return tuple(row for _, _, term in self.terms for row in term.rows)
         if self.mode != "stages" or self.stretch is None or self.plan is None:
             return (HessianStep(f"products with ∇², {self.mode.replace('-', ' ')}", self.costs[self.mode]),)
         return tuple(_steps(self.plan, self.stretch))
@@ -191,8 +197,29 @@ def decide_second(
     if mode == "auto" and found.foreign:
         # What a rule says backwards and what the value does forwards may be two functions, of which JAX takes both.
         return HessianPlan("forward-over-reverse", FOREIGN, costs, argument, plan)
+    terms = _apart(found, order, wanted, argument, seed, costs.get("stages", math.inf), pairs=pairs)
+    if terms:
+        costs["stages"] = sum(term.costs["stages"] for _, _, term in terms)
     way, why = _chosen(mode, costs, WORTH_IT[wanted])
-    return HessianPlan(way, why, costs, argument, plan, order, stretch, star)
+    return HessianPlan(way, why, costs, argument, plan, order, stretch, star, terms)
+
+
+def _apart(
+    found: Found, order: Order, wanted: Wanted, argument: str, seed: Form, whole: float, *, pairs: bool
+) -> tuple[tuple[int, Found, HessianPlan], ...]:
+    """The terms of a result that is a sum, where they take less each for itself."""
+    last = len(order.plan.units) - 1
+    if last not in order.curved or len(order.plan.units[last].segment.equations) < 2:
+        return ()
+    try:
+        parts = [
+            (sign, term, decide_second(term, wanted, "stages", argument, seed, pairs=pairs))
+            for sign, term in summands(found)
+        ]
+    except ModeError:  # a term refuses what its sum allows
+        return ()
+    apart = sum(plan.costs["stages"] for _, _, plan in parts)
+    return tuple(parts) if parts and apart < WORTH_IT["columns"] * whole else ()
 
 
 def _chosen(mode: HessianMode, costs: Mapping[str, float], worth: float) -> tuple[Way, str]:

@@ -98,11 +98,27 @@ def test_auto_takes_no_more_work_than_jaxs_own_order(optimised, name):
     assert flops(jc.laplacian(fun, 1), w, x) <= 1.02 * flops(trace(fun, 1), w, x)
 
 
+def coupled(w, x):
+    return jnp.sum(jnp.tanh(jnp.tanh(x @ w) @ w) * x)
+
+
 def trial(w, x):
     return jnp.sum(jnp.tanh(jnp.tanh(x @ w) @ w)) - jnp.sum(x**2) / 2
 
 
-@pytest.mark.parametrize("fun", [residual, trial])
+def test_terms_of_a_sum_are_chains_of_their_own(optimised, x64):
+    w, x = draw(jnp.zeros((16, 16)), 1) / 4, draw(jnp.zeros(16), 2)
+    w, x = w.astype(float), x.astype(float)
+    plan = jc.laplacian(trial, 1).plan(w, x)
+    assert len(plan.terms) == 2
+    assert all("diagonals alone" in row.step or "∂" in row.step for row in plan.rows)
+    assert flops(jc.laplacian(trial, 1), w, x) <= 0.5 * flops(trace(trial, 1), w, x)
+    assert flops(lambda *args: jc.hessian(trial, args, argnum=1), w, x) <= 0.8 * flops(jax.hessian(trial, 1), w, x)
+    ways = jax.jit(lambda *args: (jc.laplacian(trial, 1)(*args), jc.hessian(trial, args, argnum=1)))
+    assert_close(ways(w, x), jax.jit(lambda *args: (trace(trial, 1)(*args), jax.hessian(trial, 1)(*args)))(w, x), TOL)
+
+
+@pytest.mark.parametrize("fun", [residual, coupled])
 def test_a_stage_that_is_no_chain_is_opened_for_about_half_of_jaxs_work(optimised, x64, fun):
     w, x = draw(jnp.zeros((16, 16)), 1) / 4, draw(jnp.zeros(16), 2)
     w, x = w.astype(float), x.astype(float)

@@ -40,6 +40,9 @@ from .factored import CurvatureRow as CurvatureRow
 from .factored import GradientMoments as GradientMoments
 from .factored import HessianPlan as HessianPlan
 from .factored import HessianStep as HessianStep
+from .factored import KernelOperator as KernelOperator
+from .factored import KernelPlan as KernelPlan
+from .factored import KernelRow as KernelRow
 from .factored import SampleNorms as SampleNorms
 from .factored import WeightRow as WeightRow
 from .factored import WeightSites as WeightSites
@@ -50,6 +53,9 @@ from .factored import hessian as hessian
 from .factored import hessian_diagonal as hessian_diagonal
 from .factored import hvp as hvp
 from .factored import laplacian as laplacian
+from .factored import ntk as ntk
+from .factored import ntk_operator as ntk_operator
+from .factored import ntk_plan as ntk_plan
 from .factored import sample_gradient_norms as sample_gradient_norms
 from .factored import sample_gradients as sample_gradients
 from .factored import weight_sites as weight_sites

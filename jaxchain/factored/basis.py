@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from jaxchain.coordinates import Coordinates
+from jaxchain.cost.count import total_flops
 from jaxchain.derivative import vjp
 from jaxchain.factored.factors import Factor, Picked, Product, Thin, Whole
 from jaxchain.factored.function import Factored, Leaf
@@ -90,6 +91,11 @@ class Basis:
         return done.values, pulled
 
     @cached_property
+    def work(self) -> float:
+        """Operations of `deltas`."""
+        return total_flops(jax.make_jaxpr(self.deltas)(self.params, self.x).eqns)
+
+    @cached_property
     def one_delta(self) -> tuple[Any, tuple[Any, ...]]:
         """The shapes of the values, and of one output's δ."""
         values, deltas = jax.eval_shape(self.deltas, self.params, self.x)
@@ -125,7 +131,8 @@ class Basis:
             case Whole(value) if self._unstretched(k):
                 n = math.prod(site.rows)
                 return [Product(jnp.full((n, 1, 1), scale, value.dtype), value.reshape(n, 1, -1))]
-        return None
+            case _:
+                return None
 
     def _unstretched(self, k: int) -> bool:
         """Whether a site is a bias, and its gradient δ itself: a dense layer's whose input is 1."""

@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.derivative import Pass, linearize
+from jaxchain.errors import refused_in_words
 from jaxchain.factored.basis import Basis, Piece
-from jaxchain.factored.choosing import Block, Choice, Group, Prices, groups_of
+from jaxchain.factored.choosing import Choice, Group, groups_of
 from jaxchain.factored.factors import wide
 from jaxchain.factored.pairing import OUTPUTS, Outputs, contract, lettered, overlap, product
+from jaxchain.factored.pricing import Block, Prices
 from jaxchain.factored.varying import Rows, rows_of
 
 __all__ = ["Kernel"]
@@ -54,6 +56,13 @@ class Kernel:
         """Of the block of one pair."""
         return (self.basis.space.size,) * len(OUTPUTS[self.outputs][1])
 
+    @property
+    def dtype(self) -> Any:
+        """Of the result."""
+        return wide(
+            self.basis.space.dtype, *(jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(self.basis.params))
+        )
+
     def side(self, params: Any, x: Any) -> Side:
         """The derivative at one sample."""
         basis, products = self.basis, self.choice.of("products")
@@ -70,7 +79,7 @@ class Kernel:
 
     def pair(self, push: Callable[[Any], jax.Array] | None, one: Side, other: Side) -> jax.Array:
         """The block of two samples."""
-        total = jnp.zeros(self.shape, wide(self.basis.space.dtype))
+        total = jnp.zeros(self.shape, self.dtype)
         for group in self.groups:
             total += self._real(self._products(group, one[0], other[0]), total)
         for leaf in self.choice.of("contraction"):
@@ -116,7 +125,8 @@ class Kernel:
                 full[leaf] = value
             return self.basis.fun(tree.unflatten(full), x)
 
-        push = linearize(of_leaves, [given[leaf] for leaf in leaves])[1]
+        with refused_in_words("forward", "this function", 'Leave mode="vectors" out.'):
+            push = linearize(of_leaves, [given[leaf] for leaf in leaves])[1]
         return lambda tangents: self.basis.space.flatten(push(tangents))
 
     def __call__(self, params: Any, xs: Any, ys: Any, block: Block) -> jax.Array:
@@ -142,6 +152,16 @@ class Kernel:
             return how.map(lambda n: self.pair(push, one, self.side(params, _at(ys, n))), jnp.arange(block.columns))
 
         return how.map(of_row, jnp.arange(block.rows))
+
+    def diagonal(self, params: Any, xs: Any, how: Pass) -> jax.Array:
+        """The block of every sample with itself."""
+
+        def of_sample(number: jax.Array) -> jax.Array:
+            x = _at(xs, number)
+            side = self.side(params, x)
+            return self.pair(self.pusher(params, x), side, side)
+
+        return how.map(of_sample, jnp.arange(len(jax.tree.leaves(xs)[0])))
 
 
 def _at(samples: Any, number: jax.Array) -> Any:

@@ -1,31 +1,18 @@
-"""Which way each leaf's part of a kernel is computed, by the operations that each takes, before anything runs.
-
-Multiplied out and contracted; by products of factors, whose δ · δ′ leaves share that have the same δ, as weights and
-biases of a layer have; or by pushing the other sample's rows forward, all leaves of a program's end together, since one
-tangent serves them all.
+"""Which way each leaf's part of a kernel is computed: the cheapest by `pricing`.
 
 References: Novak, Sohl-Dickstein and Schoenholz, Fast finite width neural tangent kernel, ICML 2022, arXiv 2206.08720.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
+from jaxchain.factored.pairing import Order
+from jaxchain.factored.pricing import Prices, Term
 
-from jaxchain.cost.linear import linear_work
-from jaxchain.derivative import jvp
-from jaxchain.errors import REFUSALS, refusal
-from jaxchain.factored.basis import Basis, Piece
-from jaxchain.factored.pairing import OUTPUTS, Order, Outputs, lettered, order_of, overlap_cost, work
-from jaxchain.factored.varying import rows_of
-
-__all__ = ["Block", "Choice", "Group", "Mode", "Prices", "Term", "Way", "choose", "groups_of"]
+__all__ = ["Choice", "Group", "Mode", "Way", "choose", "groups_of"]
 
 Way = Literal["contraction", "products", "vectors"]
 """Derivatives multiplied out, then contracted; products of their factors; rows pushed forward."""
@@ -34,212 +21,11 @@ Mode = Literal["auto", "contraction", "products", "vectors"]
 
 
 @dataclass(frozen=True)
-class Block:
-    """How often things are done: for ``pairs`` of samples; ``ones`` and ``others`` are the derivatives of one sample made.
-
-    Attributes
-    ----------
-    rows, columns
-        Samples of each side.
-    chunk
-        As many at once.
-    symmetric
-        Whether both sides are the same samples.
-    """
-
-    rows: int
-    columns: int
-    chunk: int | None
-    symmetric: bool
-
-    @property
-    def at_once(self) -> bool:
-        """Whether all samples fit into one chunk."""
-        return self.chunk is None or self.chunk >= max(self.rows, self.columns)
-
-    @property
-    def ones(self) -> int:
-        """Derivatives of samples of the first side; where both are one, its are the other's."""
-        return 0 if self.symmetric and self.at_once else self.rows
-
-    @property
-    def others(self) -> int:
-        """The second side's are made anew for every chunk of the first."""
-        return self.columns * (1 if self.at_once or not self.chunk else math.ceil(self.rows / self.chunk))
-
-
-@dataclass(frozen=True)
-class Term:
-    """One piece of a leaf against another, by number."""
-
-    leaf: int
-    one: int
-    other: int
-
-
-@dataclass(frozen=True)
 class Group:
     """Terms that share their δ and δ′, so that their inner products of x are added up first."""
 
     terms: tuple[Term, ...]
     order: Order
-
-
-@dataclass(frozen=True, eq=False)
-class Prices:
-    """What every way of every leaf takes, in floating-point operations.
-
-    Attributes
-    ----------
-    basis
-        The function.
-    block
-        How many samples.
-    outputs
-        Of the block of each pair.
-    """
-
-    basis: Basis
-    block: Block
-    outputs: Outputs
-
-    @cached_property
-    def used(self) -> tuple[int, ...]:
-        """The leaves that the result depends on."""
-        return tuple(n for n, leaf in enumerate(self.basis.function.leaves) if leaf.sites)
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Lengths of the axes that all leaves have."""
-        m = self.basis.space.size
-        return {"p": m, "q": m, "b": self.block.rows, "c": self.block.columns}
-
-    @cached_property
-    def _read(self) -> dict[int, list[tuple[Piece, Piece]]]:
-        """Each thin leaf's pieces as shapes, and which of the two factors depend on the sample."""
-        basis = self.basis
-
-        def pieces(params: Any, x: Any) -> list[list[Piece]]:
-            return basis.pieces(basis.thin, *basis.deltas(params, x))
-
-        read = rows_of(pieces, basis.params, basis.x)
-        shapes, depends = read.unflatten(read.shapes), read.unflatten([axis is not None for axis in read.axes])
-        return {n: list(zip(*both, strict=True)) for n, both in zip(basis.thin, zip(shapes, depends, strict=True), strict=True)}
-
-    # ------------------------------------------------------------------------------------------------------ products
-
-    def terms(self, leaf: int) -> list[Term]:
-        """All pairs of a leaf's pieces."""
-        count = range(len(self._read[leaf]))
-        return [Term(leaf, one, other) for one in count for other in count]
-
-    def key(self, term: Term) -> Any:
-        """Equal for terms that share their δ and δ′."""
-        return self.basis.key(term.leaf) or term
-
-    def _sizes(self, term: Term) -> dict[str, int]:
-        n, t, i, o = self._read[term.leaf][term.one][0].sizes
-        _, s, _, _ = self._read[term.leaf][term.other][0].sizes
-        return {**self.sizes, "n": n, "t": t, "s": s, "i": i, "o": o}
-
-    def overlap(self, term: Term) -> float:
-        """Of a term's inner products of x."""
-        (one, in_b), (other, in_c) = (self._read[term.leaf][k] for k in (term.one, term.other))
-        depends = "b" if in_b.left else "", "c" if in_c.left else ""
-        return overlap_cost(one, other, self.outputs, self._sizes(term), *depends)
-
-    def order(self, terms: Sequence[Term]) -> Order:
-        """In which δ and δ′ are multiplied by what terms that share them have added up."""
-        term = terms[0]
-        (one, in_b), (other, in_c) = (self._read[term.leaf][k] for k in (term.one, term.other))
-        left, right = lettered(one, own=True, outputs=self.outputs)
-        left_, right_ = lettered(other, own=False, outputs=self.outputs)
-        shared = "".join(dict.fromkeys(left + left_ + "bc")).replace("i", "")
-        letters = ("b" if in_b.right else "", "c" if in_c.right else "")
-        return order_of(shared, right + letters[0], right_ + letters[1], self.outputs, self._sizes(term))
-
-    @cached_property
-    def orders(self) -> dict[Any, Order]:
-        """Of every group that there may be."""
-        terms = [term for leaf in self.basis.thin for term in self.terms(leaf)]
-        return {self.key(term): self.order([term]) for term in reversed(terms)}
-
-    @cached_property
-    def overlaps(self) -> dict[int, float]:
-        """Of every thin leaf."""
-        return {leaf: sum(map(self.overlap, self.terms(leaf))) for leaf in self.basis.thin}
-
-    def products(self, leaf: int) -> float:
-        """A leaf by products of its factors, alone; infinite where it has none."""
-        if leaf not in self.basis.thin:
-            return math.inf
-        return self.overlaps[leaf] + sum(self.orders[key].cost for key in set(map(self.key, self.terms(leaf))))
-
-    # --------------------------------------------------------------------------------- multiplied out, or pushed forward
-
-    def sharing(self, leaves: Sequence[int]) -> list[list[int]]:
-        """Leaves, those together that share their δ."""
-        found: dict[Any, list[int]] = {}
-        for leaf in leaves:
-            found.setdefault(self.basis.key(leaf) or leaf, []).append(leaf)
-        return list(found.values())
-
-    @cached_property
-    def _factors(self) -> list[Any]:
-        return jax.eval_shape(self.basis.function.factors, *self.basis.one_delta)
-
-    def making(self, leaf: int) -> float:
-        """One sample's derivative of a leaf, multiplied out."""
-        each = 0.0
-        for k in self.basis.function.leaves[leaf].sites:
-            factor = self._factors[k]
-            if hasattr(factor, "sizes"):
-                n, t, i, o = factor.sizes
-                each += n * t * o * (1 if hasattr(factor, "index") else i * (2 if t > 1 else 1))
-        return each * self.basis.space.size
-
-    def contraction(self, leaf: int) -> float:
-        """A leaf multiplied out and contracted."""
-        like = self.basis.function.leaves[leaf].like
-        k = math.prod(like.shape) * (2 if jnp.issubdtype(like.dtype, jnp.complexfloating) else 1)
-        q, out = OUTPUTS[self.outputs]
-        return (self.block.ones + self.block.others) * self.making(leaf) + work(
-            f"bpkc{q}", out + "bc", {**self.sizes, "k": k}
-        )
-
-    def site_tangent(self, leaf: int) -> float:
-        """The least that one tangent takes of a leaf: what its sites themselves do."""
-        sizes = [self._factors[k].sizes for k in self.basis.function.leaves[leaf].sites if hasattr(self._factors[k], "left")]
-        return float(sum(2 * math.prod(each) for each in sizes))
-
-    @property
-    def tangents(self) -> int:
-        """How many are pushed in all."""
-        return self.block.rows * self.block.columns * self.basis.space.size
-
-    @cached_property
-    def _pushed(self) -> tuple[Any, list[Any]] | None:
-        """The program of a tangent of all leaves, and what it reads of each; ``None``: there is none."""
-        basis = self.basis
-
-        def pushed(params: Any, x: Any, tangents: Any) -> Any:
-            return jvp(lambda given: basis.fun(given, x), params, tangents)[1]
-
-        try:
-            closed = jax.make_jaxpr(pushed)(basis.params, basis.x, basis.params)
-        except REFUSALS as error:
-            refusal(error)
-            return None
-        count = len(basis.function.leaves)
-        return closed.jaxpr, closed.jaxpr.invars[-count:]
-
-    def vectors(self, leaves: Sequence[int]) -> float:
-        """Some leaves together, the other sample's rows pushed forward."""
-        if self._pushed is None:
-            return math.inf
-        jaxpr, tangents = self._pushed
-        each = linear_work(jaxpr, [tangents[leaf] for leaf in leaves]).tangent
-        return self.tangents * each + self.block.others * sum(map(self.making, leaves))
 
 
 @dataclass(frozen=True)
@@ -258,16 +44,18 @@ def choose(prices: Prices, mode: Mode) -> Choice:
     """The cheapest way of every leaf, or the one that was asked for wherever there is it."""
     used = prices.used
     if mode == "vectors":
-        return Choice(dict.fromkeys(used, "vectors"), prices.vectors(used))
+        every: dict[int, Way] = dict.fromkeys(used, "vectors")
+        return Choice(every, prices.vectors(used))
     if mode != "auto":
         return _together([_as_asked(prices, leaves, mode) for leaves in prices.sharing(used)])
     best = _of_two(prices, used)
     order = sorted(used, key=lambda leaf: prices.basis.function.leaves[leaf].sites)
     for start in range(len(order)):  # one tangent serves all leaves from some place on to the program's end
         rest, leaves = _of_two(prices, order[:start]), order[start:]
-        least = prices.tangents * sum(map(prices.site_tangent, leaves))
+        least = prices.tangents * sum(map(prices.site_tangent, leaves)) - prices.saved(leaves)
         if rest.cost + least < best.cost and (cost := rest.cost + prices.vectors(leaves)) < best.cost:
-            best = Choice({**rest.ways, **dict.fromkeys(leaves, "vectors")}, cost)
+            pushed: dict[int, Way] = dict.fromkeys(leaves, "vectors")
+            best = Choice({**rest.ways, **pushed}, cost)
     return Choice({leaf: best.ways[leaf] for leaf in used}, best.cost)
 
 
@@ -283,7 +71,7 @@ def _together(choices: Sequence[Choice]) -> Choice:
 
 def _shared(prices: Prices, leaves: Sequence[int]) -> Choice:
     """The best of leaves that share their δ · δ′: all that gain from it, if together they gain more than it takes."""
-    gains = [leaf for leaf in leaves if leaf in prices.overlaps and prices.overlaps[leaf] < prices.contraction(leaf)]
+    gains = [leaf for leaf in leaves if leaf in prices.overlaps and prices.overlaps[leaf] < prices.contractions[leaf]]
     some, none = (_mixed(prices, leaves, chosen) for chosen in (gains, ()))
     return some if some.cost < none.cost else none
 
@@ -296,8 +84,9 @@ def _mixed(prices: Prices, leaves: Sequence[int], products: Sequence[int]) -> Ch
     """Leaves that share their δ · δ′, some of them by products, the others multiplied out."""
     keys = {prices.key(term) for leaf in products for term in prices.terms(leaf)}
     cost = sum(prices.overlaps[leaf] for leaf in products) + sum(prices.orders[key].cost for key in keys)
-    cost += sum(prices.contraction(leaf) for leaf in leaves if leaf not in products)
-    return Choice({leaf: "products" if leaf in products else "contraction" for leaf in leaves}, cost)
+    cost += sum(prices.contractions[leaf] for leaf in leaves if leaf not in products)
+    ways: dict[int, Way] = {leaf: "products" if leaf in products else "contraction" for leaf in leaves}
+    return Choice(ways, cost)
 
 
 def groups_of(prices: Prices, leaves: Sequence[int]) -> list[Group]:

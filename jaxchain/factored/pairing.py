@@ -10,7 +10,7 @@ References: Novak, Sohl-Dickstein and Schoenholz, Fast finite width neural tange
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -130,7 +130,7 @@ def contract(
     order: Order,
     outputs: Outputs,
 ) -> jax.Array:
-    """overlap · δ · δ′ of a pair of samples, in an order."""
+    """The product of x · x′, δ and δ′ of a pair of samples, in an order."""
     out = OUTPUTS[outputs][1]
     conjugate = other[0], other[1].conj()
     a, b, c = {

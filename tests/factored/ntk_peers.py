@@ -185,7 +185,9 @@ def structured(net, params, xs):
 def flat(apply, x, w, delta):
     """(T, I) and (m, T, O)."""
     if apply is convolve:
-        x = lax.conv_general_dilated_patches(x[None], w.shape[:2], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = lax.conv_general_dilated_patches(
+            x[None], w.shape[:2], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
         return x.reshape(-1, x.shape[-1]), delta.reshape(delta.shape[0], -1, delta.shape[-1])
     return x.reshape(-1, x.shape[-1]), delta.reshape(delta.shape[0], -1, delta.shape[-1])
 

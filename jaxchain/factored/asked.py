@@ -1,0 +1,127 @@
+"""What a call about kernels is given: a function of one sample, parameters, samples on two sides; checked, and read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.tree_util import keystr, tree_flatten_with_path
+
+from jaxchain.checks import UNASKED, check_arrays, check_function, check_inexact, check_result, word
+from jaxchain.derivative import Pass
+from jaxchain.factored.basis import Basis
+from jaxchain.factored.choosing import Mode
+from jaxchain.factored.pairing import Outputs
+from jaxchain.factored.pricing import Block
+from jaxchain.show.shapes import describe
+from jaxchain.show.table import si
+
+__all__ = ["Asked", "samples_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A kernel that is asked for.
+
+    Attributes
+    ----------
+    basis
+        The function, read.
+    block
+        How many samples, and how many at once.
+    """
+
+    basis: Basis
+    block: Block
+
+    @classmethod
+    def of(
+        cls,
+        caller: str,
+        fun: Any,
+        params: Any,
+        xs: Any,
+        ys: Any,
+        outputs: Outputs = "full",
+        mode: Mode = "auto",
+        chunk_size: int | None = None,
+    ) -> Asked:
+        """A call's arguments, once they are what is wanted."""
+        check_function(fun, f"jc.{caller}")
+        word("outputs", outputs, get_args(Outputs))
+        word("mode", mode, get_args(Mode))
+        chunk = Pass(chunk_size).chunk_size
+        check_inexact(params, "params")
+        if not jax.tree.leaves(params):
+            msg = "params holds no array, so there is nothing to differentiate with respect to."
+            raise TypeError(msg)
+        rows, one = samples_of("xs", xs)
+        columns, other = (rows, one) if ys is None else samples_of("ys", ys)
+        _check_alike(one, other)
+        basis = Basis.of(fun, jax.tree.map(_shape, params), one)
+        check_result(basis.function.out)
+        if not basis.space.size:
+            msg = f"The function returns {describe(basis.function.out)}, in which there is no number that has a derivative. Cast it."
+            raise TypeError(msg)
+        return cls(basis, Block(rows, columns, chunk, symmetric=ys is None))
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether the function returns one real number, and no more."""
+        return self.basis.space.shape == () and self.basis.space.size == 1
+
+    @staticmethod
+    def refuse_huge(shape: Sequence[int], dtype: Any) -> None:
+        """Refuse a kernel of more memory than is used unasked; what is only traced may be of any size."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if size <= UNASKED or isinstance(jnp.zeros(()), Tracer):
+            return
+        msg = (
+            f"A kernel of {' × '.join(f'{n:,}' for n in shape)} numbers takes {si(size, 'B')}; above {si(UNASKED, 'B')} none is made unasked. "
+            'Ask for outputs="trace" or "diagonal", for fewer samples at a time, or for products with vectors (jc.ntk_operator): '
+            "chunks bound what is computed at once, not the result. To have all of it, ask under jax.jit."
+        )
+        raise ValueError(msg)
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    aval = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+
+
+def samples_of(name: str, samples: Any) -> tuple[int, Any]:
+    """How many samples there are along the first axis of every leaf, and the shapes of one."""
+    check_arrays(samples, f"A leaf of {name}: {name}")
+    leaves, tree = tree_flatten_with_path(samples)
+    if not leaves:
+        msg = f"{name} holds no array, so there are no samples."
+        raise TypeError(msg)
+    shapes = [(f"{name}{keystr(path)}", _shape(leaf)) for path, leaf in leaves]
+    first, length = shapes[0][0], 0
+    for where, leaf in shapes:
+        if not leaf.shape:
+            msg = f"{where} is {describe(leaf)}, which has no axis of samples. Every leaf of {name} has its samples along its first axis; close over what all samples share."
+            raise ValueError(msg)
+        length = length if where != first else leaf.shape[0]
+        if leaf.shape[0] != length:
+            msg = f"{where} is {describe(leaf)}, of {leaf.shape[0]} samples along its first axis, but {first} has {length}. Close over what all samples share."
+            raise ValueError(msg)
+    return length, tree.unflatten([jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for _, leaf in shapes])
+
+
+def _check_alike(one: Any, other: Any) -> None:
+    """Refuse samples of the second side that do not look like those of the first."""
+    wanted, tree = jax.tree.flatten(one)
+    if jax.tree.structure(other) != tree:
+        msg = f"ys must have the structure of xs, {tree}, but it has {jax.tree.structure(other)}."
+        raise ValueError(msg)
+    for (path, leaf), want in zip(tree_flatten_with_path(other)[0], wanted, strict=True):
+        if (leaf.shape, leaf.dtype) != (want.shape, want.dtype):
+            msg = f"A sample of ys{keystr(path)} is {describe(leaf)}, but one of xs{keystr(path)} is {describe(want)}. Both go through the same function: reshape it, or cast it."
+            raise ValueError(msg)

@@ -18,12 +18,11 @@ from jax.tree_util import register_dataclass
 
 from jaxchain.coordinates import Coordinates
 from jaxchain.cost.count import total_flops
-from jaxchain.derivative import vjp
 from jaxchain.factored.factors import Factor, Picked, Product, Thin, Whole
 from jaxchain.factored.function import Factored, Leaf
 from jaxchain.factored.sites import Site
 from jaxchain.factored.varying import rows_of
-from jaxchain.program.primitives import function_of_equation, is_var, shape_of
+from jaxchain.program.primitives import shape_of
 
 __all__ = ["Basis", "Piece"]
 
@@ -212,13 +211,5 @@ def _concatenated(pieces: Sequence[Piece]) -> Piece:
 
 
 def _gradient(site: Site, values: Sequence[jax.Array], delta: jax.Array) -> jax.Array:
-    """What a site adds to its leaf's gradient: a convolution's by its own transpose, which needs no patches."""
-    equation = site.found.equation
-    if site.kind != "convolution" or site.found.lengths or equation is None:
-        return site.gradient(site.factors(values, delta))
-    image, kernel = equation.eqn.invars
-    reads, _, call = function_of_equation(equation.eqn)
-    assert is_var(image)
-    assert reads == [image, kernel]
-    _, back = vjp(lambda kernel: call(values[0], kernel)[0], jnp.zeros(shape_of(kernel), delta.dtype))
-    return site.layout.pull(back(delta)[0])
+    """What a site adds to its leaf's gradient."""
+    return site.gradient(site.multiplied(values, delta) or site.factors(values, delta))

@@ -125,9 +125,13 @@ class Kernel:
                 full[leaf] = value
             return self.basis.fun(tree.unflatten(full), x)
 
-        with refused_in_words("forward", "this function", 'Leave mode="vectors" out.'):
-            push = linearize(of_leaves, [given[leaf] for leaf in leaves])[1]
-        return lambda tangents: self.basis.space.flatten(push(tangents))
+        push = linearize(of_leaves, [given[leaf] for leaf in leaves])[1]
+
+        def pushed(tangents: Any) -> jax.Array:
+            with refused_in_words("forward", "this function", 'Leave mode="vectors" out.'):
+                return self.basis.space.flatten(push(tangents))
+
+        return pushed
 
     def __call__(self, params: Any, xs: Any, ys: Any, block: Block) -> jax.Array:
         """The blocks of all pairs."""

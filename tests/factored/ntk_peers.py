@@ -6,12 +6,14 @@ A network is ``net(params, x, meet)``: every weight meets the data in ``meet(nam
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 
-def plainly(name, apply, w, x):  # noqa: ARG001
+def plainly(name, apply, w, x):
     return apply(w, x)
 
 
@@ -83,7 +85,7 @@ def drawn(shapes, seed=0):
 
 
 def layers(*sizes):
-    pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+    pairs = pairwise(sizes)
     return {f"{n}{k}": (i, o) if n == "w" else (o,) for k, (i, o) in enumerate(pairs) for n in "wb"}
 
 

@@ -21,7 +21,7 @@ from jaxchain.cost.count import total_flops
 from jaxchain.factored.factors import Factor, Picked, Product, Thin, Whole
 from jaxchain.factored.function import Factored, Leaf
 from jaxchain.factored.sites import Site
-from jaxchain.factored.varying import rows_of
+from jaxchain.factored.varying import Rows, rows_of
 from jaxchain.program.primitives import shape_of
 
 __all__ = ["Basis", "Piece"]
@@ -83,21 +83,26 @@ class Basis:
         """Coordinates of the outputs."""
         return Coordinates.of(self.function.out)
 
-    def deltas(self, params: Any, x: Any) -> tuple[Any, tuple[jax.Array, ...]]:
-        """What the sites' rules read, and δ of every site, a row for each output."""
-        done = self.function.evaluate(params, x)
-        pulled = jax.vmap(lambda row: done.pull(self.space.unflatten_cotangent(row)))(self.space.identity())
-        return done.values, pulled
+    @cached_property
+    def deltas(self) -> Rows:
+        """What the sites' rules read, and δ of every site, a row for each output: of the parameters and a sample."""
+
+        def pulled(params: Any, x: Any) -> tuple[Any, Any]:
+            done = self.function.evaluate(params, x)
+            pull = jax.vmap(lambda row: done.pull(self.space.unflatten_cotangent(row)))
+            return done.values, pull(self.space.identity())
+
+        return rows_of(pulled, self.params, self.x)
 
     @cached_property
     def work(self) -> float:
         """Operations of `deltas`."""
-        return total_flops(jax.make_jaxpr(self.deltas)(self.params, self.x).eqns)
+        return total_flops(self.deltas.closed.eqns)
 
     @cached_property
     def one_delta(self) -> tuple[Any, tuple[Any, ...]]:
         """The shapes of the values, and of one output's δ."""
-        values, deltas = jax.eval_shape(self.deltas, self.params, self.x)
+        values, deltas = self.deltas.unflatten(self.deltas.shapes)
         return values, tuple(jax.ShapeDtypeStruct(delta.shape[1:], delta.dtype) for delta in deltas)
 
     # ------------------------------------------------------------------------------------------------ leaves as factors
@@ -144,36 +149,37 @@ class Basis:
         sites = self.function.leaves[number].sites
         if len(sites) != 1 or number not in self.thin:
             return None
-        site, delta = self.function.sites[sites[0]], self._same[sites[0]]
+        site, delta = self.function.sites[sites[0]], self.same[sites[0]]
         meeting = site.found.meeting
         if meeting is None or site.kind not in ("dense", "bias") or (meeting.sides is not None and meeting.sides[0]):
             return None
         return delta, math.prod(site.rows)
 
     @cached_property
-    def _same(self) -> tuple[int, ...]:
-        """Of every site, the first that has the very same δ."""
-        return rows_of(lambda params, x: self.deltas(params, x)[1], self.params, self.x).same
+    def same(self) -> tuple[int, ...]:
+        """Of every site, a number that is equal for those that have the very same δ."""
+        return self.deltas.unflatten(self.deltas.same)[1]
 
-    def pieces(self, numbers: Sequence[int], values: Any, deltas: Any) -> list[list[Piece]]:
-        """Some leaves, as factors."""
+    def pieces(self, numbers: Sequence[int], made: tuple[Any, Any]) -> list[list[Piece]]:
+        """Some leaves, as factors, of what `deltas` made."""
 
         def of_one(values: Any, deltas: Any) -> list[list[Thin]]:
             factors = self.function.factors(values, deltas)
             return [self._thin(self.function.leaves[number], factors) or [] for number in numbers]
 
         of_output = rows_of(of_one, *self.one_delta)
-        made = of_output.unflatten(of_output.map(of_one, values, deltas))
+        factors = of_output.unflatten(of_output.map(of_one, *made))
         flags = of_output.unflatten([axis is not None for axis in of_output.axes])
         return [
             _joined([_piece(factor, flag) for factor, flag in zip(*leaf, strict=True)])
-            for leaf in zip(made, flags, strict=True)
+            for leaf in zip(factors, flags, strict=True)
         ]
 
     # ---------------------------------------------------------------------------------------------- leaves multiplied out
 
-    def gradients(self, numbers: Sequence[int], values: Any, deltas: Any) -> list[jax.Array]:
+    def gradients(self, numbers: Sequence[int], made: tuple[Any, Any]) -> list[jax.Array]:
         """Some leaves' derivatives, multiplied out: (m, …) each."""
+        values, deltas = made
         sites = {k for number in numbers for k in self.function.leaves[number].sites}
 
         def of_one(deltas: Any) -> list[jax.Array]:

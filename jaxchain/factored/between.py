@@ -17,7 +17,7 @@ from jaxchain.factored.choosing import Choice, Group, groups_of
 from jaxchain.factored.factors import wide
 from jaxchain.factored.pairing import OUTPUTS, Outputs, contract, lettered, overlap, product
 from jaxchain.factored.pricing import Block, Prices
-from jaxchain.factored.varying import Rows, rows_of
+from jaxchain.factored.varying import Rows
 
 __all__ = ["Kernel"]
 
@@ -63,19 +63,25 @@ class Kernel:
             self.basis.space.dtype, *(jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(self.basis.params))
         )
 
-    def side(self, params: Any, x: Any) -> Side:
-        """The derivative at one sample."""
+    @cached_property
+    def _of_deltas(self) -> Callable[[tuple[Any, Any]], Side]:
         basis, products = self.basis, self.choice.of("products")
         whole = (*self.choice.of("contraction"), *self.choice.of("vectors"))
-        values, deltas = basis.deltas(params, x)
-        pieces = basis.pieces(products, values, deltas)
-        gradients = basis.gradients(whole, values, deltas)
-        return dict(zip(products, pieces, strict=True)), dict(zip(whole, gradients, strict=True))
+
+        def of_deltas(made: tuple[Any, Any]) -> Side:
+            pieces, gradients = basis.pieces(products, made), basis.gradients(whole, made)
+            return dict(zip(products, pieces, strict=True)), dict(zip(whole, gradients, strict=True))
+
+        return of_deltas
+
+    def side(self, params: Any, x: Any) -> Side:
+        """The derivative at one sample."""
+        return self._of_deltas(self.basis.deltas(params, x))
 
     @cached_property
     def rows(self) -> Rows:
         """What of a side depends on the sample."""
-        return rows_of(self.side, self.basis.params, self.basis.x)
+        return self.basis.deltas.then(self._of_deltas)
 
     def pair(self, push: Callable[[Any], jax.Array] | None, one: Side, other: Side) -> jax.Array:
         """The block of two samples."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -22,7 +22,6 @@ from jaxchain.errors import REFUSALS, refusal
 from jaxchain.factored.basis import Basis, Piece
 from jaxchain.factored.factors import Factor, Picked, Product, Whole
 from jaxchain.factored.pairing import OUTPUTS, Order, Outputs, lettered, order_of, overlap_cost, work
-from jaxchain.factored.varying import rows_of
 
 __all__ = ["Block", "Prices", "Term"]
 
@@ -105,10 +104,7 @@ class Prices:
         """Each thin leaf's pieces as shapes, and which of the two factors depend on the sample."""
         basis = self.basis
 
-        def pieces(params: Any, x: Any) -> list[list[Piece]]:
-            return basis.pieces(basis.thin, *basis.deltas(params, x))
-
-        read = rows_of(pieces, basis.params, basis.x)
+        read = basis.deltas.then(partial(basis.pieces, basis.thin))
         shapes, depends = read.unflatten(read.shapes), read.unflatten([axis is not None for axis in read.axes])
         return {
             n: list(zip(*both, strict=True))
@@ -122,9 +118,14 @@ class Prices:
         count = range(len(self._read[leaf]))
         return [Term(leaf, one, other) for one in count for other in count]
 
+    @cached_property
+    def _keys(self) -> dict[int, Any]:
+        """Of the leaves that may share their δ."""
+        return {leaf: key for leaf in self.used if (key := self.basis.key(leaf)) is not None}
+
     def key(self, term: Term) -> Any:
         """Equal for terms that share their δ and δ′."""
-        return self.basis.key(term.leaf) or term
+        return self._keys.get(term.leaf, term)
 
     def _sizes(self, term: Term) -> dict[str, int]:
         n, t, i, o = self._read[term.leaf][term.one][0].sizes
@@ -170,7 +171,7 @@ class Prices:
         """Leaves, those together that share their δ."""
         found: dict[Any, list[int]] = {}
         for leaf in leaves:
-            found.setdefault(self.basis.key(leaf) or leaf, []).append(leaf)
+            found.setdefault(self._keys.get(leaf, leaf), []).append(leaf)
         return list(found.values())
 
     @cached_property

@@ -140,6 +140,14 @@ CALLS = {
         for fun in (jc.sample_gradients, jc.sample_gradient_norms)
     },
     "gradient_moments": (jc.gradient_moments, {"loss": loss, "params": X, "batch": DATA, "check": False}),
+    **{
+        fun.__name__: (fun, {"fun": jnp.dot, "params": X, "xs": DATA[0], "ys": DATA[0], "chunk_size": 2} | how)
+        for fun, how in {
+            jc.ntk: {"outputs": "trace", "mode": "products"},
+            jc.ntk_plan: {"outputs": "trace", "mode": "products"},
+            jc.ntk_operator: {},
+        }.items()
+    },
     "batch_jacobian": (
         called(jc.batch_jacobian),
         {"fun": jnp.sin, "x": X, "argnums": 0, "in_axis": 0, "out_axis": 0, "check": True}
@@ -339,6 +347,7 @@ MEANT = {
     "steps": ["int64"],
     **{name: ["none"] for name in ["k", "of", "in_axes"]},
     "krylov_steps": ["none", "int64"],
+    "ys": ["none"],
     "stages_": ["none"],
     "stages__": ["none", "text"],  # told when it is called, as what follows
     "along_": ["none", "text"],
@@ -393,6 +402,11 @@ OTHERS_WORDS = {
         (name, parameter): "The loss is traced with them, and says itself what it cannot take."
         for name in ("sample_gradients", "sample_gradient_norms", "gradient_moments")
         for parameter in ("params", "batch")
+    },
+    **{
+        (name, parameter): "So is a function of one sample."
+        for name in ("ntk", "ntk_plan", "ntk_operator")
+        for parameter in ("params", "xs")
     },
 }
 """Where a function of the caller's is called, and says what is wrong."""

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from jaxchain.coordinates import Coordinates
-from jaxchain.cost.count import total_flops
 from jaxchain.factored.factors import Factor, Picked, Product, Thin, Whole
 from jaxchain.factored.function import Factored, Leaf
 from jaxchain.factored.sites import Site
@@ -95,9 +94,9 @@ class Basis:
         return rows_of(pulled, self.params, self.x)
 
     @cached_property
-    def work(self) -> float:
-        """Operations of `deltas`."""
-        return total_flops(self.deltas.closed.eqns)
+    def work(self) -> tuple[float, float]:
+        """Operations of `deltas`, those of every sample and those done once."""
+        return self.deltas.work
 
     @cached_property
     def one_delta(self) -> tuple[Any, tuple[Any, ...]]:

@@ -42,6 +42,11 @@ class Choice:
 
 def choose(prices: Prices, mode: Mode) -> Choice:
     """The cheapest way of every leaf, or the one that was asked for wherever there is it."""
+    chosen = _chosen(prices, mode)
+    return Choice({leaf: chosen.ways[leaf] for leaf in prices.used}, chosen.cost)
+
+
+def _chosen(prices: Prices, mode: Mode) -> Choice:
     used = prices.used
     if mode == "vectors":
         every: dict[int, Way] = dict.fromkeys(used, "vectors")
@@ -56,7 +61,7 @@ def choose(prices: Prices, mode: Mode) -> Choice:
         if rest.cost + least < best.cost and (cost := rest.cost + prices.vectors(leaves)) < best.cost:
             pushed: dict[int, Way] = dict.fromkeys(leaves, "vectors")
             best = Choice({**rest.ways, **pushed}, cost)
-    return Choice({leaf: best.ways[leaf] for leaf in used}, best.cost)
+    return best
 
 
 def _of_two(prices: Prices, leaves: Sequence[int]) -> Choice:

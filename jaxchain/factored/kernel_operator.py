@@ -87,7 +87,21 @@ class KernelOperator:
         return Coordinates.of(jax.eval_shape(self.fun, self.params, one))
 
     def matvec(self, vector: jax.Array) -> jax.Array:
-        """Θ v: (B'·m,) to (B·m,)."""
+        """Θ v: (B'·m,) to (B·m,).
+
+        Raises
+        ------
+        ValueError
+            If ``vector`` has another shape.
+        ModeError
+            If there is no reverse or no forward mode for the function.
+
+        Examples
+        --------
+        >>> theta = jc.ntk_operator(lambda w, x: w * x, jnp.array(2.0), jnp.array([1.0, 3.0]))
+        >>> theta.matvec(jnp.array([1.0, 1.0])).tolist()
+        [4.0, 12.0]
+        """
         if jnp.shape(vector) != (self.shape[1],):
             msg = f"A vector that this operator takes has the shape {(self.shape[1],)}, but {jnp.shape(vector)} was given."
             raise ValueError(msg)
@@ -125,7 +139,18 @@ class KernelOperator:
         return add(total, jax.tree.map(lambda leaf: leaf[whole:], both))[0] if whole < count else total
 
     def diagonal(self) -> jax.Array:
-        """The diagonal (B·m,), squared norms of the rows of J; of a symmetric operator."""
+        """The diagonal (B·m,), squared norms of the rows of J; of a symmetric operator.
+
+        Raises
+        ------
+        ValueError
+            If the kernel is between two sets of samples.
+
+        Examples
+        --------
+        >>> jc.ntk_operator(lambda w, x: w * x, jnp.array(2.0), jnp.array([1.0, 3.0])).diagonal().tolist()
+        [1.0, 9.0]
+        """
         if not self.symmetric:
             msg = "This kernel is between two sets of samples, so that it has no diagonal. Leave ys out, or ask jc.ntk for it."
             raise ValueError(msg)
@@ -136,11 +161,23 @@ class KernelOperator:
             return kernel.diagonal(self.params, self.xs, Pass(self.chunk_size)).reshape(-1).astype(self.dtype)
 
     def trace(self) -> jax.Array:
-        """The sum of the diagonal, ‖J‖²."""
+        """The sum of the diagonal, ‖J‖².
+
+        Examples
+        --------
+        >>> float(jc.ntk_operator(lambda w, x: w * x, jnp.array(2.0), jnp.array([1.0, 3.0])).trace())
+        10.0
+        """
         return jnp.sum(self.diagonal())
 
     def dense(self) -> jax.Array:
-        """The matrix (B·m, B'·m)."""
+        """The matrix (B·m, B'·m).
+
+        Examples
+        --------
+        >>> jc.ntk_operator(lambda w, x: w * x, jnp.array(2.0), jnp.array([1.0, 3.0])).dense().tolist()
+        [[1.0, 3.0], [3.0, 9.0]]
+        """
         ys = None if self.symmetric else self.ys
         theta = ntk(self.fun, self.params, self.xs, ys, chunk_size=self.chunk_size)
         m, (rows, columns) = self._space.size, self.shape

@@ -246,9 +246,10 @@ class Prices:
 
     def saved(self, leaves: Sequence[int]) -> float:
         """What need not be done on the first side where all leaves are pushed forward: its backward passes."""
-        return self.block.ones * self.basis.work if set(leaves) == set(self.used) else 0.0
+        return self.block.ones * self.basis.work[0] if set(leaves) == set(self.used) else 0.0
 
     @property
     def evaluation(self) -> float:
         """The function and its backward passes, of all samples of both sides."""
-        return (self.block.ones + self.block.others) * self.basis.work
+        of_sample, once = self.basis.work
+        return (self.block.ones + self.block.others) * of_sample + once

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from jaxchain.cost.count import total_flops
 from jaxchain.program.flow import reach
 from jaxchain.program.primitives import ClosedJaxpr, function_of, is_var
 
@@ -30,12 +31,24 @@ class Rows:
         Of its result for one row, and the shapes of the leaves.
     axes
         Of every leaf: 0 where it depends on the row, ``None`` where it is the same for all.
+    still
+        How many leaves stay still among the program's inputs.
     """
 
     closed: ClosedJaxpr
     tree: Any
     shapes: tuple[jax.ShapeDtypeStruct, ...]
     axes: tuple[int | None, ...]
+    still: int
+
+    @property
+    def work(self) -> tuple[float, float]:
+        """Floating-point operations: of what depends on the row, and of what is done once for all rows."""
+        jaxpr = self.closed.jaxpr
+        reached = reach(jaxpr.eqns, jaxpr.invars[self.still :])
+        each = [eqn for eqn in jaxpr.eqns if any(out in reached for out in eqn.outvars)]
+        own = total_flops(each)
+        return own, total_flops(jaxpr.eqns) - own
 
     @property
     def same(self) -> tuple[int, ...]:
@@ -81,4 +94,4 @@ def rows_of(fn: Callable[[Any, Any], Any], still: Any, row: Any) -> Rows:
     reached = reach(jaxpr.eqns, jaxpr.invars[first:])
     leaves, tree = jax.tree.flatten(shapes)
     axes = tuple(0 if is_var(out) and out in reached else None for out in jaxpr.outvars)
-    return Rows(closed, tree, tuple(leaves), axes)
+    return Rows(closed, tree, tuple(leaves), axes, first)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import tyro
 from bench import basics, curvature, discovery, flow, instruments, jacobians, pages, peers, samples
+from bench import basics, discovery, flow, jacobians, kernels, pages, peers, samples
 from bench.core import Row
 from bench.markdown import HEADER, here, page
 from common import RESULTS, conclude, heading
@@ -34,6 +35,7 @@ BENCHMARKS: tuple[Callable[[int, bool], Iterable[Row]], ...] = (
     *flow.BENCHMARKS,
     *instruments.BENCHMARKS,
     *samples.BENCHMARKS,
+    *kernels.BENCHMARKS,
 )
 
 

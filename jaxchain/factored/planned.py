@@ -9,7 +9,6 @@ from jaxchain.factored.choosing import Choice, Way
 from jaxchain.factored.pairing import Outputs
 from jaxchain.factored.pricing import Prices
 from jaxchain.show.table import Table, Tabular, si
-from jaxchain.show.values import count
 
 __all__ = ["KernelPlan", "KernelRow", "planned"]
 
@@ -35,7 +34,7 @@ class KernelRow:
     --------
     >>> row = jc.ntk_plan(lambda w, x: x @ w, jnp.ones((50, 3)), jnp.ones((8, 50))).rows[0]
     >>> row.kind, row.way, row.contraction, row.products
-    ('dense', 'products', 173550.0, 6994.0)
+    ('dense', 'products', 176400.0, 7030.0)
     """
 
     leaf: str
@@ -99,15 +98,11 @@ class KernelPlan(Tabular):
             )
             for row in self.rows
         ]
-        together = count(sum(row.way == "vectors" for row in self.rows), "leaf").replace("leafs", "leaves")
-        every = (
-            "There is no forward mode"
-            if math.isinf(self.vectors)
-            else f"All pushed forward: {si(self.vectors, 'FLOP')}"
-        )
-        notes = [
-            f"{every}; so go {together}. Each price is the leaf's alone; leaves with the same δ share its products."
-        ]
+        notes = ["Each figure is what the leaf takes alone; leaves with the same δ share δ · δ′."]
+        if math.isinf(self.vectors):
+            notes.append("There is no forward mode, and so no kernel-vector products.")
+        else:
+            notes.append(f"By kernel-vector products, all leaves together take {si(self.vectors, 'FLOP')}.")
         if self.unused:
             notes.append(f"Not used, or in no way that carries a derivative: {', '.join(self.unused)}.")
         return Table(self._brief(), header, rows, notes)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ntk_peers import NETS, PEERS, drawn
+
+sys.path.append(str(Path(__file__).parents[2] / "experiments"))
+
+from bench.by_hand import NETS, WAYS
 
 import jaxchain as jc
 from jaxchain.cost.measure import flops
 
 
 def shapes(name, samples):
-    net, params, sample = NETS[name]
-    like = {key: jax.ShapeDtypeStruct(shape, jnp.float32) for key, shape in params.items()}
-    return net, like, jax.ShapeDtypeStruct((samples, *sample), jnp.float32)
+    net = NETS[name]
+    like = {key: jax.ShapeDtypeStruct(shape, jnp.float32) for key, shape in net.shapes.items()}
+    return net.fun, like, jax.ShapeDtypeStruct((samples, *net.sample), jnp.float32)
 
 
 @pytest.mark.usefixtures("optimised")
@@ -23,16 +29,17 @@ def shapes(name, samples):
 def test_a_kernel_takes_no_more_than_the_best_of_three_ways_by_hand(name):
     net, params, xs = shapes(name, 4)
     ours = flops(lambda p, x: jc.ntk(net, p, x), params, xs)
-    by_hand = (flops(lambda p, x: peer(net, p, x), params, xs) for peer in PEERS.values())  # noqa: B023
+    by_hand = (flops(lambda p, x: way(net, p, x), params, xs) for way in WAYS.values())  # noqa: B023
     assert ours <= 1.05 * min(by_hand)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", NETS)
 def test_the_ways_by_hand_are_kernels(name):
-    net, params, sample = NETS[name]
-    params, xs = drawn(params), jax.random.normal(jax.random.key(1), (2, *sample))
-    got, *wanted = jax.jit(lambda p, x: [jc.ntk(net, p, x), *(peer(net, p, x) for peer in PEERS.values())])(params, xs)
+    net = NETS[name]
+    xs = jax.random.normal(jax.random.key(1), (2, *net.sample))
+    all_of = jax.jit(lambda p, x: [jc.ntk(net.fun, p, x), *(way(net.fun, p, x) for way in WAYS.values())])
+    got, *wanted = all_of(net.drawn(), xs)
     for want in wanted:
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-10 * np.abs(want).max())
 
@@ -44,7 +51,7 @@ def test_an_mlps_kernel_takes_250_times_less_work_and_100_times_less_memory_than
     xs = jax.ShapeDtypeStruct((64, 784), jnp.float32)
     compiled = [
         jax.jit(kernel).lower(params, xs).compile()
-        for kernel in (lambda p, x: jc.ntk(net, p, x), lambda p, x: PEERS["contraction"](net, p, x))
+        for kernel in (lambda p, x: jc.ntk(net, p, x), lambda p, x: WAYS["contraction"](net, p, x))
     ]
     ours, peer = (each.cost_analysis()["flops"] for each in compiled)
     assert ours * 250 <= peer
@@ -54,7 +61,7 @@ def test_an_mlps_kernel_takes_250_times_less_work_and_100_times_less_memory_than
 
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("outputs", ["full", "diagonal", "trace"])
-@pytest.mark.parametrize("name", ["mlp", "transformer", "wide output"])
+@pytest.mark.parametrize("name", ["MLP", "transformer", "MLP, 96 outputs"])
 def test_a_plan_predicts_the_work(name, outputs):
     net, params, xs = shapes(name, 4)
     plan = jc.ntk_plan(net, params, xs, outputs=outputs)
@@ -67,7 +74,7 @@ def test_a_plan_takes_the_cheapest_way_of_every_leaf_or_all_pushed_forward():
         plan = jc.ntk_plan(net, params, xs)
         others = [jc.ntk_plan(net, params, xs, mode=mode).cost for mode in ("contraction", "products", "vectors")]
         assert plan.cost <= min(others)
-        assert all(row.way == "vectors" for row in plan.rows) == (name == "narrow, then wide")
+        assert all(row.way == "vectors" for row in plan.rows) == (name == "MLP, narrow, 192 outputs")
 
 
 def test_biases_share_what_their_weights_need_and_last_layers_share_it_over_samples():

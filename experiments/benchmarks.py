@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import tyro
-from bench import basics, curvature, discovery, flow, instruments, jacobians, pages, peers, samples
-from bench import basics, discovery, flow, jacobians, kernels, pages, peers, samples
+from bench import basics, curvature, discovery, flow, instruments, jacobians, kernels, pages, peers, samples
 from bench.core import Row
 from bench.markdown import HEADER, here, page
 from common import RESULTS, conclude, heading

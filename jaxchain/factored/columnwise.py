@@ -49,7 +49,7 @@ def columns(
     """
     then = None if stretch.then is None else matrix(at, stretch.then)
     steps, prefix, found = list(stretch.steps), seed, list[jax.Array]()
-    read = summed if total else paired
+    read = terms_of if total else paired
     while steps and other is None and not isinstance(prefix, Dense) and steps[0].how == "multiply":
         step = steps.pop(0)
         if isinstance(step, Walk):
@@ -63,26 +63,34 @@ def columns(
     else:
         goings = [_going(at, step) for step in steps]
         each = over_columns(partial(_through, goings, then), prefix, other, how)
-        found.append(jnp.sum(each) if total else each)
+        found.append(each)
     if not found:
         return jnp.zeros(() if total else (_count(seed),), at.links[0].unit.here.dtype)
-    return sum(found[1:], found[0])
+    return _total(found) if total else sum(found[1:], found[0])
 
 
-def summed(second: Matrix, prefix: Matrix) -> jax.Array:
-    """The trace of Pᵀ C P: of a diagonal C, of the rows' lengths alone."""
+def terms_of(second: Matrix, prefix: Matrix) -> jax.Array:
+    """What the trace of Pᵀ C P is the sum of: for a diagonal C, the squared lengths of the rows of P, weighted."""
     if not isinstance(second, (Identity, Diagonal)):
-        return jnp.sum(paired(second, prefix))
+        return paired(second, prefix)
     entries = entries_of(second)
     match prefix:
         case Identity():
-            return jnp.sum(entries)
+            return entries
         case Blocks():
-            return jnp.sum(prefix.out.split(entries, 0) * jnp.sum(prefix.entries**2, axis=2))
+            return prefix.out.split(entries, 0) * jnp.sum(prefix.entries**2, axis=2)
         case _:
-            return jnp.vdot(
-                entries, prefix.entries**2 if isinstance(prefix, Diagonal) else jnp.sum(prefix.entries**2, 1)
-            )
+            squares = prefix.entries**2
+            return entries * (squares if isinstance(prefix, Diagonal) else jnp.sum(squares, axis=1))
+
+
+def _total(parts: Sequence[jax.Array]) -> jax.Array:
+    """The sum of all their entries; those of one shape are added first, and gone through once."""
+    alike: dict[tuple[int, ...], jax.Array] = {}
+    for part in parts:
+        alike[part.shape] = alike[part.shape] + part if part.shape in alike else part
+    sums = [jnp.sum(part) for part in alike.values()]
+    return sum(sums[1:], sums[0])
 
 
 def paired(second: Matrix, prefix: Matrix) -> jax.Array:

@@ -38,6 +38,17 @@ def test_a_jacobian_is_the_same(setting: Callable[[], Any]):
     assert_close(got, (jax.jit(jax.jacrev(fun))(X),) * 2)
 
 
+def energy(x: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.tanh(x * jnp.flip(x)) ** 2)
+
+
+def test_second_derivatives_are_the_same(setting: Callable[[], Any]):
+    with setting():
+        got = jc.hessian(energy, (X,), mode="stages"), jc.laplacian(energy, chunk_size=2)(X)
+    want = jax.jit(jax.hessian(energy))(X)
+    assert_close(got, (want, jnp.trace(want)), 1e-5)
+
+
 @pytest.mark.parametrize("name", ["rnn", "conv_net", "transformer"])
 @pytest.mark.parametrize("promotion", ["rank promotion", "dtype promotion"])
 def test_a_network_and_its_planned_jacobian_are_the_same(promotion: str, name: str):

@@ -18,13 +18,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.coordinates import Coordinates
+from jaxchain.cost.count import flops
 from jaxchain.factored.bend import Bend, Bent, bend_of
 from jaxchain.jacobians.execute import Linearised
 from jaxchain.jacobians.local import read_off
 from jaxchain.jacobians.unit import Unit
 from jaxchain.program.flat import Equation
 from jaxchain.program.flow import active
-from jaxchain.program.primitives import Var, is_inexact, is_var, like, size_of
+from jaxchain.program.primitives import BILINEAR, Var, is_inexact, is_var, like, size_of
 from jaxchain.program.segment import Segment
 
 __all__ = ["Inside", "Item", "cost_of", "items_of"]
@@ -40,6 +41,18 @@ class Item:
     equation: Equation
     unit: Unit | None
     bend: Bend | None
+
+    @property
+    def curved(self) -> bool:
+        """Whether it bends."""
+        return self.bend is not None and self.bend.curved
+
+    @property
+    def product(self) -> bool:
+        """Whether it is a product of two values that both move: f″(p, p) is then twice f of the tangents."""
+        eqn = self.equation.eqn
+        reads = () if self.unit is None else self.unit.segment.inputs
+        return self.equation.name in BILINEAR and all(is_var(atom) and atom in reads for atom in eqn.invars)
 
 
 def items_of(unit: Unit) -> list[Item] | None:
@@ -75,7 +88,8 @@ def cost_of(items: Sequence[Item], *, pairs: bool) -> float:
         if not item.bend.curved:
             total += moved * (1 + pairs)
         else:
-            total += 4 * size if unit.kind == "diagonal" else item.bend.work.tangent + 2 * size
+            bent = 4 * size if unit.kind == "diagonal" else item.bend.work.tangent + 2 * size
+            total += moved + flops(item.equation.eqn) + 2 * unit.there.size if item.product and not pairs else bent
             total += moved * pairs
     return total
 
@@ -85,7 +99,7 @@ class Inside:
     """An opened stage at a point, every equation linearised there."""
 
     unit: Unit
-    links: tuple[tuple[Bent, bool], ...]
+    links: tuple[tuple[Bent, Item], ...]
 
     @classmethod
     def of(cls, link: Bent) -> Inside:
@@ -99,7 +113,7 @@ class Inside:
             **dict(zip(segment.sides, link.at.sides, strict=True)),
             **dict(zip(segment.inputs, link.at.state, strict=True)),
         }
-        made: list[tuple[Bent, bool]] = []
+        made: list[tuple[Bent, Item]] = []
         for item in items:
             if item.unit is None or item.bend is None:
                 one = Segment((item.equation,), (), tuple(item.equation.writes), segment.program)
@@ -109,22 +123,24 @@ class Inside:
             sides = [values[v] for v in inner.sides]
             at = Linearised(item.unit, sides, sides, tuple(values[v] for v in inner.inputs), link.at.how)
             values.update(zip(inner.outputs, at.linear.value("reverse"), strict=True))
-            made.append((Bent(at), item.bend.curved))
+            made.append((Bent(at), item))
         whole = cls(unit, tuple(made))
         return replace(whole, links=tuple(whole._pulled(link.cotangent)))
 
-    def _pulled(self, cotangent: jax.Array) -> list[tuple[Bent, bool]]:
+    def _pulled(self, cotangent: jax.Array) -> list[tuple[Bent, Item]]:
         """The same with the cotangent of every result, by one reverse sweep."""
         known: dict[Var, jax.Array] = {}
         _add(known, self.unit.segment.outputs, self.unit.there.split(cotangent))
-        links: list[tuple[Bent, bool]] = []
-        for link, curved in reversed(self.links):
+        links: list[tuple[Bent, Item]] = []
+        for link, item in reversed(self.links):
             there = link.unit.there
             parts = [known.get(var, _zero(var)) for var in link.unit.segment.outputs if is_inexact(var)]  # pyright: ignore[reportArgumentType, reportCallIssue]
             link = Bent(link.at, jnp.concatenate([part.astype(there.dtype) for part in parts]))
             _add(known, link.unit.segment.inputs, link.unit.here.split(link.pulled()))
-            link.linearised(bends=curved)
-            links.append((link, curved))
+            link.linearised(bends=item.curved)
+            if item.product:
+                link.linearised(bends=False)
+            links.append((link, item))
         return links[::-1]
 
     def through(self, column: jax.Array, beside: jax.Array | None) -> tuple[jax.Array, jax.Array | None, jax.Array]:
@@ -132,10 +148,13 @@ class Inside:
         first = self._start(column)
         second = first if beside is None else self._start(beside)
         total = jnp.zeros((), column.dtype)
-        for link, curved in self.links:
+        for link, item in self.links:
             here = _read(first, link)
             other = here if beside is None else _read(second, link)
-            if curved:
+            if item.product and beside is None:
+                moved = link.moved(here)
+                total = total + 2 * _of_tangents(link, here)
+            elif item.curved:
                 moved, met = link.push(here)
                 total = total + jnp.vdot(other, met)
             else:
@@ -157,6 +176,13 @@ class Inside:
             if not is_var(out) or is_inexact(out)
         ]
         return jnp.concatenate([part.astype(self.unit.there.dtype) for part in parts])
+
+
+def _of_tangents(link: Bent, vector: jax.Array) -> jax.Array:
+    """λ · f of the tangents, of a product f."""
+    unit = link.unit
+    assert link.cotangent is not None
+    return jnp.vdot(link.cotangent, unit.there.flatten(unit.call(link.at.sides, unit.here.unflatten(vector))))
 
 
 def _read(tangents: dict[Var, jax.Array], link: Bent) -> jax.Array:

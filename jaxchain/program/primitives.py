@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AFFINE",
+    "BILINEAR",
     "ELEMENTWISE",
     "FAMILIES",
     "FAMILY",
@@ -170,6 +171,9 @@ WITHOUT_DERIVATIVE = frozenset(["ceil", "floor", "round", "sign", "stop_gradient
 """Its derivative is zero, and JAX knows: what it makes is held fixed."""
 
 SHIFTS = AFFINE - {"div", "mul", "neg"}
+
+BILINEAR = frozenset(["conv_general_dilated", "dot_general", "mul"])
+"""Linear in each of its two operands."""
 
 HEAVY = frozenset(["cond", "conv_general_dilated", "dot_general", "fft", "scan", "while"])
 """What a stage is named by, where it holds one."""

@@ -145,6 +145,20 @@ def test_norms_of_gradients_find_wrong_labels_long_before_chance_would(run):
     assert found["work"]["of vmap(grad)"] < 1
 
 
+def test_kernels_come_to_the_arc_cosine_limit_as_theory_says_and_training_aligns_them_with_labels(run):
+    found = run("tangent_kernel")
+    # Four networks of three widths: a median is off by a third or so, and so the slope over a factor of 16 by 0.2.
+    assert found["slopes"]["error"] == pytest.approx(-0.5, abs=0.25)  # Jacot et al., arXiv 1806.07572
+    assert found["slopes"]["moved"] < -0.4  # Lee et al., arXiv 1902.06720: at most 1/√n
+    trained = found["trained"]
+    assert trained["accuracy"] > 0.9
+    before, after = trained["alignment"]
+    assert 0 < before < after < 1
+    assert trained["spectra"][1][0] > 2 * trained["spectra"][0][0]
+    for spectrum in trained["spectra"]:
+        assert min(spectrum) > -1e-5 * max(spectrum)
+
+
 def test_gradients_vanish_and_are_kept_as_published(run):
     found = run("vanishing_gradients")
     plain, cured, depth = found["plain"], found["cured"], found["depth"]

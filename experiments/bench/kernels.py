@@ -47,7 +47,7 @@ def kernels(seed: int, quick: bool) -> Iterable[Row]:
         label = f"NTK of {name} / {best} by hand"
         yield Row(f"{label}: work", work["ours"], work[best], "FLOP", at_most=1.05)
         if not quick:
-            seconds = race({"ours": ours(net.fun), "peer": by_hand[best]}, *args, repeats=20)
+            seconds = race({"ours": ours(net.fun), "peer": by_hand[best]}, *args, repeats=60)
             yield Row(f"{label}: time", seconds["ours"], seconds["peer"], "s", at_most=1.1)
 
 

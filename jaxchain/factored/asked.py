@@ -35,10 +35,14 @@ class Asked:
         The function, read.
     block
         How many samples, and how many at once.
+    outputs, mode
+        As asked for.
     """
 
     basis: Basis
     block: Block
+    outputs: Outputs
+    mode: Mode
 
     @classmethod
     def of(
@@ -69,7 +73,7 @@ class Asked:
         if not basis.space.size:
             msg = f"The function returns {describe(basis.function.out)}, in which there is no number that has a derivative. Cast it."
             raise TypeError(msg)
-        return cls(basis, Block(rows, columns, chunk, symmetric=ys is None))
+        return cls(basis, Block(rows, columns, chunk, symmetric=ys is None), outputs, mode)
 
     @property
     def is_scalar(self) -> bool:

@@ -21,6 +21,7 @@ from jaxchain.factored.asked import Asked
 from jaxchain.factored.between import Kernel
 from jaxchain.factored.choosing import choose
 from jaxchain.factored.kernels import WAY_OUT, ntk
+from jaxchain.factored.meshes import laid_out_by_compiler
 from jaxchain.factored.pricing import Block, Prices
 
 __all__ = ["KernelOperator", "ntk_operator"]
@@ -105,8 +106,11 @@ class KernelOperator:
         if jnp.shape(vector) != (self.shape[1],):
             msg = f"A vector that this operator takes has the shape {(self.shape[1],)}, but {jnp.shape(vector)} was given."
             raise ValueError(msg)
+        return laid_out_by_compiler(type(self)._product, self.xs, self, jnp.asarray(vector, self.dtype))
+
+    def _product(self, vector: jax.Array) -> jax.Array:
         space, how = self._space, Pass(self.chunk_size)
-        rows = jnp.asarray(vector, self.dtype).reshape(-1, space.size)
+        rows = vector.reshape(-1, space.size)
         with refused_in_words("reverse", "this function", WAY_OUT):
             tangent = jax.tree.map(jnp.conj, self._pulled(rows))
 
@@ -154,6 +158,9 @@ class KernelOperator:
         if not self.symmetric:
             msg = "This kernel is between two sets of samples, so that it has no diagonal. Leave ys out, or ask jc.ntk for it."
             raise ValueError(msg)
+        return laid_out_by_compiler(type(self)._diagonal, self.xs, self)
+
+    def _diagonal(self) -> jax.Array:
         asked = Asked.of("ntk_operator", self.fun, self.params, self.xs, None, "diagonal", "auto", self.chunk_size)
         with refused_in_words("reverse", "this function", WAY_OUT):
             prices = Prices(asked.basis, Block(asked.block.rows, 1, None, symmetric=True), "diagonal")

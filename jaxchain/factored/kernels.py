@@ -15,6 +15,7 @@ from jaxchain.errors import refused_in_words
 from jaxchain.factored.asked import Asked
 from jaxchain.factored.between import Kernel
 from jaxchain.factored.choosing import Mode, choose
+from jaxchain.factored.meshes import laid_out_by_compiler
 from jaxchain.factored.pairing import Outputs
 from jaxchain.factored.planned import KernelPlan, planned
 from jaxchain.factored.pricing import Prices
@@ -89,11 +90,19 @@ def ntk(
     >>> jc.ntk(lambda w, x: w @ x, jnp.ones((3, 2)), xs, outputs="trace").tolist()
     [[3.0, 3.0], [3.0, 6.0]]
     """
-    asked = Asked.of("ntk", fun, params, xs, ys, outputs, mode, chunk_size)
+
+    def run(params: Any, xs: Any, ys: Any) -> jax.Array:
+        return _kernel(Asked.of("ntk", fun, params, xs, ys, outputs, mode, chunk_size), params, xs, ys)
+
+    return laid_out_by_compiler(run, xs, params, xs, ys)
+
+
+def _kernel(asked: Asked, params: Any, xs: Any, ys: Any) -> jax.Array:
+    """The kernel that is asked for."""
     block = asked.block
     with refused_in_words("reverse", "this function", WAY_OUT):
-        prices = Prices(asked.basis, block, outputs)
-        kernel = Kernel.of(prices, choose(prices, mode))
+        prices = Prices(asked.basis, block, asked.outputs)
+        kernel = Kernel.of(prices, choose(prices, asked.mode))
         shape = (block.rows, block.columns, *(() if asked.is_scalar else kernel.shape))
         asked.refuse_huge(shape, kernel.dtype)
         if not (block.rows and block.columns):
@@ -144,5 +153,5 @@ def ntk_plan(
     """
     asked = Asked.of("ntk_plan", fun, params, xs, ys, outputs, mode, chunk_size)
     with refused_in_words("reverse", "this function", WAY_OUT):
-        prices = Prices(asked.basis, asked.block, outputs)
-        return planned(prices, choose(prices, mode), asked.is_scalar)
+        prices = Prices(asked.basis, asked.block, asked.outputs)
+        return planned(prices, choose(prices, asked.mode), asked.is_scalar)

@@ -242,7 +242,12 @@ def spectra(ax: Axes, trained: Trained) -> None:
         ax.plot(
             np.arange(1, len(values) + 1), values, color=colour, label=f"{when}: alignment with the labels {share:.2f}"
         )
-    ax.set(xscale="log", yscale="log", xlabel="number of the eigenvalue, the largest first", ylabel="eigenvalue of the kernel")
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="number of the eigenvalue, the largest first",
+        ylabel="eigenvalue of the kernel",
+    )
     grown = trained.spectra[1].sum() / trained.spectra[0].sum()
     ax.set_title(f"Training makes the kernel {grown:.0f} times as large, and aligns it with the labels")
     ax.legend(frameon=False)

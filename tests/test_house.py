@@ -28,7 +28,9 @@ ROOMS = """
     nets
     structure swept sweep
     jacobians
+    second_order
     factored
+    kernels
     signal
     lens
     diagnosis

@@ -8,8 +8,8 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 
 from jaxchain.checks import shown
-from jaxchain.factored.bending import Curvature
 from jaxchain.plot.style import INK, axes, dress, styled
+from jaxchain.second_order.bending import Curvature
 from jaxchain.show.table import shorten
 
 UP, DOWN = "#117733", "#AA4499"

@@ -247,7 +247,7 @@ def test_without_reverse_mode_errors_are_differences_from_the_cheapest_that_ran(
 
 
 def test_what_needs_too_much_memory_is_compiled_and_not_run(monkeypatch, wide):
-    monkeypatch.setattr("jaxchain.factored.compared.UNASKED", 0)
+    monkeypatch.setattr("jaxchain.second_order.compared.UNASKED", 0)
     found, asked = limited(), limited(memory_limit=10**9)
     assert found["forward"].peak_bytes == wide["forward"].peak_bytes > 0
     assert found["forward"].flops == wide["forward"].flops

@@ -17,12 +17,12 @@ from jax.tree_util import register_dataclass
 from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Pass, jvp, vjp
 from jaxchain.errors import refused_in_words
-from jaxchain.factored.asked import Asked
-from jaxchain.factored.between import Kernel
-from jaxchain.factored.choosing import choose
-from jaxchain.factored.kernels import WAY_OUT, ntk
-from jaxchain.factored.meshes import laid_out_by_compiler
-from jaxchain.factored.pricing import Block, Prices
+from jaxchain.kernels.asked import Asked
+from jaxchain.kernels.between import Kernel
+from jaxchain.kernels.choosing import choose
+from jaxchain.kernels.meshes import laid_out_by_compiler
+from jaxchain.kernels.pricing import Block, Prices
+from jaxchain.kernels.tangent import WAY_OUT, ntk
 
 __all__ = ["KernelOperator", "ntk_operator"]
 

@@ -19,9 +19,9 @@ from jaxchain.cost.count import summed
 from jaxchain.cost.linear import linear_work
 from jaxchain.derivative import jvp
 from jaxchain.errors import REFUSALS, refusal
-from jaxchain.factored.basis import Basis, Piece
 from jaxchain.factored.factors import Factor, Picked, Product, Whole
-from jaxchain.factored.pairing import OUTPUTS, Order, Outputs, lettered, order_of, overlap_cost, work
+from jaxchain.kernels.basis import Basis, Piece
+from jaxchain.kernels.pairing import OUTPUTS, Order, Outputs, lettered, order_of, overlap_cost, work
 
 __all__ = ["Block", "Prices", "Term"]
 

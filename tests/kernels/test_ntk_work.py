@@ -62,7 +62,13 @@ def test_an_mlps_kernel_takes_250_times_less_work_and_100_times_less_memory_than
 @pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(
     ("name", "outputs"),
-    [("MLP", "full"), ("MLP", "diagonal"), ("MLP, 96 outputs", "trace"), ("transformer", "full"), ("RNN by scan", "trace")],
+    [
+        ("MLP", "full"),
+        ("MLP", "diagonal"),
+        ("MLP, 96 outputs", "trace"),
+        ("transformer", "full"),
+        ("RNN by scan", "trace"),
+    ],
 )
 def test_a_plan_predicts_the_work(name, outputs):
     net, params, xs = shapes(name, 4)

@@ -23,8 +23,8 @@ from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Linear
 from jaxchain.discovery.group import Granularity
 from jaxchain.errors import refused_in_words
-from jaxchain.factored.bend import with_gradient
-from jaxchain.factored.scalar import check_scalar
+from jaxchain.second_order.bend import with_gradient
+from jaxchain.second_order.scalar import check_scalar
 from jaxchain.show.extremes import Floats
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import Table, Tabular, shorten

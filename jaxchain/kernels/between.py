@@ -12,12 +12,12 @@ import jax.numpy as jnp
 
 from jaxchain.derivative import Pass, linearize
 from jaxchain.errors import refused_in_words
-from jaxchain.factored.basis import Basis, Piece
-from jaxchain.factored.choosing import Choice, Group, groups_of
 from jaxchain.factored.factors import wide
-from jaxchain.factored.pairing import OUTPUTS, Outputs, contract, lettered, overlap, product
-from jaxchain.factored.pricing import Block, Prices
-from jaxchain.factored.varying import Rows
+from jaxchain.kernels.basis import Basis, Piece
+from jaxchain.kernels.choosing import Choice, Group, groups_of
+from jaxchain.kernels.pairing import OUTPUTS, Outputs, contract, lettered, overlap, product
+from jaxchain.kernels.pricing import Block, Prices
+from jaxchain.kernels.varying import Rows
 
 __all__ = ["Kernel"]
 

@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.derivative import Pass, jvp, vjp
-from jaxchain.factored.bend import with_gradient
 from jaxchain.jacobians.sparse import LEAST, MOST, PATTERNS, Flat, available, pattern_of
 from jaxchain.jacobians.unit import Unit
 from jaxchain.program.fingerprint import fingerprint
 from jaxchain.program.primitives import MIXING, any_equation_of
+from jaxchain.second_order.bend import with_gradient
 
 __all__ = ["Star", "may_be_sparse", "star_of"]
 

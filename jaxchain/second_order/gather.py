@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.derivative import ALL_AT_ONCE, Pass
-from jaxchain.factored.bend import Bent, along
-from jaxchain.factored.order import Order, Stretch, Turn, Walk
 from jaxchain.jacobians.execute import Linearised, perform, state_and_sides
 from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Matrix, multiply
+from jaxchain.second_order.bend import Bent, along
+from jaxchain.second_order.order import Order, Stretch, Turn, Walk
 
 __all__ = ["Point", "entries_of", "matrix", "point", "walked"]
 

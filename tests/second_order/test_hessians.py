@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jaxchain as jc
-from jaxchain.factored.products import PRODUCTS
-from jaxchain.factored.ways import HessianMode
 from jaxchain.jacobians.sparse import available
+from jaxchain.second_order.products import PRODUCTS
+from jaxchain.second_order.ways import HessianMode
 
 sys.path.append(str(Path(__file__).parents[1] / "fuzz"))
 programs = pytest.importorskip("programs")

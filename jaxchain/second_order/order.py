@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
-from jaxchain.factored.bend import Bend, bend_of
-from jaxchain.factored.opened import Item, cost_of, items_of
 from jaxchain.jacobians.matrix import Layout
 from jaxchain.jacobians.planner import Plan
+from jaxchain.second_order.bend import Bend, bend_of
+from jaxchain.second_order.opened import Item, cost_of, items_of
 
 __all__ = ["Form", "Order", "Stretch", "Turn", "Walk", "best_order"]
 

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.derivative import ALL_AT_ONCE, Pass
-from jaxchain.factored.gather import Point, entries_of, matrix, walked
-from jaxchain.factored.opened import Inside
-from jaxchain.factored.order import Stretch, Turn, Walk
 from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Matrix, multiply
+from jaxchain.second_order.gather import Point, entries_of, matrix, walked
+from jaxchain.second_order.opened import Inside
+from jaxchain.second_order.order import Stretch, Turn, Walk
 
 __all__ = ["columns", "over_columns"]
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jaxchain.factored.pairing import Order
-from jaxchain.factored.pricing import Prices, Term
+from jaxchain.kernels.pairing import Order
+from jaxchain.kernels.pricing import Prices, Term
 
 __all__ = ["Choice", "Group", "Mode", "Way", "choose", "groups_of"]
 
@@ -70,7 +70,7 @@ def _of_two(prices: Prices, leaves: Sequence[int]) -> Choice:
 
 
 def _together(choices: Sequence[Choice]) -> Choice:
-    ways = {leaf: way for choice in choices for leaf, way in choice.ways.items()}
+    ways: dict[int, Way] = {leaf: way for choice in choices for leaf, way in choice.ways.items()}
     return Choice(ways, sum(choice.cost for choice in choices))
 
 

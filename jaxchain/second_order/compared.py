@@ -13,12 +13,12 @@ import jax.numpy as jnp
 
 from jaxchain.checks import UNASKED, flag, integer, number, word
 from jaxchain.derivative import Pass
-from jaxchain.factored.hessians import compute_hessian, decide_hessian, refuse_huge_hessian
-from jaxchain.factored.products import PRODUCTS
-from jaxchain.factored.scalar import read_scalar
-from jaxchain.factored.ways import HessianPlan
 from jaxchain.jacobians.compare import Limits, Told, compare, compare_jacobians
 from jaxchain.jacobians.comparison import Comparison
+from jaxchain.second_order.hessians import compute_hessian, decide_hessian, refuse_huge_hessian
+from jaxchain.second_order.products import PRODUCTS
+from jaxchain.second_order.scalar import read_scalar
+from jaxchain.second_order.ways import HessianPlan
 
 __all__ = ["compare_modes"]
 

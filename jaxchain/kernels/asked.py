@@ -15,10 +15,10 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.checks import UNASKED, check_arrays, check_function, check_inexact, check_result, word
 from jaxchain.derivative import Pass
-from jaxchain.factored.basis import Basis
-from jaxchain.factored.choosing import Mode
-from jaxchain.factored.pairing import Outputs
-from jaxchain.factored.pricing import Block
+from jaxchain.kernels.basis import Basis
+from jaxchain.kernels.choosing import Mode
+from jaxchain.kernels.pairing import Outputs
+from jaxchain.kernels.pricing import Block
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import si
 

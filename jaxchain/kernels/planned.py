@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from jaxchain.factored.choosing import Choice, Way
-from jaxchain.factored.pairing import Outputs
-from jaxchain.factored.pricing import Prices
+from jaxchain.kernels.choosing import Choice, Way
+from jaxchain.kernels.pairing import Outputs
+from jaxchain.kernels.pricing import Prices
 from jaxchain.show.table import Table, Tabular, si
 
 __all__ = ["KernelPlan", "KernelRow", "planned"]

@@ -18,17 +18,17 @@ from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Pass
 from jaxchain.discovery.find import Found
 from jaxchain.errors import refused_in_words
-from jaxchain.factored.columnwise import columns, over_columns
-from jaxchain.factored.gather import point
-from jaxchain.factored.products import Product, paired_by, product
-from jaxchain.factored.scalar import arrays, of_input, read_scalar
-from jaxchain.factored.ways import HessianPlan, decide_second
-from jaxchain.factored.weighted import Weights, weights_of
 from jaxchain.jacobians.blocks import Call, named_like
 from jaxchain.jacobians.execute import state_and_sides
 from jaxchain.jacobians.matrix import Identity
 from jaxchain.program.fingerprint import Kept
 from jaxchain.program.primitives import is_inexact, size_of
+from jaxchain.second_order.columnwise import columns, over_columns
+from jaxchain.second_order.gather import point
+from jaxchain.second_order.products import Product, paired_by, product
+from jaxchain.second_order.scalar import arrays, of_input, read_scalar
+from jaxchain.second_order.ways import HessianPlan, decide_second
+from jaxchain.second_order.weighted import Weights, weights_of
 
 __all__ = ["SecondDerivative", "hessian_diagonal", "laplacian"]
 

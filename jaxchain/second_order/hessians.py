@@ -16,14 +16,14 @@ from jaxchain.coordinates import Coordinates, check_like
 from jaxchain.derivative import ALL_AT_ONCE, Pass
 from jaxchain.discovery.find import Found
 from jaxchain.errors import REFUSALS, refusal, refused_in_words
-from jaxchain.factored import gather
-from jaxchain.factored.products import Product, hessian_by, product
-from jaxchain.factored.scalar import arrays, of_input, read_scalar
-from jaxchain.factored.ways import HessianMode, HessianPlan, decide_second, existing_order
 from jaxchain.jacobians.blocks import as_blocks
 from jaxchain.jacobians.execute import state_and_sides
 from jaxchain.jacobians.planner import make_plan
 from jaxchain.program.primitives import any_equation_of, is_while
+from jaxchain.second_order import gather
+from jaxchain.second_order.products import Product, hessian_by, product
+from jaxchain.second_order.scalar import arrays, of_input, read_scalar
+from jaxchain.second_order.ways import HessianMode, HessianPlan, decide_second, existing_order
 
 __all__ = ["compute_hessian", "decide_hessian", "hessian", "hvp", "refuse_huge_hessian"]
 

@@ -20,7 +20,7 @@ from jaxchain.coordinates import Coordinates
 from jaxchain.factored.factors import Factor, Picked, Product, Thin, Whole
 from jaxchain.factored.function import Factored, Leaf
 from jaxchain.factored.sites import Site
-from jaxchain.factored.varying import Rows, rows_of
+from jaxchain.kernels.varying import Rows, rows_of
 from jaxchain.program.primitives import shape_of
 
 __all__ = ["Basis", "Piece"]

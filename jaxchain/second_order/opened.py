@@ -19,7 +19,6 @@ import jax.numpy as jnp
 
 from jaxchain.coordinates import Coordinates
 from jaxchain.cost.count import flops
-from jaxchain.factored.bend import Bend, Bent, bend_of
 from jaxchain.jacobians.execute import Linearised
 from jaxchain.jacobians.local import read_off
 from jaxchain.jacobians.unit import Unit
@@ -27,6 +26,7 @@ from jaxchain.program.flat import Equation
 from jaxchain.program.flow import active
 from jaxchain.program.primitives import BILINEAR, Var, is_inexact, is_var, like, size_of
 from jaxchain.program.segment import Segment
+from jaxchain.second_order.bend import Bend, Bent, bend_of
 
 __all__ = ["Inside", "Item", "cost_of", "items_of"]
 

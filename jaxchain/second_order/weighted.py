@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from jaxchain.checks import shown
 from jaxchain.coordinates import Coordinates
-from jaxchain.factored.order import Form
 from jaxchain.jacobians.matrix import Dense, Identity, Matrix
+from jaxchain.second_order.order import Form
 
 __all__ = ["Weights", "weights_of"]
 

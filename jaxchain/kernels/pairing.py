@@ -17,8 +17,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxchain.factored.basis import Piece
 from jaxchain.factored.factors import wide
+from jaxchain.kernels.basis import Piece
 
 __all__ = ["Order", "Outputs", "contract", "order_of", "overlap", "overlap_cost", "product"]
 

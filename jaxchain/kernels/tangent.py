@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.errors import refused_in_words
-from jaxchain.factored.asked import Asked
-from jaxchain.factored.between import Kernel
-from jaxchain.factored.choosing import Mode, choose
-from jaxchain.factored.meshes import laid_out_by_compiler
-from jaxchain.factored.pairing import Outputs
-from jaxchain.factored.planned import KernelPlan, planned
-from jaxchain.factored.pricing import Prices
+from jaxchain.kernels.asked import Asked
+from jaxchain.kernels.between import Kernel
+from jaxchain.kernels.choosing import Mode, choose
+from jaxchain.kernels.meshes import laid_out_by_compiler
+from jaxchain.kernels.pairing import Outputs
+from jaxchain.kernels.planned import KernelPlan, planned
+from jaxchain.kernels.pricing import Prices
 
 __all__ = ["ntk", "ntk_plan"]
 

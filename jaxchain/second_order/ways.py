@@ -13,15 +13,15 @@ from typing import Any, Literal, NamedTuple
 
 from jaxchain.discovery.find import Found
 from jaxchain.errors import ModeError
-from jaxchain.factored.bend import bend_of
-from jaxchain.factored.order import Form, Order, Stretch, Walk, Wanted, best_order
-from jaxchain.factored.products import PRODUCTS, Product, existing
-from jaxchain.factored.scalar import of_input
-from jaxchain.factored.star import Star, may_be_sparse, star_of
-from jaxchain.factored.summands import summands
 from jaxchain.jacobians.planner import Plan, make_plan
 from jaxchain.jacobians.sparse import unavailable
 from jaxchain.jacobians.unit import joined
+from jaxchain.second_order.bend import bend_of
+from jaxchain.second_order.order import Form, Order, Stretch, Walk, Wanted, best_order
+from jaxchain.second_order.products import PRODUCTS, Product, existing
+from jaxchain.second_order.scalar import of_input
+from jaxchain.second_order.star import Star, may_be_sparse, star_of
+from jaxchain.second_order.summands import summands
 from jaxchain.show.table import Table, Tabular, si
 from jaxchain.show.values import count, times_less
 

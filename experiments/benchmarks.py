@@ -17,7 +17,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import tyro
-from bench import basics, curvature, discovery, flow, instruments, jacobians, kernels, pages, peers, samples
+from bench import (
+    basics,
+    curvature,
+    curvature_in_parameters,
+    discovery,
+    flow,
+    instruments,
+    jacobians,
+    kernels,
+    pages,
+    peers,
+    samples,
+)
 from bench.core import Row
 from bench.markdown import HEADER, here, page
 from common import RESULTS, conclude, heading
@@ -29,6 +41,7 @@ BENCHMARKS: tuple[Callable[[int, bool], Iterable[Row]], ...] = (
     *discovery.BENCHMARKS,
     *jacobians.BENCHMARKS,
     *curvature.BENCHMARKS,
+    *curvature_in_parameters.BENCHMARKS,
     *peers.BENCHMARKS,
     *pages.BENCHMARKS,
     *flow.BENCHMARKS,

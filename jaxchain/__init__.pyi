@@ -43,6 +43,11 @@ from .factored import gradient_moments as gradient_moments
 from .factored import sample_gradient_norms as sample_gradient_norms
 from .factored import sample_gradients as sample_gradients
 from .factored import weight_sites as weight_sites
+from .gauss_newton import GaussNewton as GaussNewton
+from .gauss_newton import Kronecker as Kronecker
+from .gauss_newton import KroneckerBlock as KroneckerBlock
+from .gauss_newton import fisher as fisher
+from .gauss_newton import ggn as ggn
 from .jacobians import Bracketing as Bracketing
 from .jacobians import Comparison as Comparison
 from .jacobians import Decision as Decision

@@ -183,8 +183,23 @@ def check_inexact(tree: Any, place: str) -> None:
             raise TypeError(msg)
 
 
-def refuse_huge(shape: Sequence[int], dtype: Any, *, asked: int | None = None, limited: bool = False) -> None:
-    """Refuse a Jacobian above `UNASKED` bytes, and above what was ``asked`` for; what is only traced may be of any size.
+INSTEAD = (
+    "Make chosen rows of it (jc.jacobian_rows), blocks between states (jc.partial_jacobian) or products with vectors "
+    "(jax.jvp, jax.vjp)"
+)
+"""What there is in place of a whole Jacobian."""
+
+
+def refuse_huge(
+    shape: Sequence[int],
+    dtype: Any,
+    *,
+    asked: int | None = None,
+    limited: bool = False,
+    what: str = "A Jacobian",
+    instead: str = INSTEAD,
+) -> None:
+    """Refuse a matrix above `UNASKED` bytes, and above what was ``asked`` for; what is only traced may be of any size.
 
     Raises
     ------
@@ -196,9 +211,8 @@ def refuse_huge(shape: Sequence[int], dtype: Any, *, asked: int | None = None, l
         return
     ask = f"with memory_limit={size}, or more" if limited else "under jax.jit"
     msg = (
-        f"A Jacobian of {' × '.join(f'{n:,}' for n in shape)} numbers takes {si(size, 'B')}; above {si(UNASKED, 'B')} none is made unasked. "
-        "Make chosen rows of it (jc.jacobian_rows), blocks between states (jc.partial_jacobian) or products with vectors "
-        f"(jax.jvp, jax.vjp): chunks bound what is computed at once, not the result. To have all of it, ask {ask}."
+        f"{what} of {' × '.join(f'{n:,}' for n in shape)} numbers takes {si(size, 'B')}; above {si(UNASKED, 'B')} none is made unasked. "
+        f"{instead}: chunks bound what is computed at once, not the result. To have all of it, ask {ask}."
     )
     raise ValueError(msg)
 

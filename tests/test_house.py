@@ -31,6 +31,7 @@ ROOMS = """
     second_order
     factored
     kernels
+    gauss_newton
     signal
     lens
     diagnosis

@@ -58,6 +58,7 @@ GRAPH = jc.graph(lambda a: jnp.sin(a), X)
 FOLDED = jc.graph(jc.Chain([jc.Stage("line", lambda x: 2 * x + 1), jc.Stage("sine", jnp.sin)]), 1.0)
 LOCAL = jc.local_jacobians(CHAIN, (X,))
 DATA = (jnp.ones((4, 3)), jnp.ones(4))
+PAIR = (jnp.ones((4, 3)), jnp.ones((4, 3)))
 PREDICTED = jc.signal.predict("tanh", 2, sigma_w=1.0, sigma_b=0.0)
 SEQUENCE = jnp.ones((12, 3))
 LENS = jc.lens.fit(CHAIN, [(SEQUENCE,)], skip_first=2)
@@ -70,6 +71,10 @@ def loss(params, batch):
 
 def wave(x):
     return jnp.sum(jnp.sin(x))
+
+
+def squared(z, y):
+    return jnp.sum((z - y) ** 2)
 
 
 def called(make):
@@ -139,6 +144,15 @@ CALLS = {
         fun.__name__: (fun, {"loss": loss, "params": X, "batch": DATA, "check": False, "chunk_size": 2})
         for fun in (jc.sample_gradients, jc.sample_gradient_norms)
     },
+    "ggn": (
+        jc.ggn,
+        {"fun": jnp.multiply, "loss": squared, "params": X, "batch": PAIR, "convex": True, "chunk_size": 2},
+    ),
+    "fisher": (
+        lambda draws_, **how: jc.fisher(draws=draws_, **how),
+        {"fun": jnp.multiply, "params": X, "batch": PAIR, "likelihood": "gaussian", "empirical": False, "draws_": 2}
+        | {"key": jax.random.key(0), "chunk_size": 2},
+    ),
     "gradient_moments": (jc.gradient_moments, {"loss": loss, "params": X, "batch": DATA, "check": False}),
     **{
         fun.__name__: (fun, {"fun": jnp.dot, "params": X, "xs": DATA[0], "ys": DATA[0], "chunk_size": 2} | how)
@@ -364,6 +378,7 @@ MEANT = {
     "correlation": ["negative", "zero"],
     "residual": ["none", *SCALES],
     "draws": ["int64"],
+    "draws_": ["none", "huge", "int64"],  # nothing is drawn before it is asked for
     "like": ["none"],
     "measured": ["none"],
     "time_limit": ["none", *SCALES],
@@ -388,6 +403,8 @@ MEANT = {
             "progress",
             "product",
             "colorbar",
+            "convex",
+            "empirical",
         ]
     },
 }
@@ -398,6 +415,8 @@ OTHERS_WORDS = {
     ("jacobian_rows", "x"): "The function is called to see what it returns, and says itself what it cannot take.",
     ("train.fit", "params"): "The loss is called with any parameters, and says itself what it cannot take.",
     ("train.fit", "data"): "So it is with any data.",
+    ("ggn", "params"): "Whatever can be multiplied by the samples can be parameters here.",
+    ("fisher", "params"): "So it is here.",
     **{
         (name, parameter): "The loss is traced with them, and says itself what it cannot take."
         for name in ("sample_gradients", "sample_gradient_norms", "gradient_moments")

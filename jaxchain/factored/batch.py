@@ -24,7 +24,7 @@ from jaxchain.factored.factors import Factor
 from jaxchain.factored.function import Factored
 from jaxchain.show.shapes import describe
 
-__all__ = ["PerSample", "per_sample"]
+__all__ = ["WAY_OUT", "PerSample", "check_params", "per_sample", "samples_in"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,8 @@ def per_sample(loss: Any, params: Any, batch: Any, check: Any, caller: str) -> P
         If leaves of the batch disagree in length. `SamplesMixError` where samples mix.
     """
     check_function(loss, caller)
-    _check_params(params)
-    count = _count(batch)
+    check_params(params)
+    count = samples_in(batch)
     params, batch = jax.tree.map(jnp.asarray, (params, batch))
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), batch)
     # Arrays of numbers are given, not their shapes: what a loss closes over may be traced with them.
@@ -118,7 +118,8 @@ def _like(leaf: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
-def _check_params(params: Any) -> None:
+def check_params(params: Any) -> None:
+    """Refuse parameters that carry no derivative."""
     check_arrays(params, "params")
     leaves = tree_flatten_with_path(params)[0]
     for path, leaf in leaves:
@@ -130,7 +131,8 @@ def _check_params(params: Any) -> None:
         raise TypeError(msg)
 
 
-def _count(batch: Any) -> int:
+def samples_in(batch: Any) -> int:
+    """How many samples a batch has, once its leaves agree."""
     check_arrays(batch, "The batch")
     leaves, first = tree_flatten_with_path(batch)[0], None
     for path, leaf in leaves:

@@ -62,7 +62,8 @@ def ggn(
     GaussNewton
         ``G(v)`` and ``G @ v`` for a pytree like ``params`` or a flat vector (n,), ``.diagonal()``, ``.trace()``, ``.dense()``,
         ``.solve(v, damping)``, ``.kronecker()``. For a loss whose Hessian has coinciding eigenvalues JAX has no derivative
-        of its eigenvectors, and so the derivative of what is made of them is NaN; `fisher` has closed forms.
+        of its eigenvectors, and so the derivative of what is made of them is NaN; `fisher` has closed forms. A custom
+        VJP that is no derivative, such as one that clips cotangents, makes no matrix: products are then those of the rule.
 
     Raises
     ------

@@ -56,7 +56,15 @@ def test_the_operator_is_the_mean_of_jacobians_around_the_losss_hessian(name):
 def test_it_is_so_however_parameters_meet_the_data(case):
     params, batch = case.args()
     one = partial(jax.tree.map, lambda leaf: leaf[None])
-    assert_gauss_newton(lambda p, x: case.fun(p, one(x)), lambda z, _: jnp.log(jnp.cosh(z)), params, batch, None)
+    # One of them clips cotangents, so that there is no matrix whose product with a vector would be one.
+    assert_gauss_newton(
+        lambda p, x: case.fun(p, one(x)),
+        lambda z, _: jnp.log(jnp.cosh(z)),
+        params,
+        batch,
+        None,
+        linear=case.name != "ruled",
+    )
 
 
 @pytest.mark.usefixtures("x64")
@@ -77,7 +85,7 @@ def test_it_is_so_for_networks_of_ones_own_whose_states_may_be_several_arrays(ne
 
 @pytest.mark.usefixtures("x64")
 @given(st.integers(0, 10_000).filter(lambda seed: seed % 5))
-@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@settings(max_examples=6, deadline=None, derandomize=True, database=None)
 def test_it_is_so_for_random_programs(seed):
     """Their first argument is little used: what others call the input is the parameters here."""
     made = program(seed)

@@ -70,7 +70,7 @@ class Asked:
         _check_alike(one, other)
         basis = Basis.of(fun, jax.tree.map(_shape, params), one)
         check_result(basis.function.out)
-        if not basis.space.size:
+        if not any(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(basis.function.out)):
             msg = f"The function returns {describe(basis.function.out)}, in which there is no number that has a derivative. Cast it."
             raise TypeError(msg)
         return cls(basis, Block(rows, columns, chunk, symmetric=ys is None), outputs, mode)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from jaxchain.coordinates import Coordinates
-from jaxchain.factored.factors import Factor, Picked, Product, Thin, Whole
+from jaxchain.factored.factors import Factor, Picked, Product, Thin, Whole, wide
 from jaxchain.factored.function import Factored, Leaf
 from jaxchain.factored.sites import Site
 from jaxchain.kernels.varying import Rows, rows_of
@@ -81,6 +81,11 @@ class Basis:
     def space(self) -> Coordinates:
         """Coordinates of the outputs."""
         return Coordinates.of(self.function.out)
+
+    @property
+    def dtype(self) -> Any:
+        """Of a kernel: real, and no narrower than single precision."""
+        return wide(self.space.dtype, *(jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(self.params)))
 
     @cached_property
     def deltas(self) -> Rows:
@@ -161,6 +166,8 @@ class Basis:
 
     def pieces(self, numbers: Sequence[int], made: tuple[Any, Any]) -> list[list[Piece]]:
         """Some leaves, as factors, of what `deltas` made."""
+        if not numbers:
+            return []
 
         def of_one(values: Any, deltas: Any) -> list[list[Thin]]:
             factors = self.function.factors(values, deltas)

@@ -12,14 +12,13 @@ import jax.numpy as jnp
 
 from jaxchain.derivative import Pass, linearize
 from jaxchain.errors import refused_in_words
-from jaxchain.factored.factors import wide
 from jaxchain.kernels.basis import Basis, Piece
 from jaxchain.kernels.choosing import Choice, Group, groups_of
 from jaxchain.kernels.pairing import OUTPUTS, Outputs, contract, lettered, overlap, product
 from jaxchain.kernels.pricing import Block, Prices
 from jaxchain.kernels.varying import Rows
 
-__all__ = ["Kernel"]
+__all__ = ["Kernel", "block_shape"]
 
 Side = tuple[dict[int, list[Piece]], dict[int, jax.Array]]
 """One sample's derivative: leaves as factors, and leaves multiplied out."""
@@ -54,14 +53,7 @@ class Kernel:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the block of one pair."""
-        return (self.basis.space.size,) * len(OUTPUTS[self.outputs][1])
-
-    @property
-    def dtype(self) -> Any:
-        """Of the result."""
-        return wide(
-            self.basis.space.dtype, *(jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(self.basis.params))
-        )
+        return block_shape(self.basis, self.outputs)
 
     @cached_property
     def _of_deltas(self) -> Callable[[tuple[Any, Any]], Side]:
@@ -85,7 +77,7 @@ class Kernel:
 
     def pair(self, push: Callable[[Any], jax.Array] | None, one: Side, other: Side) -> jax.Array:
         """The block of two samples."""
-        total = jnp.zeros(self.shape, self.dtype)
+        total = jnp.zeros(self.shape, self.basis.dtype)
         for group in self.groups:
             total += self._real(self._products(group, one[0], other[0]), total)
         for leaf in self.choice.of("contraction"):
@@ -172,6 +164,11 @@ class Kernel:
             return self.pair(self.pusher(params, x), side, side)
 
         return how.map(of_sample, jnp.arange(len(jax.tree.leaves(xs)[0])))
+
+
+def block_shape(basis: Basis, outputs: Outputs) -> tuple[int, ...]:
+    """(m, m), (m,) or ()."""
+    return (basis.space.size,) * len(OUTPUTS[outputs][1])
 
 
 def _at(samples: Any, number: jax.Array) -> Any:

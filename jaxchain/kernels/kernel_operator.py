@@ -5,6 +5,7 @@ Its diagonal and trace are squared norms of rows of J, had of their factors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -106,11 +107,13 @@ class KernelOperator:
         if jnp.shape(vector) != (self.shape[1],):
             msg = f"A vector that this operator takes has the shape {(self.shape[1],)}, but {jnp.shape(vector)} was given."
             raise ValueError(msg)
+        if not math.prod(self.shape):
+            return jnp.zeros(self.shape[:1], self.dtype)
         return laid_out_by_compiler(type(self)._product, self.xs, self, jnp.asarray(vector, self.dtype))
 
     def _product(self, vector: jax.Array) -> jax.Array:
         space, how = self._space, Pass(self.chunk_size)
-        rows = vector.reshape(-1, space.size)
+        rows = vector.reshape(_count(self.ys), space.size)
         with refused_in_words("reverse", "this function", WAY_OUT):
             tangent = jax.tree.map(jnp.conj, self._pulled(rows))
 
@@ -158,12 +161,15 @@ class KernelOperator:
         if not self.symmetric:
             msg = "This kernel is between two sets of samples, so that it has no diagonal. Leave ys out, or ask jc.ntk for it."
             raise ValueError(msg)
+        if not math.prod(self.shape):
+            return jnp.zeros(self.shape[:1], self.dtype)
         return laid_out_by_compiler(type(self)._diagonal, self.xs, self)
 
     def _diagonal(self) -> jax.Array:
         asked = Asked.of("ntk_operator", self.fun, self.params, self.xs, None, "diagonal", "auto", self.chunk_size)
         with refused_in_words("reverse", "this function", WAY_OUT):
-            prices = Prices(asked.basis, Block(asked.block.rows, 1, None, symmetric=True), "diagonal")
+            # Every sample is a pair with itself, whose derivative is made once.
+            prices = Prices(asked.basis, Block(1, 1, None, symmetric=True), "diagonal")
             kernel = Kernel.of(prices, choose(prices, "auto"))
             return kernel.diagonal(self.params, self.xs, Pass(self.chunk_size)).reshape(-1).astype(self.dtype)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from jaxchain.kernels.between import block_shape
 from jaxchain.kernels.choosing import Choice, Way
 from jaxchain.kernels.pairing import Outputs
 from jaxchain.kernels.pricing import Prices
@@ -123,11 +124,10 @@ def planned(prices: Prices, choice: Choice, is_scalar: bool) -> KernelPlan:
         )
         for number, way in choice.ways.items()
     )
-    m = prices.basis.space.size
     return KernelPlan(
         rows,
         (prices.block.rows, prices.block.columns),
-        {"full": (m, m), "diagonal": (m,), "trace": ()}[prices.outputs] if not is_scalar else (),
+        () if is_scalar else block_shape(prices.basis, prices.outputs),
         prices.outputs,
         choice.cost + prices.evaluation,
         prices.vectors(prices.used) + prices.evaluation,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxchain.errors import refused_in_words
 from jaxchain.kernels.asked import Asked
-from jaxchain.kernels.between import Kernel
+from jaxchain.kernels.between import Kernel, block_shape
 from jaxchain.kernels.choosing import Mode, choose
 from jaxchain.kernels.meshes import laid_out_by_compiler
 from jaxchain.kernels.pairing import Outputs
@@ -99,14 +99,14 @@ def ntk(
 
 def _kernel(asked: Asked, params: Any, xs: Any, ys: Any) -> jax.Array:
     """The kernel that is asked for."""
-    block = asked.block
+    block, m = asked.block, asked.basis.space.size
+    shape = (block.rows, block.columns, *(() if asked.is_scalar else block_shape(asked.basis, asked.outputs)))
+    asked.refuse_huge(shape, asked.basis.dtype)
+    if not (block.rows and block.columns and m):
+        return jnp.zeros(shape, asked.basis.dtype)
     with refused_in_words("reverse", "this function", WAY_OUT):
         prices = Prices(asked.basis, block, asked.outputs)
         kernel = Kernel.of(prices, choose(prices, asked.mode))
-        shape = (block.rows, block.columns, *(() if asked.is_scalar else kernel.shape))
-        asked.refuse_huge(shape, kernel.dtype)
-        if not (block.rows and block.columns):
-            return jnp.zeros(shape, kernel.dtype)
         params, xs, ys = jax.tree.map(jnp.asarray, (params, xs, xs if ys is None else ys))
         return kernel(params, xs, ys, block).reshape(shape)
 

@@ -225,6 +225,13 @@ def test_a_number_gives_a_number_a_pair_and_no_samples_give_none():
     assert jc.ntk(lambda w, x: w @ x, jnp.ones(3), xs).shape == (2, 2)
     assert jc.ntk(lambda w, x: (w @ x)[None], jnp.ones(3), xs).shape == (2, 2, 1, 1)
     assert jc.ntk(lambda w, x: {"a": w @ x, "n": 3}, jnp.ones(3), xs, xs[:1], outputs="diagonal").shape == (2, 1, 1)
+    assert not jc.ntk(lambda w, x: x, 1.0, xs).any()
+    assert jc.ntk(lambda w, x: w * x[:0], 1.0, xs).shape == (2, 2, 0, 0)
+    theta = jc.ntk_operator(NET, some_net()[0], jnp.ones((2, 4)), jnp.ones((0, 4)), chunk_size=2)
+    assert theta.shape == (6, 0) == theta.dense().shape
+    assert theta.matvec(jnp.zeros(0)).tolist() == [0] * 6
+    assert theta.T.matvec(jnp.zeros(6)).size == 0
+    assert float(jc.ntk_operator(NET, some_net()[0], jnp.ones((0, 4))).trace()) == 0
     for none in (jc.ntk(NET, some_net()[0], xs[:0, :0].reshape(0, 4)), jc.ntk(lambda w, x: w * x, 1.0, xs, xs[:0])):
         assert none.size == 0
 

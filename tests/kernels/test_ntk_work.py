@@ -99,6 +99,18 @@ def test_biases_share_what_their_weights_need_and_last_layers_share_it_over_samp
 
 
 @pytest.mark.usefixtures("optimised")
+def test_an_operators_diagonal_costs_little_more_than_the_backward_passes():
+    net = jc.nets.mlp([64, 64, 64, 8])
+    params, xs = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct((16, 64), jnp.float32)
+
+    def passes(params, xs):
+        return jax.vmap(lambda x: jax.jacrev(lambda x: net(params, x))(x))(xs)
+
+    ours = flops(lambda p, x: jc.ntk_operator(net, p, x).diagonal(), params, xs)
+    assert ours <= 1.1 * flops(passes, params, xs)
+
+
+@pytest.mark.usefixtures("optimised")
 def test_chunks_bound_the_memory():
     net = jc.nets.mlp([16, 64, 64, 8])
     params, xs = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct((64, 16), jnp.float32)

@@ -71,7 +71,10 @@ def always(factor: Product, cotangents: int) -> bool:
 
 def for_squares(factor: Product, cotangents: int) -> bool:
     """Where squares of entries are: pairs of positions take the more, the fewer the cotangents."""
-    _, t, rows, columns = factor.sizes
+    return _better_multiplied(*factor.sizes[1:], cotangents)
+
+
+def _better_multiplied(t: int, rows: int, columns: int, cotangents: int) -> bool:
     pairs = t * (t + 1) // 2 * (rows * columns + columns + rows) + cotangents * t**2 * columns
     return pairs > cotangents * (t + 1) * rows * columns
 
@@ -136,13 +139,16 @@ def to_leaf(site: Site, matrix: jax.Array) -> jax.Array:
 
 def _of_product(factor: Product, weights: jax.Array) -> jax.Array:
     left, right = _wide(factor.left), _wide(factor.right)
-    if for_squares(Product(left[0], right[0, 0]), right.shape[1]):
+    t, rows = left.shape[2:]
+    if _better_multiplied(t, rows, right.shape[-1], right.shape[1]):
         return _squared(_multiplied(Product(left, right)), weights)
     # Cotangents are added up first, so that a weight is met once a pair of positions, not once a cotangent and position.
-    first, second = np.triu_indices(left.shape[2])
-    left = left[:, :, first] * left[:, :, second] * np.where(first == second, 1, 2)[:, None]
-    together = jnp.einsum("bjnto,bjnso->bntso", right * weights[:, :, None, None, None], right)
-    return jnp.einsum("bnpi,bnpo->nio", left, together[:, :, first, second])
+    together = jnp.einsum("bjnto,bjnso->bntso", right * jnp.expand_dims(weights, (2, 3, 4)), right)
+    if t == 1:
+        return jnp.einsum("bnti,bntso->nio", left**2, together)
+    first, second = np.triu_indices(t)
+    pairs = left[:, :, first] * left[:, :, second] * np.where(first == second, 1, 2)[:, None]
+    return jnp.einsum("bnpi,bnpo->nio", pairs, together[:, :, first, second])
 
 
 def _multiplied(factor: Product | Picked) -> jax.Array:

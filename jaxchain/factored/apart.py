@@ -17,8 +17,9 @@ from jaxchain.program.flat import Equation
 from jaxchain.program.flatten import flatten
 from jaxchain.program.primitives import Atom, Var, axes_of, dot_of, is_var, names_in, size_of
 from jaxchain.program.reading import trace_program
-from jaxchain.samples.place import Lost, Place, State
+from jaxchain.samples.place import Lost, Place, Shared, State, Step
 from jaxchain.samples.proof import Batch
+from jaxchain.samples.uniform import same_along
 
 __all__ = ["prove_apart"]
 
@@ -38,9 +39,10 @@ def prove_apart(loss: Callable[[Any], jax.Array], batch: Any, samples: int, call
         Names the stage and the line where samples first meet.
     """
     program = flatten(trace_program(loss, (batch,))[0])
-    proof, root, equations = Batch(samples).of_values(), root_of(program.equations), program.needed()
+    proof, root, equations = Batch(samples, alike=True).of_values(), root_of(program.equations), program.needed()
     read = {var for equation in equations for var in equation.reads} | set(filter(is_var, program.outs))
     places: dict[Var, State] = {var: Place(0) if size_of(var) else None for var in program.invars}
+    places.update(proof.closed_over(program.constants))
     sums: dict[Var, Equation] = {}
     for equation in equations:
         made: list[Equation | None] = _known(equation.eqn.invars, sums)
@@ -74,7 +76,7 @@ def _error(equation: Equation, root: int, reason: str, caller: str, *, certain: 
 
 def _keeps_a_sum(equation: Equation, read: Sequence[Equation | None], states: Sequence[State]) -> bool:
     """Whether an equation is linear in what was summed over the batch, and reads of the batch nothing else."""
-    if equation.name not in LINEAR or any(state is not None for state in states):
+    if equation.name not in LINEAR or any(isinstance(state, (Place, Step, Lost)) for state in states):
         return False
     if equation.name == "div":
         return read[1] is None
@@ -83,7 +85,7 @@ def _keeps_a_sum(equation: Equation, read: Sequence[Equation | None], states: Se
 
 def _sums_samples(equation: Equation, states: Sequence[State]) -> bool:
     """Whether an equation adds up what belongs to each sample, of two operands at the same time."""
-    held = [(k, state) for k, state in enumerate(states) if state is not None]
+    held = [(k, state) for k, state in enumerate(states) if not isinstance(state, Shared | None)]
     if not all(isinstance(state, Place) for _, state in held):
         return False
     places = [(k, state) for k, state in held if isinstance(state, Place)]
@@ -94,6 +96,10 @@ def _sums_samples(equation: Equation, states: Sequence[State]) -> bool:
     contracted = dot_of(equation.eqn).contracted
     if any(place.axis not in contracted[k] for k, place in places):
         return False
+    for k, place in places:  # weights of samples are a part of what is summed, and the same for all
+        beside = contracted[1 - k][list(contracted[k]).index(place.axis)]
+        if not same_along(states[1 - k], place._replace(axis=beside)):
+            return False
     # Entry p of one is multiplied by entry p of the other: of the same sample, where both count alike.
     return len({(list(contracted[k]).index(place.axis), place.inner) for k, place in places}) == 1
 

@@ -66,7 +66,9 @@ def sample_gradients(
     Notes
     -----
     Works under ``jit``, ``vmap`` and ``grad``, and is traced anew by each call: put it under ``jax.jit`` to call it
-    often. What a loss draws at random from a key that it closes over is drawn for a batch of one sample.
+    often. The proof also refuses what is not of the batch and yet not the same for every sample, such as labels that
+    the loss closes over, or numbers drawn for the whole batch from one key: put them, and a key for every sample, into
+    the batch. Without ``check``, such an array meets a batch of one.
 
     References
     ----------

@@ -483,6 +483,13 @@ def scan_of(eqn: JaxprEqn) -> Scan:
     return Scan(params["jaxpr"], consts, carries, params["length"], params["reverse"], params["unroll"])
 
 
+def carries_of(loop: Scan) -> list[tuple[Atom, Var]]:
+    """What a step of a scan makes of each carry, and what it was given."""
+    body = opened(loop.body)[0]
+    given = body.invars[loop.consts : loop.consts + loop.carries]
+    return list(zip(body.outvars[: loop.carries], given, strict=True))
+
+
 class While(NamedTuple):
     """A ``while``: operands are the predicate's constants, the body's, and the carry."""
 
@@ -770,6 +777,11 @@ def clips_indices(eqn: JaxprEqn) -> bool:
 def writes_as_given(eqn: JaxprEqn) -> bool:
     """Of a ``scatter``: whether the updates are written; else a function of what is there."""
     return eqn.params["update_jaxpr"] is None
+
+
+def writes_in_place(eqn: JaxprEqn) -> bool:
+    """Whether an equation writes or adds a block into its first operand."""
+    return eqn.primitive.name.startswith(("scatter", "dynamic_update_slice"))
 
 
 class Windows(NamedTuple):

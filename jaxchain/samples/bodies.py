@@ -13,9 +13,11 @@ from dataclasses import replace
 from jaxchain.derivative import is_linear
 from jaxchain.errors import first_line
 from jaxchain.program.primitives import (
+    Atom,
     JaxprEqn,
     branches_of,
     callee,
+    carries_of,
     custom_rule,
     devices_of,
     gathering_of,
@@ -26,13 +28,15 @@ from jaxchain.program.primitives import (
     linear_solve_of,
     names_in,
     only_raises,
+    opened,
     own_evaluation,
     scan_of,
     shape_of,
     sharded_of,
     while_of,
 )
-from jaxchain.samples.place import Lost, Place, Prover, State, Step, joined
+from jaxchain.samples.place import OTHERS_ROWS, Lost, Place, Prover, Shared, State, Step, joined
+from jaxchain.samples.uniform import closed_over
 
 __all__ = ["BODIES", "without_rule"]
 
@@ -79,9 +83,14 @@ def _while(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
 def _scan(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
     """Axis k of a stacked value is axis k - 1 in the body; a loop over the batch has one sample a step."""
     loop, inner = scan_of(eqn), batch.inside_loop()
-    sample = Step(inner.loops)
+    sample, first = Step(inner.loops), loop.consts + loop.carries
+    over_samples = Place(0) in states[first:] and loop.length == batch.samples
 
     def row(state: State) -> State:
+        if isinstance(state, Shared):
+            if over_samples and Place(0) not in state.same:
+                return batch.lost(eqn, OTHERS_ROWS, certain=False)
+            return Shared(frozenset(place._replace(axis=place.axis - 1) for place in state.same if place.axis))
         if not isinstance(state, Place):
             return state
         if state.axis:
@@ -89,9 +98,11 @@ def _scan(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
         whole = state.inner == 1 and loop.length == batch.samples
         return sample if whole else batch.lost(eqn, "loops over the batch joined with another axis", certain=False)
 
-    def stacked(state: State) -> State:
+    def stacked(state: State, var: Atom) -> State:
         if isinstance(state, Place):
             return state._replace(axis=state.axis + 1)
+        if batch.alike and shared(state):  # each step may make another
+            return closed_over(var, batch.samples)
         return Place(0) if state == sample else state
 
     def body(now: list[State]) -> list[State]:
@@ -99,22 +110,23 @@ def _scan(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
 
     def carried(now: list[State]) -> list[State]:
         passed = batch.lost(eqn, "carries each sample of the batch on to the next", certain=True)
-        return [passed if state == sample else state for state in body(now)[: loop.carries]]
+        counted = batch.alike and over_samples
+        return [
+            passed if state == sample or (counted and not kept) else state
+            for state, kept in zip(body(now)[: loop.carries], unchanged, strict=True)
+        ]
 
-    first = loop.consts + loop.carries
+    unchanged = [made is given for made, given in carries_of(loop)]
     rows = [row(state) for state in states[first:]]
     carry = _settled(batch, eqn, states[loop.consts : first], carried)
-    return [*carry, *map(stacked, body(carry)[loop.carries :])]
+    return [*carry, *map(stacked, body(carry)[loop.carries :], eqn.outvars[loop.carries :])]
 
 
 def _settled(
     batch: Prover, eqn: JaxprEqn, carry: list[State], body: Callable[[list[State]], list[State]]
 ) -> list[State]:
-    """The states of a loop's carry that one more step does not change; each can change twice at most."""
-    for _ in range(2 * len(carry)):
-        after = joined(batch, eqn, carry, body(carry))
-        if after == carry:
-            break
+    """The states of a loop's carry that one more step does not change; each can only lose what is known of it."""
+    while (after := joined(batch, eqn, carry, body(carry))) != carry:
         carry = after
     return carry
 
@@ -250,7 +262,11 @@ def _sharded(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
     layout, size = sharded_of(eqn), len(eqn.outvars)
     if lost := [state for state in states if isinstance(state, Lost)]:
         return [min(lost, key=lambda one: one.number)] * size
-    ways = {spread_of(over, state) for over, state in zip(layout.operands, states, strict=True) if state is not None}
+    ways = {
+        spread_of(over, state)
+        for over, state in zip(layout.operands, states, strict=True)
+        if isinstance(state, (Place, Step))
+    }
     split = [
         (state, atom) for state, atom in zip(states, eqn.invars, strict=True) if isinstance(state, Place) and any(ways)
     ]
@@ -260,18 +276,30 @@ def _sharded(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
     if len(ways) > 1 or rest or odd:
         return [batch.lost(eqn, "spreads the batch over devices in several ways", certain=False)] * size
     inner, alone = batch.on_devices(over, local), Step(batch.loops + 1)
+    if batch.alike:
+        if over and any(over in spread for spread, s in zip(layout.operands, states, strict=True) if shared(s)):
+            return [batch.lost(eqn, OTHERS_ROWS, certain=False)] * size
+        local_values = opened(layout.body)[0].invars  # where they are the same for B samples says little of fewer
+        states = [closed_over(v, local) if shared(s) else s for v, s in zip(local_values, states, strict=True)]
     if over and local == 1:  # as in a loop over the samples
-        inner, states = inner.inside_loop(), list[State](state and alone for state in states)
+        inner, states = inner.inside_loop(), list[State](alone if isinstance(s, Place) else s for s in states)
 
-    def gathered(state: State, spread: Sequence[tuple[str, ...]], shape: tuple[int, ...]) -> State:
+    def gathered(state: State, spread: Sequence[tuple[str, ...]], var: Atom) -> State:
+        if batch.alike and shared(state):
+            return closed_over(var, batch.samples)
         if state == alone and over in spread:
-            return Place(axis := list(spread).index(over), shape[axis] // batch.samples)
+            return Place(axis := list(spread).index(over), shape_of(var)[axis] // batch.samples)
         if state == alone or (isinstance(state, Place) and spread_of(spread, state) != over and over):
             return batch.lost(eqn, "gathers the batch from devices in another way than it was spread", certain=False)
         return state
 
     after = inner.walk(layout.body, states)
-    return [gathered(*one) for one in zip(after, layout.results, map(shape_of, eqn.outvars), strict=True)]
+    return [gathered(*one) for one in zip(after, layout.results, eqn.outvars, strict=True)]
+
+
+def shared(state: State) -> bool:
+    """Whether a value does not depend on the batch."""
+    return state is None or isinstance(state, Shared)
 
 
 def spread_of(spread: Sequence[tuple[str, ...]], state: State) -> tuple[str, ...]:

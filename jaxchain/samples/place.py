@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from jaxchain.program.primitives import ClosedJaxpr, Jaxpr, JaxprEqn
 from jaxchain.program.source import Site
 
-__all__ = ["Lost", "Mixes", "Place", "Prover", "State", "Step", "Unproven", "joined"]
+__all__ = ["OTHERS_ROWS", "Lost", "Mixes", "Place", "Prover", "Shared", "State", "Step", "Unproven", "joined"]
 
 
 class Place(NamedTuple):
@@ -64,7 +64,16 @@ class Lost:
     site: Site
 
 
-State = Place | Step | Lost | None
+class Shared(NamedTuple):
+    """A value that does not depend on the batch, and is known to be the same for all samples at some places alone.
+
+    Told from ``None`` only where a proof asks for one function of every sample (`jaxchain.samples.uniform`).
+    """
+
+    same: frozenset[Place]
+
+
+State = Place | Step | Lost | Shared | None
 """Where a value holds the batch; ``None``: nowhere, all samples share it, or it carries no derivative."""
 
 
@@ -92,6 +101,11 @@ class Prover(Protocol):
     @property
     def derivatives(self) -> bool:
         """Whether derivatives are followed; else values."""
+        ...
+
+    @property
+    def alike(self) -> bool:
+        """Whether every sample must meet the same shared values."""
         ...
 
     @property
@@ -147,8 +161,26 @@ def joined(batch: Prover, eqn: JaxprEqn, ones: Sequence[State], others: Sequence
 def _join(batch: Prover, eqn: JaxprEqn, one: State, other: State) -> State:
     if one is None or one == other:
         return other
+    if isinstance(one, Shared) or isinstance(other, Shared):
+        return _join_shared(batch, eqn, one, other)
     if other is None or isinstance(one, Lost):
         return one
     if isinstance(other, Lost):
         return other
     return batch.lost(eqn, f"holds the batch now on {one}, now on {other}", certain=False)
+
+
+def _join_shared(batch: Prover, eqn: JaxprEqn, one: State, other: State) -> State:
+    if isinstance(one, Shared) and isinstance(other, Shared):
+        return Shared(one.same & other.same)
+    shared, of_batch = (one, other) if isinstance(one, Shared) else (other, one)
+    if isinstance(shared, Shared) and isinstance(of_batch, Place) and of_batch not in shared.same:
+        return batch.lost(eqn, OTHERS_ROWS, certain=False)
+    return shared if of_batch is None else of_batch
+
+
+OTHERS_ROWS = (
+    "meets the batch with an array that is not of it, or drawn from a key that is not, and whose entries need not be "
+    "the same for every sample: put that into the batch (for random numbers, a key for every sample)"
+)
+"""Why samples that do not mix may yet have losses that are not one function of each."""

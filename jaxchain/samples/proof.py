@@ -26,14 +26,16 @@ from jaxchain.program.primitives import (
     JaxprEqn,
     is_inexact,
     is_var,
+    names_in,
     opened,
     size_of,
 )
 from jaxchain.program.reading import trace_program
 from jaxchain.program.source import Site
 from jaxchain.samples.bodies import BODIES, without_rule
-from jaxchain.samples.place import Lost, Mixes, Place, State, Step, Unproven
+from jaxchain.samples.place import OTHERS_ROWS, Lost, Mixes, Place, Shared, State, Step, Unproven
 from jaxchain.samples.rules import RULES, Rule
+from jaxchain.samples.uniform import closed_over, made_of_shared, meets_apart
 
 __all__ = ["Batch", "prove"]
 
@@ -65,7 +67,7 @@ def prove(fun: Callable[[Any], Any], batch: Any, samples: int, axes: Sequence[in
     if lost:
         first = min(lost, key=lambda one: one.number)
         raise _error(first, _stage(fun, batch, samples, axes))
-    return [state for state in states if not isinstance(state, Lost)]
+    return [state for state in states if not isinstance(state, (Lost, Shared))]
 
 
 def _start(invars: Sequence[Any], axes: Sequence[int]) -> list[State]:
@@ -133,6 +135,8 @@ class Batch:
         How many loops over the samples are under way.
     derivatives
         Whether derivatives are followed, and rules for them that a user wrote; else values.
+    alike
+        Whether the values that samples share must be the same for each of them, wherever it meets them.
     devices
         The axes of a mesh of devices over which the samples are spread.
     depth
@@ -146,6 +150,7 @@ class Batch:
     samples: int
     loops: int = 0
     derivatives: bool = True
+    alike: bool = False
     devices: frozenset[Any] = frozenset()
     depth: int = 0
     clock: Iterator[int] = field(default_factory=itertools.count)
@@ -161,7 +166,7 @@ class Batch:
 
     def of_derivatives(self) -> Batch:
         """The same, of derivatives."""
-        return replace(self, derivatives=True)
+        return replace(self, derivatives=True, alike=False)
 
     def deeper(self) -> Batch:
         """The same, within one more primitive of others."""
@@ -187,8 +192,16 @@ class Batch:
     def walk(self, jaxpr: Jaxpr | ClosedJaxpr, states: Sequence[State]) -> list[State]:
         """The states of a program's results, from those of its arguments."""
         jaxpr, _ = opened(jaxpr)
-        known = self.follow(jaxpr.eqns, dict(zip(jaxpr.invars, states, strict=True)))
+        if not self.alike:
+            states = [None if isinstance(state, Shared) else state for state in states]
+        known = self.follow(
+            jaxpr.eqns, dict(zip(jaxpr.invars, states, strict=True)) | self.closed_over(jaxpr.constvars)
+        )
         return _read(known, jaxpr.outvars)
+
+    def closed_over(self, variables: Iterable[Any]) -> dict[Any, State]:
+        """The states of arrays that are not of the batch."""
+        return {var: closed_over(var, self.samples) for var in variables} if self.alike else {}
 
     def follow(self, equations: Iterable[JaxprEqn], states: Mapping[Any, State]) -> dict[Any, State]:
         """The states of what some equations write, beside those of what they read."""
@@ -203,6 +216,8 @@ class Batch:
         given = {state for state in states if isinstance(state, (Place, Step))}
         lost = [state for state in states if isinstance(state, Lost)]
         follows = [self._follows(eqn, var) for var in eqn.outvars]
+        if self.alike and not (given or lost):
+            return self._of_shared(eqn, states)
         if not any(follows) or not (given or lost):
             return [None] * len(eqn.outvars)
         after: list[State]
@@ -222,6 +237,15 @@ class Batch:
             for of_interest, state, var in zip(follows, after, eqn.outvars, strict=True)
         ]
 
+    def _of_shared(self, eqn: JaxprEqn, states: list[State]) -> list[State]:
+        if eqn.primitive.name not in OPENED:
+            return [*made_of_shared(eqn, states, self.samples)]
+        after = BODIES[eqn.primitive.name](eqn, states, self)
+        unknown = self.closed_over(eqn.outvars)
+        return [
+            unknown[var] if isinstance(state, Lost) else state for var, state in zip(eqn.outvars, after, strict=True)
+        ]
+
     def _follows(self, eqn: JaxprEqn, var: Atom) -> bool:
         """Whether a result is of interest: it has entries, and where derivatives are followed, it carries one."""
         carries = is_inexact(var) and eqn.primitive.name not in WITHOUT_DERIVATIVE
@@ -237,4 +261,11 @@ class Batch:
         if len(places) > 1:
             held = " and ".join(sorted({str(place) for _, place in given}))
             return self.lost(eqn, f"combines samples with others: its operands hold the batch on {held}", certain=True)
-        return places.pop()
+        place = places.pop()
+        if self.alike and isinstance(place, Place) and meets_apart(eqn, states, place, self.samples):
+            return self.lost(eqn, OTHERS_ROWS, certain=False)
+        return place
+
+
+OPENED = names_in("call", "remat", "custom", "loop", "pass")
+"""What is followed into its program even where that reads nothing of the batch: it may make what meets it."""

@@ -1,0 +1,84 @@
+"""A loss is one function of every sample: what it reads beside the batch is the same for each, or it is refused."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+from conftest import assert_close
+from jax import lax
+from losses import accumulated
+
+import jaxchain as jc
+
+W = jnp.array([[1.0, -0.5], [0.5, 2.0], [0.0, 1.0]])
+X, Y = jnp.sin(jnp.arange(12.0)).reshape(4, 3), jnp.arange(4.0)
+KEY = jax.random.key(0)
+TABLE = jnp.cos(jnp.outer(Y, Y))
+
+
+def out(w, x):
+    return jnp.tanh(x @ w)
+
+
+def total(w, x):
+    return out(w, x).sum(1)
+
+
+@pytest.mark.parametrize(
+    "apart",
+    [
+        lambda w, x: jnp.mean((total(w, x) - Y) ** 2),
+        lambda w, x: jnp.mean(jax.jit(lambda x: (total(w, x) - Y) ** 2)(x)),
+        lambda w, x: jnp.mean(total(w, x) - jnp.arange(9.0)[: len(x)]),
+        lambda w, x: jnp.mean(total(w, x) * jnp.arange(len(x))),
+        lambda w, x: jnp.mean(total(w, x) + w.reshape(-1)[:4]),
+        lambda w, x: jnp.mean(jnp.where((Y > 1)[:, None], out(w, x), 0)),
+        lambda w, x: jnp.mean(out(w, x)[:, :1] * jnp.take_along_axis(TABLE, jnp.zeros((4, 1), int), 1)),
+        lambda w, x: jnp.mean(lax.scan(lambda h, _: (jnp.tanh(h + total(w, x)), None), Y, None, length=2)[0]),
+        lambda w, x: jnp.mean(lax.scan(lambda k, row: (k + 1, (row @ w).sum() * k), 0.0, x)[1]),
+        lambda w, x: jnp.mean(out(w, x).at[0].set(0.0)),
+        lambda w, x: jnp.mean(lax.dynamic_update_slice(out(w, x), jnp.zeros((1, 2)), (0, 0))),
+        lambda w, x: jnp.arange(len(x), dtype=x.dtype) @ total(w, x),
+        lambda w, x: jnp.mean(out(w, x) * jax.random.bernoulli(KEY, 0.5, (len(x), 2))),
+        lambda w, x: jnp.mean(jax.vmap(lambda k, row: (row @ w * jax.random.normal(k, (2,))).sum())(jax.random.split(KEY, len(x)), x)),
+    ],
+    ids="labels|jitted|sliced|iota|parameters|mask|picked|first state|counter|written|block|weights|noise|keys".split("|"),
+)  # fmt: skip
+def test_what_each_sample_meets_alone_belongs_into_the_batch(apart):
+    with pytest.raises(jc.SamplesMixError, match=r"stage '.*', at test_alike.py:\d+: .*check=False"):
+        jax.eval_shape(lambda x: jc.sample_gradients(apart, W, x), X)
+
+
+def test_the_refusal_names_the_line_and_the_way_out():
+    with pytest.raises(
+        jc.SamplesMixError, match=r"stage 'sub@test_alike.py:\d+'.*: sub meets .* put that into the batch"
+    ):
+        jc.sample_gradients(lambda w, x: jnp.mean((total(w, x) - Y) ** 2), W, X)
+
+
+@pytest.mark.parametrize(
+    "alike",
+    [
+        lambda w, x: jnp.mean(out(w, x) ** 2 * jnp.ones((len(x), 1))),
+        lambda w, x: jnp.full(len(x), 1 / len(x), x.dtype) @ total(w, x),
+        lambda w, x: jnp.mean(out(w, x)[:, None] * jnp.broadcast_to(Y[:, None], (len(x), 4, 2))),
+        lambda w, x: jnp.mean((jnp.repeat(out(w, x), 4, 0) + jnp.broadcast_to(TABLE[:, :2], (len(x), 4, 2)).reshape(-1, 2)) ** 2),
+        lambda w, x: jnp.mean(out(w, x) @ jnp.ones((2, 4), x.dtype) @ TABLE),
+        lambda w, x: jnp.mean(lax.scan(lambda h, _: (jnp.tanh(h + total(w, x)), None), jnp.zeros(len(x), x.dtype), None, length=2)[0]),
+        lambda w, x: jnp.mean(lax.scan(lambda h, u: (jnp.tanh(h @ u), None), out(w, x), TABLE[:, :2, None] * jnp.ones(2))[0]),
+        lambda w, x: jnp.mean(TABLE[(x[:, 0] > 0).astype(int)] * out(w, x)[:, :1]),
+        lambda w, x: jnp.mean(out(w, x)[:, jnp.array([0, 1, 1, 0])] * Y),
+        lambda w, x: jnp.mean(jax.nn.one_hot((x[:, 0] > 0).astype(int), 4) * total(w, x)[:, None]),
+        lambda w, x: jnp.mean(out(w, x)[:, :1, None] * jnp.tril(TABLE)),
+        lambda w, x: jnp.mean(out(w, x).at[:, 0].set(0.0) * jax.random.normal(KEY, (2,))),
+    ],
+    ids="ones|weights|positions|flat positions|square|zero state|layers|table|columns|labels|mask|noise".split("|"),
+)  # fmt: skip
+def test_what_is_the_same_for_every_sample_is_not_refused(alike):
+    def of(x):
+        return jc.sample_gradients(alike, W, x), accumulated(alike, W, x), jax.grad(alike)(W, x)
+
+    each, wanted, whole = jax.jit(of)(X)
+    assert_close(each, wanted, 1e-5)
+    assert_close(jnp.sum(each, 0) / len(X), whole, 1e-5)

@@ -313,6 +313,16 @@ RULES: dict[str, Rule] = {
     "unstack": along("takes apart", removed=True, verdict=Unproven),
     "stack": stack,
     "squeeze": along("removes", removed=True),
+    "bitcast_convert_type": trailing(
+        lambda eqn, _: ndim_of(eqn.invars[0]) - ndim_of(eqn.outvars[0]), "joins the bits of"
+    ),
+    # Arrays of keys: each draws, is split or made for itself, and what comes of it lies behind their axes.
+    "random_wrap": trailing(lambda eqn, _: ndim_of(eqn.invars[0]) - ndim_of(eqn.outvars[0]), "takes as parts of a key"),
+    "random_fold_in": elementwise,
+    **dict.fromkeys(
+        ["random_bits", "random_clone", "random_seed", "random_split", "random_unwrap"],
+        trailing(lambda *_: 0, "draws from"),
+    ),
     "fft": trailing(lambda eqn, _: len(fft_sizes(eqn)), "transforms along"),
     **dict.fromkeys(names_in("matrix"), MATRIX_RULE),
     "triangular_solve": triangular_solve,

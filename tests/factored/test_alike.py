@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import equinox as eqx
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
@@ -82,3 +84,57 @@ def test_what_is_the_same_for_every_sample_is_not_refused(alike):
     each, wanted, whole = jax.jit(of)(X)
     assert_close(each, wanted, 1e-5)
     assert_close(jnp.sum(each, 0) / len(X), whole, 1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------- a key for every sample
+
+
+class Noisy(nn.Module):
+    """Drops what it draws not to keep."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(nn.Dropout(0.5, deterministic=False)(jnp.tanh(nn.Dense(4)(x))))
+
+
+DRAWN = {
+    "normal": lambda k: jax.random.normal(k, (2,)),
+    "split": lambda k: jax.random.uniform(jax.random.split(k)[1], (2,)),
+    "folded": lambda k: jax.random.bernoulli(jax.random.fold_in(k, 3), 0.5, (2,)),
+    "seeded": lambda k: jax.random.gumbel(jax.random.key(jax.random.bits(k)), (2,)),
+    "unwrapped": lambda k: jax.random.uniform(jax.random.wrap_key_data(jax.random.key_data(k))),
+    "permuted": lambda k: jax.random.permutation(k, jnp.arange(2.0)),
+    "dropout": lambda k: eqx.nn.Dropout(0.5)(jnp.ones(2), key=k),
+}
+
+
+@pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey], ids=["typed", "raw"])
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_is_drawn_from_a_sample_s_own_key_stays_apart(name, make):
+    def noisy(w, batch):
+        return jnp.mean(jax.vmap(lambda x, key: jnp.sin(x @ w) * DRAWN[name](key))(*batch))
+
+    batch = X, jax.random.split(make(1), 4)
+    got, wanted = jax.jit(lambda batch: (jc.sample_gradients(noisy, W, batch), accumulated(noisy, W, batch)))(batch)
+    assert_close(got, wanted, 1e-5)
+
+
+def test_dropout_of_modules_stays_apart_where_each_sample_has_its_key():
+    module = Noisy()
+    params = module.init({"params": KEY, "dropout": KEY}, X[0])
+
+    def noisy(params, batch):
+        return jnp.mean(jax.vmap(lambda x, key: module.apply(params, x, rngs={"dropout": key}))(*batch) ** 2)
+
+    batch = X, jax.random.split(KEY, 4)
+    got, wanted = jax.jit(lambda b: (jc.sample_gradients(noisy, params, b), accumulated(noisy, params, b)))(batch)
+    assert_close(got, wanted, 1e-5)
+
+
+def test_a_key_drawn_from_by_all_samples_mixes_them():
+    def mixed(w, batch):
+        x, keys = batch
+        return jnp.mean(x @ w) * jax.random.uniform(keys[0])
+
+    with pytest.raises(jc.SamplesMixError, match=r"test_alike.py:\d+"):
+        jax.eval_shape(lambda b: jc.sample_gradients(mixed, W, b), (X, jax.random.split(KEY, 4)))

@@ -68,8 +68,8 @@ def _error(equation: Equation, root: int, reason: str, caller: str, *, certain: 
     stage = stage_of(equation, equation.scope, root)
     msg = (
         f"{start} in stage {stage!r}, at {equation.site}: {equation.name} {reason}. {caller} is for losses that are a "
-        "mean or a sum over samples, each of which depends on its own sample alone; normalise by kept statistics, or "
-        "pass check=False, which takes the loss of each sample alone, loss(params, batch[b:b+1])."
+        "mean or a sum over samples, each of which depends on its own sample alone; divide by a constant, such as "
+        "the number of samples, normalise by kept statistics, or pass check=False, which takes the loss of each sample alone, loss(params, batch[b:b+1])."
     )
     return SamplesMixError(msg)
 

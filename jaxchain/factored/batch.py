@@ -65,6 +65,16 @@ class PerSample:
         stages = self.function.whiles
         return f"this loss, whose stage {stages[0]!r} loops for as long as a condition holds" if stages else "this loss"
 
+    def _check_chunks(self, chunk_size: int) -> None:
+        for leaf in jax.tree.leaves(self.batch):
+            if axes := jax.typeof(leaf).sharding.spec[0]:
+                msg = (
+                    f"chunk_size={chunk_size} takes samples from a batch whose first axis is spread over {axes!r} of an "
+                    "explicit mesh, and JAX does not guess where chunks are to lie. Leave chunk_size out, or spread the "
+                    "batch over a mesh with axis_types=Auto."
+                )
+                raise ValueError(msg)
+
     def map(
         self,
         run: Callable[[list[Factor]], Any],
@@ -79,6 +89,7 @@ class PerSample:
         ):
             if how.chunk_size is None or not self.count:
                 return jax.vmap(lambda sample: run(self.factors(sample, multiplied)))(self.batch)
+            self._check_chunks(how.chunk_size)
 
             def of_sample(number: jax.Array) -> Any:
                 return run(self.factors(jax.tree.map(lambda leaf: leaf[number], self.batch), multiplied))

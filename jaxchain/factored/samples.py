@@ -14,7 +14,7 @@ from jax.tree_util import keystr, register_dataclass, tree_flatten_with_path
 
 from jaxchain.derivative import Pass
 from jaxchain.factored.batch import per_sample
-from jaxchain.factored.factors import Factor
+from jaxchain.factored.factors import Factor, wide
 from jaxchain.show.table import Shown, Table
 from jaxchain.show.values import count
 
@@ -43,7 +43,8 @@ def sample_gradients(
         Prove from the program that samples do not mix in ``loss``. Without, and if they do, the gradients are those
         of each sample alone.
     chunk_size
-        How many samples go through at once; ``None``: all. Bounds the memory.
+        How many samples go through at once; ``None``: all. Bounds the memory. Of a batch that is spread over a mesh
+        chunks, and so the result, lie whole on every device; without, the result is spread as the batch is.
 
     Returns
     -------
@@ -59,7 +60,8 @@ def sample_gradients(
     TypeError
         If the loss is not one real number, or a leaf of ``params`` has no derivative.
     ValueError
-        If leaves of the batch disagree in length, or ``chunk_size`` is below 1.
+        If leaves of the batch disagree in length, ``chunk_size`` is below 1, or given for a batch that is spread over an
+        explicit mesh.
     ModeError
         If the loss has no reverse mode.
 
@@ -140,7 +142,8 @@ def sample_gradient_norms(
     Returns
     -------
     SampleNorms
-        ``.whole`` (B,) and ``.leaves``, a pytree like ``params`` of such; in single precision at least.
+        ``.whole`` (B,) and ``.leaves``, a pytree like ``params`` of such; real, of the leaf's own precision, single at
+        least.
 
     Raises
     ------
@@ -166,11 +169,17 @@ def sample_gradient_norms(
     function = samples.function
 
     def squares(factors: list[Factor]) -> list[jax.Array]:
-        return [function.squared_norm(leaf, factors) for leaf in function.leaves]
+        # What a loss computes in a wider type is no reason to tell norms in it, of some leaves and not of others.
+        return [function.squared_norm(leaf, factors).astype(real_and_wide(leaf.like.dtype)) for leaf in function.leaves]
 
     found = samples.map(squares, "cheaper", how)
     whole = sum(found[1:], found[0])
     return SampleNorms(jnp.sqrt(whole), function.tree.unflatten([jnp.sqrt(one) for one in found]))
+
+
+def real_and_wide(dtype: Any) -> Any:
+    """The real dtype of a leaf's norms: its own, of single precision at least."""
+    return wide(jnp.finfo(dtype).dtype)
 
 
 TOLD = ("smallest", "median", "largest", "of sample")

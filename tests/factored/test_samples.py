@@ -81,6 +81,18 @@ def test_gradients_have_the_parameters_dtypes_and_norms_single_precision(dtype):
     )
 
 
+@pytest.mark.usefixtures("x64")
+def test_norms_have_the_leaves_own_precision_whatever_the_loss_computes_in():
+    def mixed(params, batch):
+        x, y = batch
+        return jnp.mean((jnp.tanh(x @ params["w"]).astype(jnp.float64) + params["b"] - y) ** 2)
+
+    params, batch = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (PARAMS, BATCH))
+    params["w"] = params["w"].astype(jnp.bfloat16)
+    norms = jax.eval_shape(lambda p, b: jc.sample_gradient_norms(mixed, p, b), params, batch)
+    assert {leaf.dtype for leaf in jax.tree.leaves(norms)} == {jnp.dtype(jnp.float32)}
+
+
 def test_a_cast_on_the_way_keeps_the_parameters_own_dtype():
     def mixed(params, batch):
         low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (params, batch))
@@ -172,6 +184,16 @@ def test_the_batch_may_be_spread_over_a_mesh(kind):
             moments(spread)
     else:
         assert_close(moments(spread), moments(BATCH))
+
+
+def test_chunks_of_a_batch_that_is_spread_as_a_part_of_its_type_are_refused():
+    mesh = jax.make_mesh((1,), ("samples",), axis_types=(jax.sharding.AxisType.Explicit,))
+    spread = jax.device_put(BATCH, jax.NamedSharding(mesh, jax.P("samples")))
+    with pytest.raises(ValueError, match=r"chunk_size=2 .*'samples' of an explicit mesh.*axis_types=Auto"):
+        jc.sample_gradients(loss, PARAMS, spread, chunk_size=2)
+    whole = jax.device_put(BATCH, jax.NamedSharding(mesh, jax.P()))
+    each = jax.jit(lambda batch: jc.sample_gradients(loss, PARAMS, batch, chunk_size=2))
+    assert_close(each(whole), each(BATCH))
 
 
 # ------------------------------------------------------------------------------------------------------- whatever is given
@@ -280,6 +302,11 @@ def test_normalisation_by_the_batch_is_refused_with_its_stage_and_by_kept_statis
     ):
         jc.sample_gradient_norms(of, variables["params"], X)
     assert jc.sample_gradient_norms(of, variables["params"], X, check=False).whole.shape == (4,)
+
+
+def test_a_mean_over_what_the_batch_counts_is_refused_with_the_way_out():
+    with pytest.raises(jc.SamplesMixError, match="divide by a constant, such as the number of samples"):
+        jc.sample_gradients(lambda p, b: jnp.sum((b[0] @ p) * b[1]) / jnp.sum(b[1]), jnp.ones(3), (X, Y[:, 0]))
 
 
 @pytest.mark.parametrize(

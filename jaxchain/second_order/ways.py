@@ -34,7 +34,10 @@ WORTH_IT: dict[Wanted, float] = {"matrix": 0.8, "columns": 0.9}
 """Another way than JAX's own is taken where it is predicted to take less than this share of it; of the whole matrix
 JAX's own is one fused program, that XLA repeats nothing of."""
 
-FOREIGN = "It holds a derivative rule that is not JAX's own, which need not be the derivative of the value beside it."
+FOREIGN = (
+    "It holds a derivative rule that is not JAX's own, which need not be the derivative of the value beside it: this is "
+    'what JAX itself makes of it, where mode="stages" takes the rule at its word.'
+)
 
 FEWEST = 3
 """Colours that a pattern takes at least which is not a diagonal."""
@@ -194,13 +197,13 @@ def decide_second(
     star = _star(unit, mode, min(costs.values()) - once, FEWEST * push) if seed.kind == "identity" else None
     if star is not None:
         costs["sparse"] = star.colours * push + once
-    if mode == "auto" and found.foreign:
-        # What a rule says backwards and what the value does forwards may be two functions, of which JAX takes both.
-        return HessianPlan("forward-over-reverse", FOREIGN, costs, argument, plan)
     terms = _apart(found, order, wanted, argument, seed, costs.get("stages", math.inf), pairs=pairs)
     if terms:
         costs["stages"] = sum(term.costs["stages"] for _, _, term in terms)
     way, why = _chosen(mode, costs, WORTH_IT[wanted])
+    if mode == "auto" and found.foreign:
+        # What a rule says backwards and what the value does forwards may be two functions, of which JAX takes both.
+        way, why = "forward-over-reverse", FOREIGN
     return HessianPlan(way, why, costs, argument, plan, order, stretch, star, terms)
 
 

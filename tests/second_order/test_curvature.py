@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import named, some_params
+from conftest import assert_close, named, some_params
 from matplotlib.axes import Axes
 
 import jaxchain as jc
@@ -131,3 +131,25 @@ def test_ways_that_do_not_exist_have_no_row_and_a_note():
     found = jc.compare_modes(fun, X, of="hessian", repeats=1)
     assert [row.mode for row in found.rows] == ["forward-over-forward", "auto"]
     assert "forward-over-reverse mode does not exist here" in str(found)
+
+
+def ruled(rule):
+    """x ↦ x², whose derivative somebody wrote."""
+    square = jax.custom_vjp(lambda x: x**2)
+    square.defvjp(lambda x: (x**2, x), lambda x, g: (rule(x) * g,))
+    return lambda x: jnp.sum(jnp.sin(square(x)))
+
+
+@pytest.mark.parametrize("rule", [lambda x: 2 * x, lambda x: 3 * x], ids=["its derivative", "no derivative of it"])
+def test_ways_through_a_rule_that_somebody_wrote_are_compared(rule):
+    fun = ruled(rule)
+    found = jc.compare_modes(fun, X, of="hessian", repeats=1)
+    assert {"forward-over-reverse", "reverse-over-reverse", "stages", "auto"} <= {row.mode for row in found.rows}
+    assert "reverse-over-forward mode does not exist here" in str(found)
+    assert found["auto"].max_error == 0
+    want = [jax.jit(order(jax.grad(fun)))(X) for order in (jax.jacfwd, jax.jacrev)]
+    assert found["reverse-over-reverse"].max_error == pytest.approx(float(jnp.abs(want[0] - want[1]).max()), abs=1e-5)
+    plan = jc.hessian_diagonal(fun).plan(X)
+    assert plan.mode == "forward-over-reverse"
+    assert 'mode="stages" takes the rule at its word' in plan.why
+    assert_close(jc.hessian(fun, (X,)), want[0])

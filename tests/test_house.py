@@ -21,7 +21,7 @@ ROOMS = """
     patterns
     program
     cost
-    stage sides chain arguments
+    stage sides chain arguments meshes
     coordinates derivative
     discovery
     samples

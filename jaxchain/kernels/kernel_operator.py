@@ -21,9 +21,9 @@ from jaxchain.errors import refused_in_words
 from jaxchain.kernels.asked import Asked
 from jaxchain.kernels.between import Kernel
 from jaxchain.kernels.choosing import choose
-from jaxchain.kernels.meshes import laid_out_by_compiler
 from jaxchain.kernels.pricing import Block, Prices
 from jaxchain.kernels.tangent import WAY_OUT, ntk
+from jaxchain.meshes import first_axis, laid_out_by_compiler
 
 __all__ = ["KernelOperator", "ntk_operator"]
 
@@ -109,7 +109,7 @@ class KernelOperator:
             raise ValueError(msg)
         if not math.prod(self.shape):
             return jnp.zeros(self.shape[:1], self.dtype)
-        return laid_out_by_compiler(type(self)._product, self.xs, self, jnp.asarray(vector, self.dtype))
+        return laid_out_by_compiler(type(self)._product, first_axis(self.xs), self, jnp.asarray(vector, self.dtype))
 
     def _product(self, vector: jax.Array) -> jax.Array:
         space, how = self._space, Pass(self.chunk_size)
@@ -163,7 +163,7 @@ class KernelOperator:
             raise ValueError(msg)
         if not math.prod(self.shape):
             return jnp.zeros(self.shape[:1], self.dtype)
-        return laid_out_by_compiler(type(self)._diagonal, self.xs, self)
+        return laid_out_by_compiler(type(self)._diagonal, first_axis(self.xs), self)
 
     def _diagonal(self) -> jax.Array:
         asked = Asked.of("ntk_operator", self.fun, self.params, self.xs, None, "diagonal", "auto", self.chunk_size)

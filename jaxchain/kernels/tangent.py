@@ -15,10 +15,10 @@ from jaxchain.errors import refused_in_words
 from jaxchain.kernels.asked import Asked
 from jaxchain.kernels.between import Kernel, block_shape
 from jaxchain.kernels.choosing import Mode, choose
-from jaxchain.kernels.meshes import laid_out_by_compiler
 from jaxchain.kernels.pairing import Outputs
 from jaxchain.kernels.planned import KernelPlan, planned
 from jaxchain.kernels.pricing import Prices
+from jaxchain.meshes import first_axis, laid_out_by_compiler
 
 __all__ = ["ntk", "ntk_plan"]
 
@@ -94,7 +94,7 @@ def ntk(
     def run(params: Any, xs: Any, ys: Any) -> jax.Array:
         return _kernel(Asked.of("ntk", fun, params, xs, ys, outputs, mode, chunk_size), params, xs, ys)
 
-    return laid_out_by_compiler(run, xs, params, xs, ys)
+    return laid_out_by_compiler(run, first_axis(xs), params, xs, ys)
 
 
 def _kernel(asked: Asked, params: Any, xs: Any, ys: Any) -> jax.Array:

@@ -23,6 +23,7 @@ from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Linear
 from jaxchain.discovery.group import Granularity
 from jaxchain.errors import refused_in_words
+from jaxchain.meshes import gathered
 from jaxchain.second_order.bend import with_gradient
 from jaxchain.second_order.scalar import check_scalar
 from jaxchain.show.extremes import Floats
@@ -191,6 +192,7 @@ def curvature(
     """
     check_function(fun, "curvature")
     check_numbers(args, "curvature")
+    args = gathered(args)
     chain, state, sides = start_of(fun, args, default_argnum(fun) if argnum is None else argnum, granularity)
     check_scalar(state, jax.eval_shape(chain, *args), "curvature")
     space = Coordinates.of(state)

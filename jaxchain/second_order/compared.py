@@ -15,6 +15,7 @@ from jaxchain.checks import UNASKED, flag, integer, number, word
 from jaxchain.derivative import Pass
 from jaxchain.jacobians.compare import Limits, Told, compare, compare_jacobians
 from jaxchain.jacobians.comparison import Comparison
+from jaxchain.meshes import gathered
 from jaxchain.second_order.hessians import compute_hessian, decide_hessian, refuse_huge_hessian
 from jaxchain.second_order.products import PRODUCTS
 from jaxchain.second_order.scalar import read_scalar
@@ -112,7 +113,7 @@ def _hessians(
     fun: Callable[..., Any], args: tuple[Any, ...], argnum: int | None, how: Pass, limits: Limits, shown: bool
 ) -> Comparison:
     """Every mode of `jaxchain.hessian`, side by side."""
-    call, found = read_scalar(fun, argnum, args, {}, "compare_modes")
+    call, found = read_scalar(fun, argnum, gathered(args), {}, "compare_modes")
     refuse_huge_hessian(found)
     auto = decide_hessian(found, "auto", call.argument)
     ways: dict[str, HessianPlan] = {mode: replace(auto, mode=mode) for mode in PRODUCTS}

@@ -19,10 +19,11 @@ from jaxchain.errors import REFUSALS, refusal, refused_in_words
 from jaxchain.jacobians.blocks import as_blocks
 from jaxchain.jacobians.execute import state_and_sides
 from jaxchain.jacobians.planner import make_plan
+from jaxchain.meshes import laid_out_by_compiler
 from jaxchain.program.primitives import any_equation_of, is_while
 from jaxchain.second_order import gather
 from jaxchain.second_order.products import Product, hessian_by, product
-from jaxchain.second_order.scalar import arrays, of_input, read_scalar
+from jaxchain.second_order.scalar import arrays, layout, of_input, read_scalar
 from jaxchain.second_order.ways import HessianMode, HessianPlan, decide_second, existing_order
 
 __all__ = ["compute_hessian", "decide_hessian", "hessian", "hvp", "refuse_huge_hessian"]
@@ -69,6 +70,10 @@ def hvp(fun: Callable[..., Any], args: tuple[Any, ...], v: Any, *, argnum: int |
     [6.0, 12.0]
     """
     check_args(args)
+    return laid_out_by_compiler(lambda args, v: _times(fun, args, v, argnum), layout(fun, argnum, args, "hvp"), args, v)
+
+
+def _times(fun: Callable[..., Any], args: tuple[Any, ...], v: Any, argnum: int | None) -> Any:
     call, found = read_scalar(fun, argnum, args, {}, "hvp")
     chosen, fn = arrays(call), of_input(found)
     here, v = Coordinates.of(chosen), check_like(v, chosen, "vector", "argument that is differentiated")
@@ -115,14 +120,15 @@ def hessian(
     Returns
     -------
     pytree
-        The argument's structure twice over, blocks (*in, *in) in the argument's dtypes. Works under ``jit``, ``vmap``
-        and ``grad``. At a kink, such as ReLU's, the second derivative is zero, as in JAX.
+        The argument's structure twice over, blocks (*in, *in) in the argument's dtypes, its rows spread over devices
+        as the argument is where its type says so. Works under ``jit``, ``vmap`` and ``grad``. At a kink, such as
+        ReLU's, the second derivative is zero, as in JAX.
 
     Raises
     ------
     ValueError
-        If the mode is unknown, ``chunk_size`` is below 1, the function returns more than one number, or the result
-        is huge.
+        If the mode is unknown, ``chunk_size`` is below 1, the function returns more than one number, or closes over
+        an array whose type says how it is spread, or the result is huge.
     TypeError
         If the argument or the result is not real floating point, or a mode does not exist (names the stage).
     ImportError
@@ -141,11 +147,15 @@ def hessian(
     check_args(args)
     word("mode", mode, get_args(HessianMode))
     how = Pass(chunk_size)
-    call, found = read_scalar(fun, argnum, args, {}, "hessian")
-    refuse_huge_hessian(found)
-    way = decide_hessian(found, mode, call.argument)
-    with refused_in_words(way.mode, "this Hessian", WAY_OUT):
-        return compute_hessian(found, way, arrays(call), how)
+
+    def run(args: tuple[Any, ...]) -> Any:
+        call, found = read_scalar(fun, argnum, args, {}, "hessian")
+        refuse_huge_hessian(found)
+        way = decide_hessian(found, mode, call.argument)
+        with refused_in_words(way.mode, "this Hessian", WAY_OUT):
+            return compute_hessian(found, way, arrays(call), how)
+
+    return laid_out_by_compiler(run, layout(fun, argnum, args, "hessian"), args)
 
 
 def refuse_huge_hessian(found: Found) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.sharding import PartitionSpec
 
 from jaxchain.checks import check_function
 from jaxchain.coordinates import Coordinates
@@ -21,12 +22,13 @@ from jaxchain.errors import refused_in_words
 from jaxchain.jacobians.blocks import Call, named_like
 from jaxchain.jacobians.execute import state_and_sides
 from jaxchain.jacobians.matrix import Identity
+from jaxchain.meshes import laid_out_by_compiler, without_layout
 from jaxchain.program.fingerprint import Kept
 from jaxchain.program.primitives import is_inexact, size_of
 from jaxchain.second_order.columnwise import columns, over_columns
 from jaxchain.second_order.gather import point
 from jaxchain.second_order.products import Product, paired_by, product
-from jaxchain.second_order.scalar import arrays, of_input, read_scalar
+from jaxchain.second_order.scalar import arrays, layout, of_input, read_scalar
 from jaxchain.second_order.ways import HessianPlan, decide_second
 from jaxchain.second_order.weighted import Weights, weights_of
 
@@ -155,6 +157,10 @@ def _by_columns(
         return found, decide_second(found, "columns", "auto", call.argument, form.form, pairs=pairs)
 
     def of_arguments(*args: Any, **kwargs: Any) -> Any:
+        out = PartitionSpec() if name == "laplacian" else layout(fun, argnum, args, name)
+        return laid_out_by_compiler(run, out, args, kwargs, weights)
+
+    def run(args: tuple[Any, ...], kwargs: dict[str, Any], weights: Any) -> Any:
         call, found = read_scalar(fun, argnum, args, kwargs, name)
         chosen = arrays(call)
         here = Coordinates.of(chosen)
@@ -166,6 +172,7 @@ def _by_columns(
         return result(jnp.vdot(each, form.each) if form.each is not None else each, here)
 
     def plan(*args: Any, **kwargs: Any) -> HessianPlan:
+        args, kwargs = without_layout((args, kwargs))
         call, found = read_scalar(fun, argnum, args, kwargs, name)
         return decided(call, found, weights_of(weights, Coordinates.of(found.input)))[1]
 

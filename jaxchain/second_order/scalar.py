@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from jaxchain.arguments import default_argnum
-from jaxchain.checks import check_function
+from jaxchain.arguments import differentiated
+from jaxchain.chain import Chain
+from jaxchain.checks import check_function, shown
 from jaxchain.discovery.find import Found
 from jaxchain.errors import ModeError
 from jaxchain.jacobians.blocks import Call
+from jaxchain.meshes import spread_as
 
-__all__ = ["arrays", "check_scalar", "of_input", "read_scalar"]
+__all__ = ["arrays", "check_scalar", "layout", "of_input", "read_scalar"]
 
 
 def read_scalar(
@@ -28,10 +31,26 @@ def read_scalar(
         If the function is not one of real numbers, or returns another result than one of them.
     """
     check_function(fun, what)
-    call = Call.of(fun, default_argnum(fun) if argnum is None else argnum, False, args, kwargs)
+    call = Call.of(fun, _position(fun, argnum, args), False, args, kwargs)
     found = call.find()
     check_scalar(found.input, found.out, what)
     return call, found
+
+
+def _position(fun: Callable[..., Any], argnum: int | None, args: tuple[Any, ...]) -> int:
+    if isinstance(argnum, Sequence) and not isinstance(argnum, str):
+        msg = f"argnum is one argument here, but {shown(argnum)} was given. Put several into one: lambda both: fun(*both)."
+        raise TypeError(msg)
+    return differentiated(fun, argnum, args)
+
+
+def layout(fun: Callable[..., Any], argnum: int | None, args: tuple[Any, ...], what: str) -> Any:
+    """How the argument that is differentiated is spread, where its type says so: as the result is to be."""
+    check_function(fun, what)
+    at = _position(fun, argnum, args)
+    if isinstance(fun, Chain) and fun.lead and at == fun.argnum % len(args):
+        return PartitionSpec()  # what is differentiated is a state that the argument enters
+    return spread_as(args[at])
 
 
 def arrays(call: Call) -> Any:

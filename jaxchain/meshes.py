@@ -1,0 +1,78 @@
+"""Arrays spread over devices as a part of their types: what is between is laid out by the compiler, the result as asked.
+
+Types that say where every axis lies would have to be told of every product, basis and reshaping of a derivative; in
+JAX's automatic mode the compiler finds out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
+
+__all__ = ["first_axis", "gathered", "laid_out_by_compiler", "spread_as", "without_layout"]
+
+
+def laid_out_by_compiler(run: Callable[..., Any], out: Any, *args: Any) -> Any:
+    """``run(*args)``, where a type says how an argument is spread; its result spread as ``out``, specs as a prefix of it.
+
+    Raises
+    ------
+    ValueError
+        If the function closes over an array of such a type.
+    """
+    leaves, tree = jax.tree.flatten(args)
+    spread = [number for number, leaf in enumerate(leaves) if _mesh_of(leaf) is not None]
+    if not spread:
+        return run(*args)
+    mesh = _mesh_of(leaves[spread[0]])
+
+    def of_spread(*given: Any) -> Any:  # the rest stays what it is, so that a function may branch on it
+        full = list(leaves)
+        for number, leaf in zip(spread, given, strict=True):
+            full[number] = leaf
+        return run(*tree.unflatten(full))
+
+    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), out)  # pyright: ignore[reportArgumentType]
+    try:
+        return jax.jit(auto_axes(of_spread, out_sharding=shardings))(*(leaves[number] for number in spread))
+    except ValueError as error:
+        if "should match the aval mesh" not in str(error):
+            raise
+        msg = (
+            "The function closes over an array that is spread over devices as a part of its type (AxisType.Explicit), "
+            "which has to be an argument here: fun(params, x) in place of fun(x); or make the mesh with AxisType.Auto."
+        )
+        raise ValueError(msg) from error
+
+
+def _mesh_of(leaf: Any) -> Any:
+    """The mesh that a leaf's type names; ``None`` where its axes are not explicit, or the leaf is no array."""
+    if not isinstance(leaf, jax.Array):
+        return None
+    mesh = jax.typeof(leaf).sharding.mesh
+    return mesh if AxisType.Explicit in mesh.axis_types else None
+
+
+def spread_as(tree: Any) -> Any:
+    """How each leaf's type says that it is spread."""
+    return jax.tree.map(lambda leaf: jax.typeof(leaf).sharding.spec if _mesh_of(leaf) else PartitionSpec(), tree)
+
+
+def first_axis(tree: Any) -> PartitionSpec:
+    """How the first axis of a tree of samples is spread."""
+    specs = (spec for spec in jax.tree.leaves(spread_as(tree)) if spec and spec[0])
+    return next((PartitionSpec(spec[0]) for spec in specs), PartitionSpec())
+
+
+def without_layout(tree: Any) -> Any:
+    """The same as shapes alone, where types say how arrays are spread: what is counted is the same."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if _mesh_of(leaf) else leaf, tree)
+
+
+def gathered(tree: Any) -> Any:
+    """The same on one device, where types say how arrays are spread: for what looks at numbers one after another."""
+    return jax.tree.map(lambda leaf: jax.numpy.asarray(np.asarray(leaf)) if _mesh_of(leaf) else leaf, tree)

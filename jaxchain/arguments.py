@@ -6,7 +6,8 @@ does, and what looks along a chain takes the last, where models keep their data.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ __all__ = [
     "differentiated",
     "from_start",
     "looked_along",
+    "one_after_another",
     "position_among",
 ]
 
@@ -41,6 +43,33 @@ def check_args(args: Any) -> None:
     if not isinstance(args, tuple):
         msg = f"args is the tuple of the function's positional arguments, as in jax.jvp: (x,) or (params, x), but {shown(args)} was given."
         raise TypeError(msg)
+
+
+@contextmanager
+def one_after_another(fun: Callable[..., Any], args: tuple[Any, ...], what: str) -> Generator[None]:
+    """Where a call fails since a tuple of the function's arguments was given for one of them, say so.
+
+    Raises
+    ------
+    TypeError
+        In place of what the function says of the tuple.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError) as error:
+        # A function of a tuple has errors of its own.
+        if len(args) == 1 and type(args[0]) is tuple and not _takes(fun, args) and _takes(fun, args[0]):
+            msg = f"{what} takes the function's arguments one after another, but one tuple was given, which the function fails on and whose members it takes. Take it apart: *args in place of args."
+            raise TypeError(msg) from error
+        raise
+
+
+def _takes(fun: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    try:
+        jax.eval_shape(fun, *args)
+    except Exception:
+        return False
+    return True
 
 
 def check_numbers(args: tuple[Any, ...], shower: str) -> None:

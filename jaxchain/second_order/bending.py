@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxchain.arguments import check_numbers, default_argnum
+from jaxchain.arguments import check_numbers, default_argnum, one_after_another
 from jaxchain.chain import Chain
 from jaxchain.checks import check_function, refuse_huge
 from jaxchain.coordinates import Coordinates
@@ -161,7 +161,7 @@ def curvature(
     fun
         A chain or any JAX function that returns one real number.
     args
-        Its arguments; numbers, not shapes.
+        Its arguments, one after another; numbers, not shapes.
     argnum
         Which one to differentiate with respect to; default: of a chain its input, else the first.
     granularity
@@ -193,8 +193,10 @@ def curvature(
     check_function(fun, "curvature")
     check_numbers(args, "curvature")
     args = gathered(args)
-    chain, state, sides = start_of(fun, args, default_argnum(fun) if argnum is None else argnum, granularity)
-    check_scalar(state, jax.eval_shape(chain, *args), "curvature")
+    with one_after_another(fun, args, "curvature"):
+        chain, state, sides = start_of(fun, args, default_argnum(fun) if argnum is None else argnum, granularity)
+        out = jax.eval_shape(chain, *args)
+    check_scalar(state, out, "curvature")
     space = Coordinates.of(state)
     refuse_huge((len(chain), space.size, space.size), space.dtype)
     with refused_in_words("forward-over-reverse", "this chain", "jc.laplacian takes what exists."):

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from jaxchain.arguments import one_after_another
 from jaxchain.checks import UNASKED, flag, integer, number, word
 from jaxchain.derivative import Pass
 from jaxchain.jacobians.compare import Limits, Told, compare, compare_jacobians
@@ -104,9 +105,10 @@ def compare_modes(
     number("time_limit", time_limit, "a number of seconds", optional=True)
     limits = Limits(repeats, math.inf if time_limit is None else time_limit, max(UNASKED, memory_limit or 0))
     shown = flag("progress", progress) and sys.stderr.isatty()
-    if of == "hessian":
-        return _hessians(fun, args, argnum, how, limits, shown)
-    return compare_jacobians(fun, args, argnum, how, limits, memory_limit, shown)
+    with one_after_another(fun, args, "compare_modes"):
+        if of == "hessian":
+            return _hessians(fun, args, argnum, how, limits, shown)
+        return compare_jacobians(fun, args, argnum, how, limits, memory_limit, shown)
 
 
 def _hessians(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from jaxchain.arguments import differentiated
+from jaxchain.arguments import differentiated, one_after_another
 from jaxchain.chain import Chain
 from jaxchain.checks import check_function, shown
 from jaxchain.discovery.find import Found
@@ -31,8 +32,9 @@ def read_scalar(
         If the function is not one of real numbers, or returns another result than one of them.
     """
     check_function(fun, what)
-    call = Call.of(fun, _position(fun, argnum, args), False, args, kwargs)
-    found = call.find()
+    with one_after_another(partial(fun, **kwargs), args, what):
+        call = Call.of(fun, _position(fun, argnum, args), False, args, kwargs)
+        found = call.find()
     check_scalar(found.input, found.out, what)
     return call, found
 
@@ -47,7 +49,8 @@ def _position(fun: Callable[..., Any], argnum: int | None, args: tuple[Any, ...]
 def layout(fun: Callable[..., Any], argnum: int | None, args: tuple[Any, ...], what: str) -> Any:
     """How the argument that is differentiated is spread, where its type says so: as the result is to be."""
     check_function(fun, what)
-    at = _position(fun, argnum, args)
+    with one_after_another(fun, args, what):
+        at = _position(fun, argnum, args)
     if isinstance(fun, Chain) and fun.lead and at == fun.argnum % len(args):
         return PartitionSpec()  # what is differentiated is a state that the argument enters
     return spread_as(args[at])

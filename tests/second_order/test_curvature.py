@@ -96,6 +96,37 @@ def test_what_has_no_curvature_is_refused_in_words(fun, error, words):
         jc.curvature(fun, X)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda fun, args: jc.curvature(fun, args),
+        lambda fun, args: jc.laplacian(fun)(args),
+        lambda fun, args: jc.hessian_diagonal(fun).plan(args),
+        lambda fun, args: jc.compare_modes(fun, args, of="hessian"),
+        lambda fun, args: jc.compare_modes(fun, args),
+    ],
+    ids=["curvature", "laplacian", "plan", "hessians", "jacobians"],
+)
+def test_a_tuple_of_arguments_in_place_of_them_is_refused_in_words(call):
+    for fun, args in (
+        (lambda x: jnp.sum(jnp.sin(x)), (X,)),
+        (lambda w, x: w @ x, (X, X)),
+        (jc.Chain([jc.Stage("sum", jnp.sum)]), (X,)),
+    ):
+        with pytest.raises(TypeError, match=r"arguments one after another.*\*args in place of args"):
+            call(fun, args)
+
+
+def test_a_function_of_a_tuple_fails_in_its_own_words():
+    def fails(pair):
+        msg = "my own"
+        raise TypeError(msg)
+
+    with pytest.raises(TypeError, match="my own"):
+        jc.curvature(fails, (X, X))
+    assert jc.curvature(lambda pair: pair[0] @ pair[1], (X, X)).whole.sign == "±"
+
+
 def test_shapes_have_no_curvature_to_look_at():
     with pytest.raises(TypeError, match="curvature shows numbers"):
         jc.curvature(jnp.sum, jax.ShapeDtypeStruct((3,), jnp.float32))

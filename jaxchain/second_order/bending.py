@@ -176,9 +176,12 @@ def curvature(
     ------
     ValueError
         If the function returns more than one number, or n² numbers for every stage are huge.
+    ModeError
+        A `TypeError`, if the chain input or the result is complex (take real and imaginary parts, each as a function
+        of its own), or a stage has no second derivative (names it).
     TypeError
-        If an argument has only shapes, the argument or the result is not real floating point, or a stage has no
-        second derivative (names it).
+        If an argument has only shapes, the chain input is not floating point, or a tuple of arguments is given for
+        them.
 
     References
     ----------

@@ -55,8 +55,11 @@ def hvp(fun: Callable[..., Any], args: tuple[Any, ...], v: Any, *, argnum: int |
     ------
     TangentMismatchError
         If ``v`` does not look like the argument; names the leaf.
+    ModeError
+        A `TypeError`, if the argument or the result is complex, or an integer one (take real and imaginary parts, each
+        as a function of its own, or cast), or there is no second derivative (names the stage).
     TypeError
-        If the argument or the result is not real floating point, or there is no second derivative (names the stage).
+        If ``args`` is no tuple, ``argnum`` is no integer, or the argument is no floating-point one.
     ValueError
         If the function returns more than one number.
 
@@ -129,8 +132,11 @@ def hessian(
     ValueError
         If the mode is unknown, ``chunk_size`` is below 1, the function returns more than one number, or closes over
         an array whose type says how it is spread, or the result is huge.
+    ModeError
+        A `TypeError`, if the argument or the result is complex, or an integer one (take real and imaginary parts, each
+        as a function of its own, or cast), or a mode does not exist (names the stage).
     TypeError
-        If the argument or the result is not real floating point, or a mode does not exist (names the stage).
+        If ``args`` is no tuple, ``argnum`` is no integer, or the argument is no floating-point one.
     ImportError
         If ``mode="sparse"`` and the extra is not installed.
 

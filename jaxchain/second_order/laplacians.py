@@ -76,11 +76,14 @@ def laplacian(
     Raises
     ------
     ValueError
-        If ``chunk_size`` is below 1; from the call, if the function returns more than one number, or the weights
-        have another shape.
+        If ``chunk_size`` is below 1; from the call, if ``argnum`` names no argument, the function returns more than
+        one number, or the weights have another shape.
+    ModeError
+        A `TypeError`, from the call, if the argument or the result is complex, or an integer one (take real and
+        imaginary parts, each as a function of its own, or cast), or there is no second derivative (names the stage).
     TypeError
-        From the call, if the argument or the result is not real floating point, or there is no second derivative
-        (names the stage).
+        From the call, if ``argnum`` is no integer, the argument is no floating-point one, or a tuple of arguments is
+        given for them.
 
     References
     ----------
@@ -120,7 +123,7 @@ def hessian_diagonal(
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, ModeError, TypeError
         As `laplacian`.
 
     References
@@ -177,6 +180,12 @@ def _by_columns(
         return decided(call, found, weights_of(weights, Coordinates.of(found.input)))[1]
 
     named = named_like(fun, of_arguments, what)
+    whose = getattr(fun, "__name__", type(fun).__name__)
+    named.__name__, named.__qualname__ = getattr(fun, "__name__", name), f"{name}({whose})"
+    head, own = named.__doc__.partition("\n")[::2]
+    named.__doc__ = (
+        f"{head}\n\nIts ``plan(*args)`` tells how a call with these arguments is computed, and why.\n{own}".rstrip()
+    )
     named.plan = plan
     return named
 

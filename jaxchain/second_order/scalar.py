@@ -17,6 +17,7 @@ from jaxchain.discovery.find import Found
 from jaxchain.errors import ModeError
 from jaxchain.jacobians.blocks import Call
 from jaxchain.meshes import spread_as
+from jaxchain.show.values import count
 
 __all__ = ["arrays", "check_scalar", "layout", "of_input", "read_scalar"]
 
@@ -74,13 +75,33 @@ def check_scalar(state: Any, out: Any, what: str) -> None:
     ModeError, ValueError
         Says what the function takes or returns, and the way out.
     """
-    for place, leaves in (("takes", jax.tree.leaves(state)), ("returns", jax.tree.leaves(out))):
-        for leaf in leaves:
-            if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                msg = f"{what} is for functions of real floating-point numbers, but this one {place} {leaf.dtype}{list(leaf.shape)}. Take real and imaginary parts, or cast."
-                raise ModeError(msg)
-    shapes = [leaf.shape for leaf in jax.tree.leaves(out)]
-    if shapes != [()]:
-        told = f"an array of shape {list(shapes[0])}" if len(shapes) == 1 else f"{len(shapes)} arrays"
-        msg = f"{what} is for functions that return one number, but this one returns {told}. Sum or choose: lambda x: fun(x)[0]."
+    _require_real(jax.tree.leaves(state), "takes", what)
+    leaves = jax.tree.leaves(out)
+    if [leaf.shape for leaf in leaves] != [()]:
+        msg = f"{what} is for functions that return one number, but this one returns {_several(out, leaves)}"
         raise ValueError(msg)
+    _require_real(leaves, "returns", what)
+
+
+def _require_real(leaves: list[Any], place: str, what: str) -> None:
+    for leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            msg = f"{what} is for functions of real floating-point numbers, but this one {place} {leaf.dtype}{list(leaf.shape)}. Take real and imaginary parts, or cast."
+            raise ModeError(msg)
+
+
+def _several(out: Any, leaves: list[Any]) -> str:
+    """What is returned in place of one number, and the way out."""
+    chosen = "lambda *args: fun(*args)[0]"
+    if isinstance(out, (tuple, list)) and len(out) == 2 and leaves and getattr(out[0], "shape", None) == ():  # pyright: ignore[reportUnknownArgumentType]
+        return (
+            f"{count(len(leaves), 'array')}, which looks like a value and an aux beside it. Leave that away: {chosen}."
+        )
+    if len(leaves) != 1:
+        return (
+            f"{count(len(leaves), 'array')}. Choose one number of them, or add some up: {chosen}, if the first is one."
+        )
+    return (
+        f"an array of shape {list(leaves[0].shape)}. Add its entries up, or choose one, whatever the arguments are: "
+        "lambda *args: jnp.sum(fun(*args)); a chain takes a stage more: jc.Chain([*chain, jc.Stage('sum', jnp.sum)])."
+    )

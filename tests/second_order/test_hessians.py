@@ -310,7 +310,10 @@ def test_a_mode_that_was_asked_for_and_does_not_exist_is_refused_by_name():
     ("call", "error", "words"),
     [
         (lambda x: jc.hessian(jnp.sin, (x,)), ValueError, "return one number, but this one returns an array of shape"),
-        (lambda x: jc.laplacian(lambda x: (x[0], x[1]))(x), ValueError, "returns 2 arrays"),
+        (lambda x: jc.laplacian(lambda x: (x[0], x[1]))(x), ValueError, "2 arrays, which looks like a value and an aux"),
+        (lambda x: jc.laplacian(lambda x: (x[0], 3))(x), ValueError, "a value and an aux"),
+        (lambda x: jc.hessian(lambda x: (x, x, x), (x,)), ValueError, "returns 3 arrays. Choose one number of them"),
+        (lambda x: jc.laplacian(lambda x: jnp.sum(x) + 0j)(x), jc.ModeError, "Take real and imaginary parts"),
         (lambda x: jc.hvp(jnp.sum, (x,), x[:2]), jc.TangentMismatchError, "The vector must look like"),
         (lambda x: jc.hessian(jnp.sum, (jnp.arange(3),)), TypeError, "Argument 0 is int"),
         (lambda x: jc.hessian(lambda z: jnp.sum(z).real, (x + 0j,)), jc.ModeError, "takes complex128"),
@@ -328,3 +331,28 @@ def test_a_mode_that_was_asked_for_and_does_not_exist_is_refused_by_name():
 def test_what_has_no_second_derivative_is_refused_in_words(call, error, words):
     with pytest.raises(error, match=words):
         call(jnp.ones(3))
+
+
+def test_the_way_out_of_several_numbers_is_one_for_a_chain_with_parameters():
+    net = jc.nets.mlp([3, 4, 1], "tanh")
+    args = net.init(jax.random.key(0)), jnp.ones(3)
+    with pytest.raises(
+        ValueError, match=r"shape \[1\]. .* lambda \*args: jnp.sum\(fun\(\*args\)\); a chain takes a stage more"
+    ):
+        jc.laplacian(net)(*args)
+    ways = jc.laplacian(lambda *args: jnp.sum(net(*args)), 1), jc.laplacian(jc.Chain([*net, jc.Stage("sum", jnp.sum)]))
+    got = jax.jit(lambda *args: [way(*args) for way in ways])(*args)
+    assert_close(*got)
+    assert float(got[0]) != 0
+
+
+def test_what_is_returned_is_named_after_what_it_is_of():
+    def energy(x):
+        """Of a spring."""
+        return jnp.sum(x**2)
+
+    assert repr(jc.laplacian(energy)).startswith("<function laplacian(energy) at")
+    assert repr(jc.hessian_diagonal(lambda x: jnp.sum(x))).startswith("<function hessian_diagonal(<lambda>) at")
+    assert "laplacian(Chain)" in repr(jc.laplacian(jc.Chain([jc.Stage("sum", jnp.sum)])))
+    assert jc.laplacian(energy).__doc__.startswith("The Laplacian of energy.\n\nIts ``plan(*args)`` tells how")
+    assert jc.laplacian(energy).__doc__.endswith("Of a spring.")

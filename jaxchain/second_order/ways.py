@@ -211,8 +211,7 @@ def _apart(
     found: Found, order: Order, wanted: Wanted, argument: str, seed: Form, whole: float, *, pairs: bool
 ) -> tuple[tuple[int, Found, HessianPlan], ...]:
     """The terms of a result that is a sum, where they take less each for itself."""
-    last = len(order.plan.units) - 1
-    if last not in order.curved or len(order.plan.units[last].segment.equations) < 2:
+    if not order.curved or len(order.plan.units[order.curved[-1]].segment.equations) < 2:
         return ()
     try:
         parts = [

@@ -118,6 +118,54 @@ def test_terms_of_a_sum_are_chains_of_their_own(optimised, x64):
     assert_close(ways(w, x), jax.jit(lambda *args: (trace(trial, 1)(*args), jax.hessian(trial, 1)(*args)))(w, x), TOL)
 
 
+def doubled(w, x):
+    y = jnp.sum(x**3) + w * jnp.sum(x) ** 2
+    for _ in range(40):
+        y = y + y
+    return y * 2.0**-40
+
+
+SUMS = {
+    "cubes and a square of the sum": lambda w, x: jnp.sum(x**3) + jnp.sum(x) ** 2,
+    "tanh and a fourth power": lambda w, x: jnp.sum(jnp.tanh(x)) + jnp.sum(x**2) ** 2,
+    "a factor of a sum": lambda w, x: 3.0 - w * (jnp.sum(jnp.tanh(x)) - jnp.sum(x**2) ** 2) / 3,
+    "a mean, a number added to an array": lambda w, x: -jnp.mean(jnp.tanh(x) + w * jnp.sum(x**2) ** 2),
+    "a sum within a sum": lambda w, x: (
+        w * (jnp.sum(x) ** 2 + 2 * (jnp.sum(x**3) - jnp.mean(x**2) ** 2)) + jnp.sum(x**4)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_terms_that_a_diagonal_and_a_few_columns_make_take_no_push_an_input(optimised, x64, name):
+    fun, many = SUMS[name], jax.ShapeDtypeStruct((20_000,), float)
+    w, x = jnp.asarray(0.7), draw(jnp.zeros(7), 1).astype(float)
+    assert flops(jc.laplacian(fun, 1), w, many) < 40 * many.size
+    assert jc.hessian_diagonal(fun, 1).plan(w, many).costs["stages"] < 60 * many.size
+    ways = jax.jit(
+        lambda w, x: (
+            jc.laplacian(fun, 1)(w, x),
+            jc.hessian_diagonal(fun, 1)(w, x),
+            jc.hessian(fun, (w, x), argnum=1, mode="stages"),
+        )
+    )
+    matrix = jax.jit(jax.hessian(fun, 1))(w, x)
+    assert_close(ways(w, x), (jnp.trace(matrix), jnp.diagonal(matrix), matrix), TOL)
+
+
+def test_a_sum_of_too_many_terms_is_left_as_it_is(x64):
+    x = draw(jnp.zeros(7), 1).astype(float)
+    assert not jc.laplacian(doubled, 1).plan(0.7, x).terms
+    assert_close(jax.jit(jc.laplacian(doubled, 1))(0.7, x), jax.jit(trace(doubled, 1))(0.7, x), TOL)
+
+
+def test_a_quotient_is_no_sum_of_its_divisors_terms(x64):
+    fun = lambda x: 1 / (2 + jnp.sum(jnp.cos(x)) + jnp.sum(x) ** 2)  # noqa: E731
+    x = draw(jnp.zeros(7), 1).astype(float)
+    assert not jc.laplacian(fun).plan(x).terms
+    assert_close(jax.jit(jc.laplacian(fun))(x), jax.jit(trace(fun))(x), TOL)
+
+
 @pytest.mark.parametrize("fun", [residual, coupled])
 def test_a_stage_that_is_no_chain_is_opened_for_about_half_of_jaxs_work(optimised, x64, fun):
     w, x = draw(jnp.zeros((16, 16)), 1) / 4, draw(jnp.zeros(16), 2)

@@ -142,22 +142,22 @@ def check_params(params: Any) -> None:
         raise TypeError(msg)
 
 
-def samples_in(batch: Any) -> int:
-    """How many samples a batch has, once its leaves agree."""
-    check_arrays(batch, "The batch")
-    leaves, first = tree_flatten_with_path(batch)[0], None
-    for path, leaf in leaves:
-        shape = jnp.shape(leaf)
-        where = f"The batch{keystr(path)} is {describe(leaf)}"
+def samples_in(batch: Any, name: str = "The batch") -> int:
+    """How many samples a batch has, once its leaves agree; ``name`` is what it is called. Leaves may be shapes."""
+    check_arrays(batch, name)
+    inside, first = name[0].lower() + name[1:], None
+    for path, leaf in tree_flatten_with_path(batch)[0]:
+        shape = leaf.shape if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.shape(leaf)
+        where = f"{name}{keystr(path)} is {describe(leaf)}"
         if not shape:
-            msg = f"{where}, which has no axis of samples. Every leaf of the batch has its samples along its first axis; close over what all samples share."
+            msg = f"{where}, which has no axis of samples. Every leaf of {inside} has its samples along its first axis; close over what all samples share."
             raise ValueError(msg)
         if first is not None and shape[0] != first[0]:
-            msg = f"{where}, of {shape[0]} samples along its first axis, but the batch{first[1]} has {first[0]}. Close over what all samples share."
+            msg = f"{where}, of {shape[0]} samples along its first axis, but {inside}{first[1]} has {first[0]}. Close over what all samples share."
             raise ValueError(msg)
         first = first or (shape[0], keystr(path))
     if first is None:
-        msg = "The batch holds no array, so there are no samples."
+        msg = f"{name} holds no array, so there are no samples."
         raise TypeError(msg)
     return first[0]
 

@@ -13,8 +13,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.checks import UNASKED, check_arrays, check_function, check_inexact, check_result, word
+from jaxchain.checks import UNASKED, check_function, check_inexact, check_result, word
 from jaxchain.derivative import Pass
+from jaxchain.factored.batch import samples_in
 from jaxchain.kernels.basis import Basis
 from jaxchain.kernels.choosing import Mode
 from jaxchain.kernels.pairing import Outputs
@@ -101,22 +102,8 @@ def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
 
 def samples_of(name: str, samples: Any) -> tuple[int, Any]:
     """How many samples there are along the first axis of every leaf, and the shapes of one."""
-    check_arrays(samples, f"A leaf of {name}: {name}")
-    leaves, tree = tree_flatten_with_path(samples)
-    if not leaves:
-        msg = f"{name} holds no array, so there are no samples."
-        raise TypeError(msg)
-    shapes = [(f"{name}{keystr(path)}", _shape(leaf)) for path, leaf in leaves]
-    first, length = shapes[0][0], 0
-    for where, leaf in shapes:
-        if not leaf.shape:
-            msg = f"{where} is {describe(leaf)}, which has no axis of samples. Every leaf of {name} has its samples along its first axis; close over what all samples share."
-            raise ValueError(msg)
-        length = length if where != first else leaf.shape[0]
-        if leaf.shape[0] != length:
-            msg = f"{where} is {describe(leaf)}, of {leaf.shape[0]} samples along its first axis, but {first} has {length}. Close over what all samples share."
-            raise ValueError(msg)
-    return length, tree.unflatten([jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for _, leaf in shapes])
+    count, shapes = samples_in(samples, name), jax.tree.map(_shape, samples)
+    return count, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes)
 
 
 def _check_alike(one: Any, other: Any) -> None:

@@ -6,14 +6,22 @@ JAX's automatic mode the compiler finds out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
 
-__all__ = ["first_axis", "gathered", "laid_out_by_compiler", "spread_as", "without_layout"]
+from jaxchain.errors import first_line
+
+__all__ = ["closures_in_words", "first_axis", "gathered", "laid_out_by_compiler", "spread_as", "without_layout"]
+
+MISFITS = re.compile(r"should match the aval mesh|should have the same sharding|could not be resolved unambiguously")
+TANGENTS = re.compile(r"inconsistent with the original primal values|unexpected JAX type")
+"""What JAX says of types that do not fit together; of tangents also where shapes do not."""
 
 
 def laid_out_by_compiler(run: Callable[..., Any], out: Any, *args: Any) -> Any:
@@ -27,7 +35,8 @@ def laid_out_by_compiler(run: Callable[..., Any], out: Any, *args: Any) -> Any:
     leaves, tree = jax.tree.flatten(args)
     spread = [number for number, leaf in enumerate(leaves) if _mesh_of(leaf) is not None]
     if not spread:
-        return run(*args)
+        with closures_in_words():
+            return run(*args)
     mesh = _mesh_of(leaves[spread[0]])
 
     def of_spread(*given: Any) -> Any:  # the rest stays what it is, so that a function may branch on it
@@ -37,14 +46,28 @@ def laid_out_by_compiler(run: Callable[..., Any], out: Any, *args: Any) -> Any:
         return run(*tree.unflatten(full))
 
     shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), out)  # pyright: ignore[reportArgumentType]
-    try:
+    with closures_in_words():
         return jax.jit(auto_axes(of_spread, out_sharding=shardings))(*(leaves[number] for number in spread))
-    except ValueError as error:
-        if "should match the aval mesh" not in str(error):
+
+
+@contextmanager
+def closures_in_words() -> Generator[None]:
+    """Say what JAX's errors about types of spread arrays come from, where no argument accounts for them.
+
+    Raises
+    ------
+    ValueError
+        In place of such an error; everything else passes through.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not (MISFITS.search(str(error)) or (TANGENTS.search(str(error)) and "@" in str(error))):
             raise
         msg = (
             "The function closes over an array that is spread over devices as a part of its type (AxisType.Explicit), "
-            "which has to be an argument here: fun(params, x) in place of fun(x); or make the mesh with AxisType.Auto."
+            "which has to be an argument here: fun(params, x) in place of fun(x); or make the mesh with AxisType.Auto. "
+            f"JAX says: {first_line(error).rstrip(':')}."
         )
         raise ValueError(msg) from error
 

@@ -23,7 +23,7 @@ from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Linear
 from jaxchain.discovery.group import Granularity
 from jaxchain.errors import refused_in_words
-from jaxchain.meshes import gathered
+from jaxchain.meshes import closures_in_words, gathered
 from jaxchain.second_order.bend import with_gradient
 from jaxchain.second_order.scalar import check_scalar
 from jaxchain.show.extremes import Floats
@@ -202,7 +202,7 @@ def curvature(
     check_scalar(state, out, "curvature")
     space = Coordinates.of(state)
     refuse_huge((len(chain), space.size, space.size), space.dtype)
-    with refused_in_words("forward-over-reverse", "this chain", "jc.laplacian takes what exists."):
+    with closures_in_words(), refused_in_words("forward-over-reverse", "this chain", "jc.laplacian takes what exists."):
         terms = _compiled(chain, state, sides)
     shapes = _shapes(chain, state, sides)
     rows = [_row(name, *shape, term) for name, shape, term in zip(chain.names, shapes, terms, strict=True)]

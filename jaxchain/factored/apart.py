@@ -54,13 +54,13 @@ def prove_apart(loss: Callable[[Any], jax.Array], batch: Any, samples: int, call
             sums.update(dict.fromkeys(equation.writes, maker))
             continue
         after = dict(zip(equation.eqn.outvars, proof.step(equation.eqn, states), strict=True))
-        lost = next((state for var, state in after.items() if var in read and isinstance(state, Lost)), None)
-        if lost is None:
-            places.update(after)
-        elif _sums_samples(equation, states):
-            sums.update(dict.fromkeys(equation.writes, equation))
+        lost = {var: state for var, state in after.items() if var in read and isinstance(state, Lost)}
+        if all(state.adds for state in lost.values()) or _sums_samples(equation, states):
+            places.update((var, state) for var, state in after.items() if var not in lost)
+            sums.update(dict.fromkeys(lost, equation))
         else:
-            raise _error(equation, root, lost.reason, caller, certain=lost.certain)
+            first = next(state for state in lost.values() if not state.adds)
+            raise _error(equation, root, first.reason, caller, certain=first.certain)
 
 
 def _error(equation: Equation, root: int, reason: str, caller: str, *, certain: bool = True) -> SamplesMixError:

@@ -490,6 +490,28 @@ def carries_of(loop: Scan) -> list[tuple[Atom, Var]]:
     return list(zip(body.outvars[: loop.carries], given, strict=True))
 
 
+def adds_up(loop: Scan) -> list[bool]:
+    """For each carry of a scan, whether a step adds something to it and reads it for nothing else."""
+    body = opened(loop.body)[0]
+    readers: dict[Var, list[JaxprEqn | None]] = {}
+    for reader, atoms in [*((eqn, eqn.invars) for eqn in body.eqns), (None, body.outvars)]:
+        for atom in filter(is_var, atoms):
+            readers.setdefault(atom, []).append(reader)
+
+    def added(made: Atom, now: Var) -> bool:
+        names = list[str]()
+        while now is not made:
+            reader = readers[now][0] if len(readers.get(now, ())) == 1 else None
+            if reader is None or dtype_of(reader.outvars[0]) != dtype_of(now):
+                return False
+            names.append(reader.primitive.name)
+            now = reader.outvars[0]
+        # JAX converts a carry that a Python number began.
+        return len(readers[now]) == 1 and sorted({*names} - {"convert_element_type"}) in (["add"], ["add_any"])
+
+    return [added(made, given) for made, given in carries_of(loop)]
+
+
 class While(NamedTuple):
     """A ``while``: operands are the predicate's constants, the body's, and the carry."""
 

@@ -15,6 +15,7 @@ from jaxchain.errors import first_line
 from jaxchain.program.primitives import (
     Atom,
     JaxprEqn,
+    adds_up,
     branches_of,
     callee,
     carries_of,
@@ -111,14 +112,18 @@ def _scan(eqn: JaxprEqn, states: list[State], batch: Prover) -> list[State]:
     def carried(now: list[State]) -> list[State]:
         passed = batch.lost(eqn, "carries each sample of the batch on to the next", certain=True)
         counted = batch.alike and over_samples
+        # Nothing but its own addition reads a sum, so that what it holds is no matter to a step.
         return [
-            passed if state == sample or (counted and not kept) else state
-            for state, kept in zip(body(now)[: loop.carries], unchanged, strict=True)
+            replace(passed, adds=adds) if state == sample else passed if counted and not kept else state
+            for state, kept, adds in zip(body(now)[: loop.carries], unchanged, sums, strict=True)
         ]
 
     unchanged = [made is given for made, given in carries_of(loop)]
+    sums = [counts and shared(s) for counts, s in zip(adds_up(loop), states[loop.consts : first], strict=True)]
     rows = [row(state) for state in states[first:]]
     carry = _settled(batch, eqn, states[loop.consts : first], carried)
+    if any(isinstance(state, Lost) and not state.adds for state in carry):  # another carry may enter what is added
+        carry = [replace(state, adds=False) if isinstance(state, Lost) else state for state in carry]
     return [*carry, *map(stacked, body(carry)[loop.carries :], eqn.outvars[loop.carries :])]
 
 

@@ -55,6 +55,8 @@ class Lost:
         Losses are counted in order of evaluation.
     site
         The user's line.
+    adds
+        Whether all that was done to samples, each by itself, is to add them up.
     """
 
     eqn: JaxprEqn
@@ -62,6 +64,7 @@ class Lost:
     certain: bool
     number: int
     site: Site
+    adds: bool = False
 
 
 class Shared(NamedTuple):

@@ -321,8 +321,16 @@ def test_a_mean_over_what_the_batch_counts_is_refused_with_the_way_out():
         lambda p, x: jnp.mean(x[::-1] * (x @ p)[:, None]),
         lambda p, x: jnp.sum((x @ p) @ (x @ p)[::-1]),
         lambda p, x: jnp.max(x @ p),
+        lambda p, x: lax.scan(lambda s, row: (0.5 * s + row @ p, None), 0.0, x)[0],
+        lambda p, x: lax.scan(lambda s, row: (s + row @ p, s), 0.0, x)[1].sum(),
+        lambda p, x: lax.scan(lambda s, row: (s + row @ p + jnp.sin(s), None), 0.0, x)[0],
+        lambda p, x: lax.scan(lambda c, row: ((c[0] + c[1] * (row @ p), c[1] + 1), None), (0.0, 1.0), x)[0][0],
+        lambda p, x: lax.scan(lambda c, row: ((c[0] + c[1] @ p, row), None), (0.0, jnp.zeros(3)), x)[0][0],
+        lambda p, x: jnp.sin(lax.scan(lambda s, row: (s + row @ p, None), 0.0, x)[0]),
     ],
-    ids=["norm", "centred", "cumulated", "softmax", "ratio", "product", "reversed", "other's", "greatest"],
+    ids=(
+        "norm|centred|cumulated|softmax|ratio|product|reversed|other's|greatest|decays|running sums|read|counter|last|of a sum"
+    ).split("|"),
 )
 def test_losses_that_are_no_sums_over_samples_are_refused(mixed):
     with pytest.raises(jc.SamplesMixError, match=r"stage '.*', at test_samples.py:\d+: .*check=False"):
@@ -337,8 +345,10 @@ def test_losses_that_are_no_sums_over_samples_are_refused(mixed):
         lambda p, x: -jnp.sum(jnp.stack([jnp.sum(x @ p), jnp.sum(jnp.tanh(x @ p))]) * jnp.array([0.5, 2.0])),
         lambda p, x: jnp.mean(lax.map(lambda row: jnp.tanh(row @ p), x)),
         lambda p, x: jnp.ones(len(x)) @ (x @ p),
+        lambda p, x: lax.scan(lambda s, row: (s + jnp.tanh(row @ p), None), 0.0, x)[0] / len(x),
+        lambda p, x: sum(map(jnp.sum, lax.scan(lambda s, row: (jnp.sin(row) @ p + s, row @ p), 0.0, x))),
     ],
-    ids=["means", "inner product", "several", "loop", "weighted"],
+    ids=["means", "inner product", "several", "loop", "weighted", "added up", "added up beside a map"],
 )
 def test_sums_over_samples_are_not_refused(summed):
     assert_close(jc.sample_gradients(summed, jnp.ones(3), X), accumulated(summed, jnp.ones(3), X), 1e-5)

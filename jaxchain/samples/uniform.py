@@ -70,6 +70,10 @@ def _same(eqn: JaxprEqn, states: Sequence[State], samples: int) -> Iterator[Plac
     if name == "broadcast_in_dim":
         kept = dict(zip(broadcast_axes(eqn), shape_of(eqn.invars[0]), strict=True))
         yield from (place for place in _every(result, samples) if kept.get(place.axis) != shape[place.axis])
+    if name == "tile":  # entry p is that of p mod length, so that the same comes again after as many
+        period = shape_of(eqn.invars[0])
+        repeated = (place for place in _every(result, samples) if period[place.axis] != shape[place.axis])
+        yield from (place for place in repeated if place.inner % period[place.axis] == 0)
     if name in ("iota", "zeros_like", "empty", "empty2"):
         yield from (place for place in _every(result, samples) if name != "iota" or place.axis not in axes_of(eqn))
     if name not in RULES or kind in ("cumulative", "order"):

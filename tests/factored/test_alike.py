@@ -31,6 +31,7 @@ def total(w, x):
     "apart",
     [
         lambda w, x: jnp.mean((total(w, x) - Y) ** 2),
+        lambda w, x: jnp.mean((total(w, x) - jnp.tile(Y[: -(-len(x) // 2)], 2)[: len(x)]) ** 2),
         lambda w, x: jnp.mean(jax.jit(lambda x: (total(w, x) - Y) ** 2)(x)),
         lambda w, x: jnp.mean(total(w, x) - jnp.arange(9.0)[: len(x)]),
         lambda w, x: jnp.mean(total(w, x) * jnp.arange(len(x))),
@@ -45,7 +46,7 @@ def total(w, x):
         lambda w, x: jnp.mean(out(w, x) * jax.random.bernoulli(KEY, 0.5, (len(x), 2))),
         lambda w, x: jnp.mean(jax.vmap(lambda k, row: (row @ w * jax.random.normal(k, (2,))).sum())(jax.random.split(KEY, len(x)), x)),
     ],
-    ids="labels|jitted|sliced|iota|parameters|mask|picked|first state|counter|written|block|weights|noise|keys".split("|"),
+    ids="labels|tiled|jitted|sliced|iota|parameters|mask|picked|first state|counter|written|block|weights|noise|keys".split("|"),
 )  # fmt: skip
 def test_what_each_sample_meets_alone_belongs_into_the_batch(apart):
     with pytest.raises(jc.SamplesMixError, match=r"stage '.*', at test_alike.py:\d+: .*check=False"):
@@ -74,8 +75,10 @@ def test_the_refusal_names_the_line_and_the_way_out():
         lambda w, x: jnp.mean(jax.nn.one_hot((x[:, 0] > 0).astype(int), 4) * total(w, x)[:, None]),
         lambda w, x: jnp.mean(out(w, x)[:, :1, None] * jnp.tril(TABLE)),
         lambda w, x: jnp.mean(out(w, x).at[:, 0].set(0.0) * jax.random.normal(KEY, (2,))),
+        lambda w, x: jnp.mean(jnp.concatenate([jnp.tile(w[None, 0], (len(x), 1)), x], 1)[:, 1:4] @ w),
+        lambda w, x: jnp.mean((out(w, x)[:, None] * jnp.tile(TABLE[:, :2], (len(x), 1)).reshape(-1, 4, 2)) ** 2),
     ],
-    ids="ones|weights|positions|flat positions|square|zero state|layers|table|columns|labels|mask|noise".split("|"),
+    ids="ones|weights|positions|flat positions|square|zero state|layers|table|columns|labels|mask|noise|token|tiled".split("|"),
 )  # fmt: skip
 def test_what_is_the_same_for_every_sample_is_not_refused(alike):
     def of(x):

@@ -46,21 +46,17 @@ def made_of_shared(eqn: JaxprEqn, states: Sequence[State], samples: int) -> list
 
 def meets_apart(eqn: JaxprEqn, states: Sequence[State], result: Place, samples: int) -> bool:
     """Whether each sample, at ``result``, meets entries of a shared operand that may be no other sample's."""
-    name = eqn.primitive.name
-    written = writes_in_place(eqn) and isinstance(states[0], Place)
-    if written and not any(isinstance(state, (Place, Step)) for state in states[1:]):
-        # A shared block may be written to some samples alone, all the same where its values are.
-        block = 1 if name == "dynamic_update_slice" else 2
-        return not _whole_block(eqn, block, result)
+    of_batch = [isinstance(state, (Place, Step)) for state in states]
+    if writes_in_place(eqn) and of_batch[0] and not any(of_batch[1:]) and not _whole_block(eqn, result):
+        return True  # a shared block may be written to some samples alone, all the same where its values are
     return not all(_same_at(eqn, k, state, result, samples) for k, state in enumerate(states))
 
 
-def _whole_block(eqn: JaxprEqn, block: int, result: Place) -> bool:
+def _whole_block(eqn: JaxprEqn, result: Place) -> bool:
     """Whether what is written has room for every sample."""
-    whole = shape_of(eqn.outvars[0])[result.axis]
-    if block == 1:
-        return shape_of(eqn.invars[1])[result.axis] == whole
-    return any(_from(eqn, block, axis, result) for axis in range(ndim_of(eqn.invars[block])))
+    if eqn.primitive.name == "dynamic_update_slice":
+        return shape_of(eqn.invars[1])[result.axis] == shape_of(eqn.outvars[0])[result.axis]
+    return any(_from(eqn, 2, axis, result) for axis in range(ndim_of(eqn.invars[2])))
 
 
 def _same(eqn: JaxprEqn, states: Sequence[State], samples: int) -> Iterator[Place]:
@@ -82,7 +78,9 @@ def _same(eqn: JaxprEqn, states: Sequence[State], samples: int) -> Iterator[Plac
         places = state.same if isinstance(state, Shared) else _every(eqn.invars[k], samples)
         for place in places:
             after = _after(eqn, k, place, samples)
-            if after is not None and all(_same_at(eqn, j, other, after, samples) for j, other in enumerate(states)):
+            if after is None or (writes_in_place(eqn) and not _whole_block(eqn, after)):
+                continue
+            if all(_same_at(eqn, j, other, after, samples) for j, other in enumerate(states)):
                 yield after
 
 

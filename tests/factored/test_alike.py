@@ -42,11 +42,14 @@ def total(w, x):
         lambda w, x: jnp.mean(lax.scan(lambda k, row: (k + 1, (row @ w).sum() * k), 0.0, x)[1]),
         lambda w, x: jnp.mean(out(w, x).at[0].set(0.0)),
         lambda w, x: jnp.mean(lax.dynamic_update_slice(out(w, x), jnp.zeros((1, 2)), (0, 0))),
+        lambda w, x: jnp.mean(out(w, x) * jnp.zeros((len(x), 1)).at[0].set(1.0)),
+        lambda w, x: jnp.mean(out(w, x) * lax.dynamic_update_slice(jnp.zeros((len(x), 1)), jnp.ones((1, 1)), (0, 0))),
+        lambda w, x: jnp.mean(out(w, x).at[:, 0].set(Y[: len(x)]) * (x @ w)),
         lambda w, x: jnp.arange(len(x), dtype=x.dtype) @ total(w, x),
         lambda w, x: jnp.mean(out(w, x) * jax.random.bernoulli(KEY, 0.5, (len(x), 2))),
         lambda w, x: jnp.mean(jax.vmap(lambda k, row: (row @ w * jax.random.normal(k, (2,))).sum())(jax.random.split(KEY, len(x)), x)),
     ],
-    ids="labels|tiled|jitted|sliced|iota|parameters|mask|picked|first state|counter|written|block|weights|noise|keys".split("|"),
+    ids="labels|tiled|jitted|sliced|iota|parameters|mask|picked|first state|counter|written|block|made mask|made block|column|weights|noise|keys".split("|"),
 )  # fmt: skip
 def test_what_each_sample_meets_alone_belongs_into_the_batch(apart):
     with pytest.raises(jc.SamplesMixError, match=r"stage '.*', at test_alike.py:\d+: .*check=False"):

@@ -67,7 +67,7 @@ class KernelPlan(Tabular):
 
     Examples
     --------
-    >>> plan = jc.ntk_plan(lambda w, x: jnp.tanh(w @ x), jnp.ones((3, 2)), jnp.ones((4, 2)))
+    >>> plan = jc.ntk_plan(lambda w, x: jnp.tanh(w @ x), jnp.ones((3, 90)), jnp.ones((4, 90)))
     >>> plan.samples, plan.shape, [row.way for row in plan.rows]
     ((4, 4), (3, 3), ['products'])
     """

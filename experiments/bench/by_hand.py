@@ -73,15 +73,14 @@ def normalised(x: jax.Array) -> jax.Array:
 
 
 def transformer(params: Params, x: jax.Array, meet: Meet = plainly) -> jax.Array:
-    """Two blocks of attention and a perceptron, and a layer on their mean."""
+    """A block of attention and a perceptron, and a layer on their mean."""
     x = meet("embed", dense, params["embed"], x)
-    for k in range(2):
-        y = normalised(x) * params[f"scale{k}"]
-        q, keys, v = (meet(f"{n}{k}", dense, params[f"{n}{k}"], y) for n in "qkv")
-        y = jax.nn.softmax(q @ keys.T / jnp.sqrt(q.shape[-1])) @ v
-        x = x + meet(f"o{k}", dense, params[f"o{k}"], y)
-        y = jnp.tanh(meet(f"up{k}", dense, params[f"up{k}"], normalised(x)) + params[f"b{k}"])
-        x = x + meet(f"down{k}", dense, params[f"down{k}"], y)
+    y = normalised(x) * params["scale"]
+    q, keys, v = (meet(n, dense, params[n], y) for n in "qkv")
+    y = jax.nn.softmax(q @ keys.T / jnp.sqrt(q.shape[-1])) @ v
+    x = x + meet("o", dense, params["o"], y)
+    y = jnp.tanh(meet("up", dense, params["up"], normalised(x)) + params["b"])
+    x = x + meet("down", dense, params["down"], y)
     return meet("head", dense, params["head"], x.mean(0))
 
 
@@ -126,7 +125,7 @@ RESNET = {"w0": (3, 3, 3, 8), "w5": (8, 10), "b5": (10,)} | {
     f"{n}{k}": (3, 3, 8, 8) if n == "w" else (8,) for k in range(1, 5) for n in "wb"
 }
 BLOCK = dict.fromkeys("qkvo", (32, 32)) | {"scale": (32,), "up": (32, 64), "b": (64,), "down": (64, 32)}
-TRANSFORMER = {"embed": (8, 32), "head": (32, 10)} | {f"{n}{k}": shape for k in range(2) for n, shape in BLOCK.items()}
+TRANSFORMER = {"embed": (8, 32), "head": (32, 10)} | BLOCK
 RNN = {"w": (32, 32), "u": (8, 32), "b": (32,), "out": (32, 5), "c": (5,)}
 
 NETS = {

@@ -24,7 +24,6 @@ def shapes(name, samples):
     return net.fun, like, jax.ShapeDtypeStruct((samples, *net.sample), jnp.float32)
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("name", NETS)
 def test_a_kernel_takes_no_more_than_the_best_of_three_ways_by_hand(name):
     net, params, xs = shapes(name, 4)
@@ -44,7 +43,6 @@ def test_the_ways_by_hand_are_kernels(name):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-10 * np.abs(want).max())
 
 
-@pytest.mark.usefixtures("optimised")
 def test_an_mlps_kernel_takes_250_times_less_work_and_100_times_less_memory_than_contraction():
     net = jc.nets.mlp([784, *[256] * 4, 10])
     params = jax.eval_shape(net.init, jax.random.key(0))
@@ -59,7 +57,6 @@ def test_an_mlps_kernel_takes_250_times_less_work_and_100_times_less_memory_than
     assert ours * 100 <= peer
 
 
-@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(
     ("name", "outputs"),
     [
@@ -98,7 +95,6 @@ def test_biases_share_what_their_weights_need_and_last_layers_share_it_over_samp
     assert both < jc.ntk_plan(net, params, xs, mode="products").cost < both + rows["['dense_0']['b']"].products
 
 
-@pytest.mark.usefixtures("optimised")
 def test_an_operators_diagonal_costs_little_more_than_the_backward_passes():
     net = jc.nets.mlp([64, 64, 64, 8])
     params, xs = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct((16, 64), jnp.float32)
@@ -110,7 +106,6 @@ def test_an_operators_diagonal_costs_little_more_than_the_backward_passes():
     assert ours <= 1.1 * flops(passes, params, xs)
 
 
-@pytest.mark.usefixtures("optimised")
 def test_chunks_bound_the_memory():
     net = jc.nets.mlp([16, 64, 64, 8])
     params, xs = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct((64, 16), jnp.float32)

@@ -46,7 +46,7 @@ CHEAPER = {"MLP 64, five layers": (1.0, 0.55), "MLP 64 with a waist of 4": (1 / 
 
 
 @pytest.mark.parametrize("name", CHEAPER)
-def test_a_laplacian_takes_less_work_than_folxs_and_jaxs(optimised, x64, name):
+def test_a_laplacian_takes_less_work_than_folxs_and_jaxs(x64, name):
     fun, args = script.CASES[name]()
     of_folx, of_jax = CHEAPER[name]
     ours = flops(jc.laplacian(fun, 1), *args)
@@ -56,7 +56,7 @@ def test_a_laplacian_takes_less_work_than_folxs_and_jaxs(optimised, x64, name):
     assert ours == pytest.approx(predicted, rel=0.2)
 
 
-def test_a_hessian_through_a_waist_takes_a_third_of_jaxs_work(optimised):
+def test_a_hessian_through_a_waist_takes_a_third_of_jaxs_work():
     fun, args = script.mlp(128, 64, 8, 64, 64, 64, 1)
     ours, jaxs = flops(lambda *args: jc.hessian(fun, args, argnum=1), *args), flops(jax.hessian(fun, 1), *args)
     assert 3 * ours <= jaxs
@@ -90,7 +90,7 @@ NETS = {
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_auto_takes_no_more_work_than_jaxs_own_order(optimised, name):
+def test_auto_takes_no_more_work_than_jaxs_own_order(name):
     w, x = draw(jnp.zeros((6, 6)), 1) / 2, draw(jnp.zeros((5, 6)), 2)
     fun = NETS[name]
     jaxs = flops(jax.hessian(fun, 1), w, x)
@@ -106,7 +106,7 @@ def trial(w, x):
     return jnp.sum(jnp.tanh(jnp.tanh(x @ w) @ w)) - jnp.sum(x**2) / 2
 
 
-def test_terms_of_a_sum_are_chains_of_their_own(optimised, x64):
+def test_terms_of_a_sum_are_chains_of_their_own(x64):
     w, x = draw(jnp.zeros((16, 16)), 1) / 4, draw(jnp.zeros(16), 2)
     w, x = w.astype(float), x.astype(float)
     plan = jc.laplacian(trial, 1).plan(w, x)
@@ -137,7 +137,7 @@ SUMS = {
 
 
 @pytest.mark.parametrize("name", SUMS)
-def test_terms_that_a_diagonal_and_a_few_columns_make_take_no_push_an_input(optimised, x64, name):
+def test_terms_that_a_diagonal_and_a_few_columns_make_take_no_push_an_input(x64, name):
     fun, many = SUMS[name], jax.ShapeDtypeStruct((20_000,), float)
     w, x = jnp.asarray(0.7), draw(jnp.zeros(7), 1).astype(float)
     assert flops(jc.laplacian(fun, 1), w, many) < 40 * many.size
@@ -167,7 +167,7 @@ def test_a_quotient_is_no_sum_of_its_divisors_terms(x64):
 
 
 @pytest.mark.parametrize("fun", [residual, coupled])
-def test_a_stage_that_is_no_chain_is_opened_for_about_half_of_jaxs_work(optimised, x64, fun):
+def test_a_stage_that_is_no_chain_is_opened_for_about_half_of_jaxs_work(x64, fun):
     w, x = draw(jnp.zeros((16, 16)), 1) / 4, draw(jnp.zeros(16), 2)
     w, x = w.astype(float), x.astype(float)
     assert "its equations, each" in str(jc.laplacian(fun, 1).plan(w, x))
@@ -201,7 +201,7 @@ def test_weights_are_a_diagonal_a_matrix_or_two_factors_of_one(x64):
     assert_close(chunked, want, TOL)
 
 
-def test_two_thin_factors_take_as_many_columns(optimised, x64):
+def test_two_thin_factors_take_as_many_columns(x64):
     fun, args = script.CASES["MLP 64, five layers"]()
     factor = np.random.default_rng(0).normal(size=(64, 4))
     assert flops(jc.laplacian(fun, 1, weights=(factor, factor)), *args) < flops(jc.laplacian(fun, 1), *args) / 8
@@ -224,7 +224,7 @@ WIDE = {
 
 
 @pytest.mark.parametrize("name", WIDE)
-def test_a_hundred_thousand_inputs_need_less_than_a_gibibyte(optimised, name):
+def test_a_hundred_thousand_inputs_need_less_than_a_gibibyte(name):
     shapes = jax.ShapeDtypeStruct((1000, 8), jnp.float32), jax.ShapeDtypeStruct((MANY,), jnp.float32)
     memory = compiled_of(jc.laplacian(WIDE[name], 1), *shapes)[1].memory_analysis()
     assert memory.temp_size_in_bytes < 2**30

@@ -27,6 +27,7 @@ __all__ = [
     "check_like",
     "is_float0",
     "is_inexact",
+    "is_real_number",
     "pieces",
     "random_direction",
     "require_inexact",
@@ -37,6 +38,11 @@ __all__ = [
 def is_inexact(leaf: Any) -> bool:
     """Whether a leaf carries a derivative: real or complex floating point."""
     return jnp.issubdtype(jax.typeof(leaf).dtype, jnp.inexact)
+
+
+def is_real_number(out: Any) -> bool:
+    """Whether a function's result, or its shape, is one real number, so that the function has a gradient."""
+    return getattr(out, "shape", None) == () and jnp.issubdtype(out.dtype, jnp.floating)
 
 
 def is_float0(leaf: Any) -> bool:

@@ -25,6 +25,7 @@ from jax.interpreters import ad
 from jaxchain.checks import integer
 from jaxchain.coordinates import Coordinates, is_inexact
 from jaxchain.errors import REFUSALS, refusal
+from jaxchain.meshes import explicit_mesh
 from jaxchain.program.linearity import adds_nothing
 from jaxchain.program.primitives import (
     ClosedJaxpr,
@@ -92,7 +93,7 @@ def _in_spread_chunks(
     run: Callable[[jax.Array], Any], basis: jax.Array, size: int, sharding: jax.sharding.Sharding
 ) -> Any:
     """One chunk after another, each spread over all devices: of a basis that is spread, each would lie on one."""
-    chunks, mesh = len(basis) // size, _explicit_mesh(sharding)
+    chunks, mesh = len(basis) // size, explicit_mesh(sharding)
     done, rest = basis[: chunks * size], basis[chunks * size :]
 
     def joined(results: jax.Array) -> jax.Array:
@@ -114,16 +115,9 @@ def _is_empty(run: Callable[[jax.Array], Any], basis: jax.Array) -> bool:
 
 def _spread(basis: jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:
     """A basis laid out over devices: as a wish, or on a mesh whose axes are explicit as a part of its type."""
-    if _explicit_mesh(sharding) is not None:
+    if explicit_mesh(sharding) is not None:
         return jax.sharding.reshard(basis, sharding)
     return jax.lax.with_sharding_constraint(basis, sharding)
-
-
-def _explicit_mesh(sharding: jax.sharding.Sharding | None) -> Any:
-    """The mesh of a sharding that is a part of arrays' types; ``None`` where it is a wish."""
-    mesh = getattr(sharding, "mesh", None)
-    explicit = mesh is not None and any(kind == jax.sharding.AxisType.Explicit for kind in mesh.axis_types)
-    return mesh if explicit else None
 
 
 ALL_AT_ONCE = Pass()

@@ -17,7 +17,16 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
 
 from jaxchain.errors import first_line
 
-__all__ = ["closures_in_words", "first_axis", "gathered", "laid_out_by_compiler", "spread_as", "without_layout"]
+__all__ = [
+    "closures_in_words",
+    "explicit_mesh",
+    "first_axis",
+    "gathered",
+    "laid_out_by_compiler",
+    "mesh_of",
+    "spread_as",
+    "without_layout",
+]
 
 MISFITS = re.compile(r"should match the aval mesh|should have the same sharding|could not be resolved unambiguously")
 TANGENTS = re.compile(r"inconsistent with the original primal values|unexpected JAX type")
@@ -33,11 +42,11 @@ def laid_out_by_compiler(run: Callable[..., Any], out: Any, *args: Any) -> Any:
         If the function closes over an array of such a type.
     """
     leaves, tree = jax.tree.flatten(args)
-    spread = [number for number, leaf in enumerate(leaves) if _mesh_of(leaf) is not None]
+    spread = [number for number, leaf in enumerate(leaves) if mesh_of(leaf) is not None]
     if not spread:
         with closures_in_words():
             return run(*args)
-    mesh = _mesh_of(leaves[spread[0]])
+    mesh = mesh_of(leaves[spread[0]])
 
     def of_spread(*given: Any) -> Any:  # the rest stays what it is, so that a function may branch on it
         full = list(leaves)
@@ -72,17 +81,20 @@ def closures_in_words() -> Generator[None]:
         raise ValueError(msg) from error
 
 
-def _mesh_of(leaf: Any) -> Any:
+def explicit_mesh(sharding: Any) -> Any:
+    """The mesh of a sharding that is a part of arrays' types; ``None`` where it is a wish, or there is none."""
+    mesh = getattr(sharding, "mesh", None)
+    return mesh if mesh is not None and AxisType.Explicit in mesh.axis_types else None
+
+
+def mesh_of(leaf: Any) -> Any:
     """The mesh that a leaf's type names; ``None`` where its axes are not explicit, or the leaf is no array."""
-    if not isinstance(leaf, jax.Array):
-        return None
-    mesh = jax.typeof(leaf).sharding.mesh
-    return mesh if AxisType.Explicit in mesh.axis_types else None
+    return explicit_mesh(jax.typeof(leaf).sharding) if isinstance(leaf, jax.Array) else None
 
 
 def spread_as(tree: Any) -> Any:
     """How each leaf's type says that it is spread."""
-    return jax.tree.map(lambda leaf: jax.typeof(leaf).sharding.spec if _mesh_of(leaf) else PartitionSpec(), tree)
+    return jax.tree.map(lambda leaf: jax.typeof(leaf).sharding.spec if mesh_of(leaf) else PartitionSpec(), tree)
 
 
 def first_axis(tree: Any) -> PartitionSpec:
@@ -93,9 +105,9 @@ def first_axis(tree: Any) -> PartitionSpec:
 
 def without_layout(tree: Any) -> Any:
     """The same as shapes alone, where types say how arrays are spread: what is counted is the same."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if _mesh_of(leaf) else leaf, tree)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if mesh_of(leaf) else leaf, tree)
 
 
 def gathered(tree: Any) -> Any:
     """The same on one device, where types say how arrays are spread: for what looks at numbers one after another."""
-    return jax.tree.map(lambda leaf: jax.numpy.asarray(np.asarray(leaf)) if _mesh_of(leaf) else leaf, tree)
+    return jax.tree.map(lambda leaf: jax.numpy.asarray(np.asarray(leaf)) if mesh_of(leaf) else leaf, tree)

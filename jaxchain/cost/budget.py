@@ -13,6 +13,7 @@ import jax
 
 from jaxchain.cost.measure import compiled_of
 from jaxchain.program.primitives import function_of
+from jaxchain.program.reading import abstract
 
 __all__ = ["Candidate", "fit", "temporary_bytes"]
 
@@ -65,13 +66,6 @@ def temporary_bytes(fun: Callable[..., Any], args: tuple[Any, ...]) -> int:
     def lifted(consts: list[Any], leaves: list[Any]) -> Any:
         return function_of(closed.jaxpr, consts)(*leaves)
 
-    shapes = jax.tree.map(_shape, (consts, jax.tree.leaves(args)))
+    shapes = abstract((consts, jax.tree.leaves(args)))
     memory = compiled_of(lifted, *shapes)[1].memory_analysis()
     return 0 if memory is None else int(memory.temp_size_in_bytes)
-
-
-def _shape(value: Any) -> jax.ShapeDtypeStruct:
-    if isinstance(value, jax.ShapeDtypeStruct):
-        return value
-    aval = jax.typeof(value)
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)

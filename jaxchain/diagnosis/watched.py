@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jaxchain.checks import check_function, flag, integer, text, word
-from jaxchain.coordinates import is_float0
+from jaxchain.coordinates import is_float0, is_real_number
 from jaxchain.derivative import vjp
 from jaxchain.diagnosis.loss_chain import Arrays, LossChain, loss_chain
 from jaxchain.diagnosis.noise import batched, ratio, split_batch
@@ -266,7 +266,7 @@ def _is_nothing(cotangent: Any) -> bool:
 
 
 def _check_scalar(out: Any) -> None:
-    if hasattr(out, "shape") and out.shape == () and jnp.issubdtype(out.dtype, jnp.floating):
+    if is_real_number(out):
         return
     msg = f"A loss that is watched returns one real number, but this one returns {describe(out)}. Take its mean, or say has_aux=True where it returns (loss, aux)."
     raise TypeError(msg)

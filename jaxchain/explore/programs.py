@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxchain.chain import Chain
+from jaxchain.coordinates import is_real_number
 from jaxchain.cost.count import total_flops
 from jaxchain.cost.measure import compiled_of
 from jaxchain.errors import REFUSALS, ModeError, refusal
@@ -108,8 +109,7 @@ class Point:
     @property
     def is_scalar(self) -> bool:
         """Whether the result is one real number, so that it has a gradient."""
-        out = self.out
-        return isinstance(out, jax.ShapeDtypeStruct) and out.shape == () and jnp.issubdtype(out.dtype, jnp.floating)
+        return is_real_number(self.out)
 
 
 def make_rows(chain: Chain, args: tuple[Any, ...], at: int) -> tuple[TransformRow, ...]:

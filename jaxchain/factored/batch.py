@@ -13,18 +13,22 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, use_abstract_mesh
+from jax.sharding import use_abstract_mesh
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.checks import check_arrays, check_function, flag
+from jaxchain.coordinates import is_real_number
 from jaxchain.derivative import ALL_AT_ONCE, Pass
 from jaxchain.errors import refused_in_words
 from jaxchain.factored.apart import prove_apart
+from jaxchain.factored.axis import sample_at, samples_in
 from jaxchain.factored.factors import Factor
 from jaxchain.factored.function import Factored
+from jaxchain.meshes import mesh_of
+from jaxchain.program.reading import abstract
 from jaxchain.show.shapes import describe
 
-__all__ = ["WAY_OUT", "PerSample", "check_params", "per_sample", "samples_in"]
+__all__ = ["WAY_OUT", "PerSample", "check_params", "per_sample"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +60,8 @@ class PerSample:
     @property
     def explicit_mesh(self) -> Any:
         """The mesh that the batch is spread over as a part of its type; ``None`` where there is none such."""
-        meshes = (jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(self.batch))
-        return next((mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types), None)
+        meshes = map(mesh_of, jax.tree.leaves(self.batch))
+        return next((mesh for mesh in meshes if mesh is not None), None)
 
     @property
     def _what(self) -> str:
@@ -92,7 +96,7 @@ class PerSample:
             self._check_chunks(how.chunk_size)
 
             def of_sample(number: jax.Array) -> Any:
-                return run(self.factors(jax.tree.map(lambda leaf: leaf[number], self.batch), multiplied))
+                return run(self.factors(sample_at(self.batch, number), multiplied))
 
             return how.map(of_sample, jnp.arange(self.count))
 
@@ -118,15 +122,11 @@ def per_sample(loss: Any, params: Any, batch: Any, check: Any, caller: str) -> P
     params, batch = jax.tree.map(jnp.asarray, (params, batch))
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), batch)
     # Arrays of numbers are given, not their shapes: what a loss closes over may be traced with them.
-    function = Factored.of(loss, (jax.tree.map(_like, params), one))
+    function = Factored.of(loss, (abstract(params), one))
     _check_loss(function.out, caller)
     if flag("check", check) and count > 1:
-        prove_apart(lambda batch: loss(params, batch), jax.tree.map(_like, batch), count, caller)
+        prove_apart(lambda batch: loss(params, batch), abstract(batch), count, caller)
     return PerSample(function, params, jax.tree.map(lambda leaf: leaf[:, None], batch), count)
-
-
-def _like(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 def check_params(params: Any) -> None:
@@ -142,30 +142,9 @@ def check_params(params: Any) -> None:
         raise TypeError(msg)
 
 
-def samples_in(batch: Any, name: str = "The batch") -> int:
-    """How many samples a batch has, once its leaves agree; ``name`` is what it is called. Leaves may be shapes."""
-    check_arrays(batch, name)
-    inside, first = name[0].lower() + name[1:], None
-    for path, leaf in tree_flatten_with_path(batch)[0]:
-        shape = leaf.shape if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.shape(leaf)
-        where = f"{name}{keystr(path)} is {describe(leaf)}"
-        if not shape:
-            msg = f"{where}, which has no axis of samples. Every leaf of {inside} has its samples along its first axis; close over what all samples share."
-            raise ValueError(msg)
-        if first is not None and shape[0] != first[0]:
-            msg = f"{where}, of {shape[0]} samples along its first axis, but {inside}{first[1]} has {first[0]}. Close over what all samples share."
-            raise ValueError(msg)
-        first = first or (shape[0], keystr(path))
-    if first is None:
-        msg = f"{name} holds no array, so there are no samples."
-        raise TypeError(msg)
-    return first[0]
-
-
 def _check_loss(out: Any, caller: str) -> None:
     leaves = jax.tree.leaves(out)
-    shaped = isinstance(out, jax.ShapeDtypeStruct) and out.shape == () and jnp.issubdtype(out.dtype, jnp.floating)
-    if not shaped:
+    if not is_real_number(out):
         more = " Of a loss with more results, pass the first alone: lambda params, batch: loss(params, batch)[0]."
         msg = f"{caller} needs a loss that is one real number, but loss(params, batch) returns {describe(out) if leaves else repr(out)}.{more if len(leaves) > 1 else ' Take its mean or sum over samples.'}"
         raise TypeError(msg)

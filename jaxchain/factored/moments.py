@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from jaxchain.derivative import vjp
+from jaxchain.factored.axis import one_of
 from jaxchain.factored.batch import per_sample
 from jaxchain.factored.factors import Factor, Picked, Product, Whole, squared, wide
 from jaxchain.factored.function import Factored, Leaf
@@ -191,8 +192,7 @@ def _summed(factor: Factor) -> Factor:
 
 def _along(site: Site, factor: Factor, mean: jax.Array) -> jax.Array:
     """⟨g_b, mean⟩ (B,), of what one site adds to each sample's gradient."""
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), factor)
-    like = jax.eval_shape(lambda one: one.gradient(), one)
+    like = jax.eval_shape(lambda one: one.gradient(), one_of(factor))
     # ⟨A G, m⟩ = ⟨G, Aᵀ m⟩, with A what makes a leaf's gradient of one that is multiplied out.
     pull = vjp(
         lambda gradient: site.laid_back(gradient, factored=not isinstance(factor, Whole)),

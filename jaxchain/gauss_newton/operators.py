@@ -20,12 +20,12 @@ from jax.core import Tracer
 
 from jaxchain.checks import number, refuse_huge
 from jaxchain.derivative import jvp, vjp
+from jaxchain.factored.axis import one_of, summed
 from jaxchain.factored.factors import wide
 from jaxchain.factored.function import Evaluated, Factored, Leaf
 from jaxchain.gauss_newton.bending import Bending
 from jaxchain.gauss_newton.kronecker import Kronecker
 from jaxchain.gauss_newton.kronecker_making import making
-from jaxchain.gauss_newton.means import mean
 from jaxchain.gauss_newton.parts import number_of
 from jaxchain.gauss_newton.spread import Choice, always, for_norms, for_squares, matrices, norms, spread, squares
 from jaxchain.gauss_newton.symmetric import Symmetric
@@ -120,7 +120,7 @@ class GaussNewton(Symmetric):
     def _product(self, tangent: Any) -> Any:
         forward = _has_forward_mode(self.function.tapping.program)
 
-        def of_some(samples: tuple[Any, Any]) -> tuple[Any, jax.Array]:
+        def of_some(samples: tuple[Any, Any]) -> tuple[Any, None]:
             xs, ys = samples
 
             def outputs(params: Any) -> Any:
@@ -128,9 +128,9 @@ class GaussNewton(Symmetric):
 
             out, pushed = _push(outputs, self.params, tangent, forward=forward)
             bent = jax.vmap(self.bending.product)(out, ys, pushed)
-            return vjp(outputs, self.params)[1](bent)[0], jnp.zeros(len(jax.tree.leaves(xs)[0]))
+            return vjp(outputs, self.params)[1](bent)[0], None
 
-        return mean(of_some, (self.xs, self.ys), self.count, self.chunk_size)[0]
+        return self._mean(of_some)[0]
 
     # ------------------------------------------------------------------------------------- what is made of H's columns
 
@@ -232,8 +232,7 @@ class GaussNewton(Symmetric):
         >>> G.kronecker().blocks[0].left.tolist()
         [[[4.0, 2.0], [2.0, 1.0]]]
         """
-        x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.xs)
-        what = making(self.function, self.parts, self.params, x, shared)
+        what = making(self.function, self.parts, self.params, one_of(self.xs), shared)
         return what.finish(self._of_columns(what.make, what.total))
 
     def _spread(self, multiplied: Choice) -> Callable[[Evaluated, Any], Any]:
@@ -249,6 +248,11 @@ class GaussNewton(Symmetric):
             found[leaf] = found[leaf] + call(part, factor)
         return found
 
+    def _mean(self, of_some: Callable[[Any], tuple[Any, Any]]) -> tuple[Any, Any]:
+        """The mean over samples of what ``of_some`` sums over some of them, and what it says of each."""
+        sums, each = summed(of_some, (self.xs, self.ys), self.count, self.chunk_size)
+        return jax.tree.map(lambda leaf: leaf / self.count, sums), each
+
     def _of_columns(self, make: Callable[[Evaluated, Any], Any], total: Callable[[Any, jax.Array], Any]) -> Any:
         """The mean over samples of ``total(made, weights)``, of what is made of each sample's columns."""
 
@@ -262,7 +266,7 @@ class GaussNewton(Symmetric):
             largest = jnp.max(jnp.abs(weights), 1, initial=0)
             return total(made, weights), jnp.min(weights, 1, initial=0) / jnp.where(largest > 0, largest, 1)
 
-        found, least = mean(of_some, (self.xs, self.ys), self.count, self.chunk_size)
+        found, least = self._mean(of_some)
         if self.convex and not self.bending.convex:
             _check_convex(least)
         return found

@@ -14,14 +14,16 @@ import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.checks import check_function, check_inexact, check_result, flag, integer, random_key, shown, word
+from jaxchain.coordinates import is_real_number
 from jaxchain.errors import ModeError
-from jaxchain.factored.batch import WAY_OUT, check_params, samples_in
+from jaxchain.factored.axis import one_of, samples_in
+from jaxchain.factored.batch import WAY_OUT, check_params
 from jaxchain.factored.function import Factored
 from jaxchain.gauss_newton.bending import Bending, of_draws, of_family, of_gradient, of_loss
 from jaxchain.gauss_newton.likelihoods import LIKELIHOODS, Family
 from jaxchain.gauss_newton.operators import GaussNewton
 from jaxchain.gauss_newton.parts import parts
-from jaxchain.program.reading import trace_program
+from jaxchain.program.reading import abstract, trace_program
 from jaxchain.show.shapes import describe
 
 __all__ = ["fisher", "ggn"]
@@ -91,8 +93,8 @@ def ggn(
     """
     check_function(loss, "ggn: its loss")
     function, params, xs, ys, count = _read(fun, params, batch, "ggn")
-    made = trace_program(loss, (function.out, jax.tree.map(_row, ys)))[1]
-    if not (hasattr(made, "shape") and made.shape == () and jnp.issubdtype(made.dtype, jnp.floating)):
+    made = trace_program(loss, (function.out, one_of(ys)))[1]
+    if not is_real_number(made):
         msg = f"ggn needs a loss that is one real number for one sample, but loss(z, y) returns {describe(made)} for z {describe(function.out)}. Take its sum over outputs."
         raise TypeError(msg)
     return _operator("Gauss–Newton matrix", fun, function, (params, xs, ys, count), of_loss(loss), convex, chunk_size)
@@ -181,14 +183,10 @@ def _operator(
     params, xs, ys, count = given
     what = "how many samples go through at once"
     size = integer("chunk_size", chunk_size, what, least=1, optional=True)
-    like = jax.tree.map(_row, xs)
+    like = one_of(xs)
     return GaussNewton(
         name, fun, function, params, xs, ys, count, parts(function, params, like), bending, flag("convex", convex), size
     )
-
-
-def _row(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
 
 
 def _read(fun: Any, params: Any, batch: Any, caller: str) -> tuple[Factored, Any, Any, Any, int]:
@@ -207,9 +205,7 @@ def _read(fun: Any, params: Any, batch: Any, caller: str) -> tuple[Factored, Any
     if not jax.tree.leaves(xs):
         msg = "The xs of the batch hold no array, so there are no samples."
         raise TypeError(msg)
-    function = Factored.of(
-        fun, (jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params), jax.tree.map(_row, xs))
-    )
+    function = Factored.of(fun, (abstract(params), one_of(xs)))
     if stages := function.whiles:
         msg = f"There is no reverse mode for fun, whose stage {stages[0]!r} loops for as long as a condition holds. {WAY_OUT}"
         raise ModeError(msg)
@@ -249,14 +245,14 @@ def _of_own(family: Family | None, likelihood: Any, function: Factored, ys: Any)
     """The empirical one: of the y that the batch has."""
     out = function.out
     if family is None:
-        made = trace_program(likelihood, (out, jax.tree.map(_row, ys)))[1]
-        if not (hasattr(made, "shape") and made.shape == () and jnp.issubdtype(made.dtype, jnp.floating)):
+        made = trace_program(likelihood, (out, one_of(ys)))[1]
+        if not is_real_number(made):
             msg = f"A likelihood that is a function returns one real number for one sample, −log p(y | z), but this one returns {describe(made)}."
             raise TypeError(msg)
         return of_gradient(likelihood)
     shape = family.shape(out.shape)
     if not hasattr(ys, "shape") or ys.shape[1:] != shape:
-        msg = f"The empirical Fisher matrix reads ys: for outputs {describe(out)} each is of shape {shape}, but {describe(jax.tree.map(_row, ys))} was given."
+        msg = f"The empirical Fisher matrix reads ys: for outputs {describe(out)} each is of shape {shape}, but {describe(one_of(ys))} was given."
         raise ValueError(msg)
     return of_gradient(lambda z, y: family.partition(z) - jnp.sum(family.statistic(y, z) * z))
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxchain.factored.axis import one_of
 from jaxchain.factored.factors import Factor, Picked, Product, Whole, explicit_cost, ghost_cost, squared_norm, wide
 from jaxchain.factored.function import Evaluated, Factored, Leaf
 from jaxchain.factored.sites import Site
@@ -107,7 +108,7 @@ def spread(
         factors = function.factors(done.values, deltas)
         return [of_part(part, factors, deltas) for part in parts]
 
-    made = jax.eval_shape(of_one, [jax.ShapeDtypeStruct(delta.shape[1:], delta.dtype) for delta in deltas])
+    made = jax.eval_shape(of_one, one_of(deltas))
     return jax.vmap(of_one, out_axes=[_axes(factor) for factor in made])(deltas)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-import jax
 import jax.numpy as jnp
 
 from jaxchain.coordinates import Coordinates, check_like
+from jaxchain.program.reading import abstract
 
 __all__ = ["Symmetric"]
 
@@ -45,7 +45,7 @@ class Symmetric:
     @property
     def like(self) -> Any:
         """The parameters, as shapes."""
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self.params)
+        return abstract(self.params)
 
     @property
     def T(self) -> Self:  # noqa: N802

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.checks import UNASKED, check_function, check_inexact, check_result, word
+from jaxchain.checks import check_function, check_inexact, check_result, word
 from jaxchain.derivative import Pass
-from jaxchain.factored.batch import samples_in
+from jaxchain.factored.axis import one_of, samples_in
 from jaxchain.kernels.basis import Basis
 from jaxchain.kernels.choosing import Mode
 from jaxchain.kernels.pairing import Outputs
 from jaxchain.kernels.pricing import Block
+from jaxchain.program.reading import abstract
 from jaxchain.show.shapes import describe
-from jaxchain.show.table import si
 
-__all__ = ["Asked", "samples_of"]
+__all__ = ["Asked"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +62,10 @@ class Asked:
         if not jax.tree.leaves(params):
             msg = "params holds no array, so there is nothing to differentiate with respect to."
             raise TypeError(msg)
-        rows, one = samples_of("xs", xs)
-        columns, other = (rows, one) if ys is None else samples_of("ys", ys)
-        _check_alike(one, other)
-        basis = Basis.of(fun, jax.tree.map(_shape, params), one)
+        rows, one = samples_in(xs, "xs"), one_of(xs)
+        columns = rows if ys is None else samples_in(ys, "ys")
+        _check_alike(one, one if ys is None else one_of(ys))
+        basis = Basis.of(fun, abstract(params), one)
         check_result(basis.function.out)
         if not any(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(basis.function.out)):
             msg = f"The function returns {describe(basis.function.out)}, in which there is no number that has a derivative. Cast it."
@@ -80,30 +76,6 @@ class Asked:
     def is_scalar(self) -> bool:
         """Whether the function returns one real number, and no more."""
         return self.basis.space.shape == () and self.basis.space.size == 1
-
-    @staticmethod
-    def refuse_huge(shape: Sequence[int], dtype: Any) -> None:
-        """Refuse a kernel of more memory than is used unasked; what is only traced may be of any size."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        if size <= UNASKED or isinstance(jnp.zeros(()), Tracer):
-            return
-        msg = (
-            f"A kernel of {' × '.join(f'{n:,}' for n in shape)} numbers takes {si(size, 'B')}; above {si(UNASKED, 'B')} none is made unasked. "
-            'Ask for outputs="trace" or "diagonal", for fewer samples at a time, or for products with vectors (jc.ntk_operator): '
-            "chunks bound what is computed at once, not the result. To have all of it, ask under jax.jit."
-        )
-        raise ValueError(msg)
-
-
-def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    aval = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
-
-
-def samples_of(name: str, samples: Any) -> tuple[int, Any]:
-    """How many samples there are along the first axis of every leaf, and the shapes of one."""
-    count, shapes = samples_in(samples, name), jax.tree.map(_shape, samples)
-    return count, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes)
 
 
 def _check_alike(one: Any, other: Any) -> None:

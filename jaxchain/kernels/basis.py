@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from jaxchain.coordinates import Coordinates
+from jaxchain.factored.axis import one_of
 from jaxchain.factored.factors import Factor, Picked, Product, Thin, Whole, wide
 from jaxchain.factored.function import Factored, Leaf
 from jaxchain.factored.sites import Site
@@ -107,7 +108,7 @@ class Basis:
     def one_delta(self) -> tuple[Any, tuple[Any, ...]]:
         """The shapes of the values, and of one output's δ."""
         values, deltas = self.deltas.unflatten(self.deltas.shapes)
-        return values, tuple(jax.ShapeDtypeStruct(delta.shape[1:], delta.dtype) for delta in deltas)
+        return values, one_of(deltas)
 
     # ------------------------------------------------------------------------------------------------ leaves as factors
 

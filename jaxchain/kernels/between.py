@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxchain.derivative import Pass, linearize
 from jaxchain.errors import refused_in_words
+from jaxchain.factored.axis import sample_at
 from jaxchain.kernels.basis import Basis, Piece
 from jaxchain.kernels.choosing import Choice, Group, groups_of
 from jaxchain.kernels.pairing import OUTPUTS, Outputs, contract, lettered, overlap, product
@@ -149,9 +150,11 @@ class Kernel:
         how = Pass(block.chunk)
 
         def of_row(number: jax.Array) -> jax.Array:
-            x = _at(xs, number)
+            x = sample_at(xs, number)
             push, one = self.pusher(params, x), self.side(params, x)
-            return how.map(lambda n: self.pair(push, one, self.side(params, _at(ys, n))), jnp.arange(block.columns))
+            return how.map(
+                lambda n: self.pair(push, one, self.side(params, sample_at(ys, n))), jnp.arange(block.columns)
+            )
 
         return how.map(of_row, jnp.arange(block.rows))
 
@@ -159,7 +162,7 @@ class Kernel:
         """The block of every sample with itself."""
 
         def of_sample(number: jax.Array) -> jax.Array:
-            x = _at(xs, number)
+            x = sample_at(xs, number)
             side = self.side(params, x)
             return self.pair(self.pusher(params, x), side, side)
 
@@ -169,7 +172,3 @@ class Kernel:
 def block_shape(basis: Basis, outputs: Outputs) -> tuple[int, ...]:
     """(m, m), (m,) or ()."""
     return (basis.space.size,) * len(OUTPUTS[outputs][1])
-
-
-def _at(samples: Any, number: jax.Array) -> Any:
-    return jax.tree.map(lambda leaf: leaf[number], samples)

@@ -18,11 +18,13 @@ from jax.tree_util import register_dataclass
 from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Pass, jvp, vjp
 from jaxchain.errors import refused_in_words
+from jaxchain.factored.axis import one_of, sample_at, summed
+from jaxchain.factored.batch import WAY_OUT
 from jaxchain.kernels.asked import Asked
 from jaxchain.kernels.between import Kernel
 from jaxchain.kernels.choosing import choose
 from jaxchain.kernels.pricing import Block, Prices
-from jaxchain.kernels.tangent import WAY_OUT, ntk
+from jaxchain.kernels.tangent import ntk
 from jaxchain.meshes import first_axis, laid_out_by_compiler
 
 __all__ = ["KernelOperator", "ntk_operator"]
@@ -85,8 +87,7 @@ class KernelOperator:
 
     @property
     def _space(self) -> Coordinates:
-        one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.xs)
-        return Coordinates.of(jax.eval_shape(self.fun, self.params, one))
+        return Coordinates.of(jax.eval_shape(self.fun, self.params, one_of(self.xs)))
 
     def matvec(self, vector: jax.Array) -> jax.Array:
         """Θ v: (B'·m,) to (B·m,).
@@ -118,7 +119,7 @@ class KernelOperator:
             tangent = jax.tree.map(jnp.conj, self._pulled(rows))
 
         def pushed(number: jax.Array) -> jax.Array:
-            x = _at(self.xs, number)
+            x = sample_at(self.xs, number)
             return space.flatten(jvp(lambda params: self.fun(params, x), self.params, tangent)[1])
 
         with refused_in_words("forward", "this function", "The kernel itself needs none: jc.ntk."):
@@ -126,24 +127,14 @@ class KernelOperator:
 
     def _pulled(self, rows: jax.Array) -> Any:
         """J(y)ᵀ v: like the parameters, in chunks of samples whose gradients are added up."""
-        count, space = len(rows), self._space
+        space = self._space
 
-        def of_samples(samples: Any, rows: jax.Array) -> Any:
+        def of_some(some: tuple[Any, jax.Array]) -> tuple[Any, None]:
+            samples, rows = some
             back = vjp(lambda params: jax.vmap(self.fun, (None, 0))(params, samples), self.params)[1]
-            return back(jax.vmap(space.unflatten_cotangent)(rows))[0]
+            return back(jax.vmap(space.unflatten_cotangent)(rows))[0], None
 
-        size = min(self.chunk_size or count, count)
-        if size == count:
-            return of_samples(self.ys, rows)
-        whole = count // size * size
-
-        def add(total: Any, part: tuple[Any, jax.Array]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, of_samples(*part)), None
-
-        zero, both = jax.tree.map(jnp.zeros_like, self.params), (self.ys, rows)
-        chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), both)
-        total, _ = jax.lax.scan(add, zero, chunks)
-        return add(total, jax.tree.map(lambda leaf: leaf[whole:], both))[0] if whole < count else total
+        return summed(of_some, (self.ys, rows), len(rows), self.chunk_size)[0]
 
     def diagonal(self) -> jax.Array:
         """The diagonal (B·m,), squared norms of the rows of J; of a symmetric operator.
@@ -240,7 +231,3 @@ def ntk_operator(
 
 def _count(samples: Any) -> int:
     return jax.tree.leaves(samples)[0].shape[0]
-
-
-def _at(samples: Any, number: jax.Array) -> Any:
-    return jax.tree.map(lambda leaf: leaf[number], samples)

@@ -11,7 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxchain.checks import refuse_huge
 from jaxchain.errors import refused_in_words
+from jaxchain.factored.batch import WAY_OUT
 from jaxchain.kernels.asked import Asked
 from jaxchain.kernels.between import Kernel, block_shape
 from jaxchain.kernels.choosing import Mode, choose
@@ -22,9 +24,10 @@ from jaxchain.meshes import first_axis, laid_out_by_compiler
 
 __all__ = ["ntk", "ntk_plan"]
 
-WAY_OUT = (
-    "Write a while loop as jax.lax.scan, or fori_loop over a fixed number of steps; give a custom rule its derivative."
+INSTEAD = (
+    'Ask for outputs="trace" or "diagonal", for fewer samples at a time, or for products with vectors (jc.ntk_operator)'
 )
+"""What there is in place of a whole kernel."""
 
 
 def ntk(
@@ -101,7 +104,7 @@ def _kernel(asked: Asked, params: Any, xs: Any, ys: Any) -> jax.Array:
     """The kernel that is asked for."""
     block, m = asked.block, asked.basis.space.size
     shape = (block.rows, block.columns, *(() if asked.is_scalar else block_shape(asked.basis, asked.outputs)))
-    asked.refuse_huge(shape, asked.basis.dtype)
+    refuse_huge(shape, asked.basis.dtype, what="A kernel", instead=INSTEAD)
     if not (block.rows and block.columns and m):
         return jnp.zeros(shape, asked.basis.dtype)
     with refused_in_words("reverse", "this function", WAY_OUT):

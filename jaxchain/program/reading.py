@@ -19,7 +19,7 @@ from jaxchain.program.primitives import (
 )
 from jaxchain.program.source import Site
 
-__all__ = ["trace_program"]
+__all__ = ["abstract", "trace_program"]
 
 MOST = 200_000
 """The most equations of a program that is looked at: each is an object, and takes a fifth of a millisecond or more."""
@@ -81,3 +81,15 @@ def side_effect(jaxpr: Jaxpr) -> JaxprEqn | None:
             inner = (side_effect(body) for body in inner_programs(eqn))
             return next((found for found in inner if found is not None), eqn)
     return None
+
+
+def abstract(tree: Any) -> Any:
+    """A pytree of arrays as shapes, at which a function can be traced; shapes stay what they are."""
+
+    def one(leaf: Any) -> jax.ShapeDtypeStruct:
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
+        aval = jax.typeof(leaf)
+        return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+
+    return jax.tree.map(one, tree)

@@ -7,7 +7,7 @@ tr(Bᵀ M B A) = ⟨M, B A Bᵀ⟩, M the Hessian by that state, B the prefix Ja
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -97,9 +97,7 @@ def laplacian(
     >>> float(jc.laplacian(lambda x: jnp.sum(x**3), weights=jnp.array([1.0, 0.5]))(jnp.array([1.0, 2.0])))
     12.0
     """
-    return _by_columns(
-        fun, argnum, weights, chunk_size, lambda each, here: jnp.sum(each).astype(here.dtype), "The Laplacian"
-    )
+    return _by_columns("laplacian", fun, argnum, chunk_size, weights)
 
 
 def hessian_diagonal(
@@ -135,20 +133,18 @@ def hessian_diagonal(
     >>> jc.hessian_diagonal(lambda x: jnp.sum(x) ** 2 + jnp.sum(x**3))(jnp.array([1.0, 2.0])).tolist()  # 2 + 6x
     [8.0, 14.0]
     """
-    return _by_columns(fun, argnum, None, chunk_size, lambda each, here: here.unflatten(each), "The Hessian's diagonal")
+    return _by_columns("hessian_diagonal", fun, argnum, chunk_size)
 
 
 def _by_columns(
+    name: Literal["laplacian", "hessian_diagonal"],
     fun: Callable[..., Any],
     argnum: int | None,
-    weights: Any,
     chunk_size: int | None,
-    result: Callable[[jax.Array, Coordinates], Any],
-    what: str,
+    weights: Any = None,
 ) -> SecondDerivative:
-    name = "laplacian" if what == "The Laplacian" else "hessian_diagonal"
     check_function(fun, name)
-    asked, kept = Pass(chunk_size), Kept(2)
+    asked, kept, traces = Pass(chunk_size), Kept(2), name == "laplacian"
 
     def decided(call: Call, found: Found, form: Weights) -> tuple[Found, HessianPlan]:
         afresh = found.foreign or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(call.chosen))
@@ -160,7 +156,7 @@ def _by_columns(
         return found, decide_second(found, "columns", "auto", call.argument, form.form, pairs=pairs)
 
     def of_arguments(*args: Any, **kwargs: Any) -> Any:
-        out = PartitionSpec() if name == "laplacian" else layout(fun, argnum, args, name)
+        out = PartitionSpec() if traces else layout(fun, argnum, args, name)
         return laid_out_by_compiler(run, out, args, kwargs, weights)
 
     def run(args: tuple[Any, ...], kwargs: dict[str, Any], weights: Any) -> Any:
@@ -170,16 +166,18 @@ def _by_columns(
         form = weights_of(weights, here)
         found, way = decided(call, found, form)
         with refused_in_words(way.mode, named.__name__, ""):
-            total = name == "laplacian" and form.each is None
+            total = traces and form.each is None
             each = _columns(found, way, chosen, form, _at_once(asked, found, form), total=total)
-        return result(jnp.vdot(each, form.each) if form.each is not None else each, here)
+        if not traces:
+            return here.unflatten(each)
+        return (each if form.each is None else jnp.vdot(each, form.each)).astype(here.dtype)
 
     def plan(*args: Any, **kwargs: Any) -> HessianPlan:
         args, kwargs = without_layout((args, kwargs))
         call, found = read_scalar(fun, argnum, args, kwargs, name)
         return decided(call, found, weights_of(weights, Coordinates.of(found.input)))[1]
 
-    named = named_like(fun, of_arguments, what)
+    named = named_like(fun, of_arguments, "The Laplacian" if traces else "The Hessian's diagonal")
     whose = getattr(fun, "__name__", type(fun).__name__)
     named.__name__, named.__qualname__ = getattr(fun, "__name__", name), f"{name}({whose})"
     head, own = named.__doc__.partition("\n")[::2]

@@ -68,6 +68,10 @@ from .kernels import KernelRow as KernelRow
 from .kernels import ntk as ntk
 from .kernels import ntk_operator as ntk_operator
 from .kernels import ntk_plan as ntk_plan
+from .memory import MemoryPlan as MemoryPlan
+from .memory import MemoryRow as MemoryRow
+from .memory import checkpoint as checkpoint
+from .memory import memory_plan as memory_plan
 from .page import PairRow as PairRow
 from .page import SideBySide as SideBySide
 from .page import StageNorms as StageNorms

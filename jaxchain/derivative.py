@@ -51,6 +51,7 @@ __all__ = [
     "jvp",
     "linearize",
     "pulls_linearly",
+    "residual_program",
     "rule_program",
     "vjp",
     "whole",
@@ -161,6 +162,40 @@ def vjp(
         )
 
     return (out, *aux) if has_aux else out, pull
+
+
+def residual_program(fn: Callable[..., State], *args: Any, which: Carries = None) -> tuple[ClosedJaxpr, ClosedJaxpr]:
+    """The program of f(x) and of all that its VJP keeps of it; and that of the whole VJP, of x and a cotangent.
+
+    Parameters
+    ----------
+    fn, args
+        f and its arguments, as arrays or shapes.
+    which
+        The leaves that are differentiated with respect to; the others are held fixed.
+
+    Returns
+    -------
+    kept
+        From the leaves of x to those of f(x), then of what is kept.
+    pulled
+        From the leaves of x, then of the cotangents that f(x) can have, to those of x's own that are not held fixed.
+    """
+
+    def run(*given: Any) -> Any:
+        of_moved, values, _ = _fixed(fn, given, which)
+        out, back = jax.vjp(of_moved, *values)
+        return jax.tree.leaves(out), jax.tree.leaves(back)
+
+    def pull(given: tuple[Any, ...], cotangents: list[Any]) -> Any:
+        of_moved, values, _ = _fixed(fn, given, which)
+        out, back = jax.vjp(of_moved, *values)
+        leaves, tree = jax.tree.flatten(out)
+        some = iter(cotangents)
+        return back(tree.unflatten([next(some) if is_inexact(leaf) else _zero(leaf) for leaf in leaves]))
+
+    kept, (out, _) = jax.make_jaxpr(run, return_shape=True)(*args)
+    return kept, jax.make_jaxpr(pull)(args, [leaf for leaf in out if is_inexact(leaf)])
 
 
 def _zero(leaf: Any) -> Any:

@@ -35,6 +35,7 @@ ROOMS = """
     signal
     lens
     diagnosis
+    memory
     batches fitted steps train digits
     explore
     page

@@ -187,6 +187,8 @@ CALLS = {
     "hessian_diagonal": (called(jc.hessian_diagonal), {"fun": wave, "x": X, "argnum": 0, "chunk_size": None}),
     "laplacian": (called(jc.laplacian), {"fun": wave, "x": X, "argnum": 0, "weights": None, "chunk_size": None}),
     "curvature": (at(jc.curvature), {"fun_": wave, "x": X, "argnum": 0, "granularity": None}),
+    "checkpoint": (called(jc.checkpoint), {"fun": wave, "x": X, "memory_limit": 10**6}),
+    "memory_plan": (jc.memory_plan, {"fun": wave, "args": (X,), "memory_limit": 10**6}),
     "trace": (
         at(jc.trace),
         {"fun_": jnp.sin, "x": X, "argnum": 0, "tangent": X, "cotangent": X, "unroll_limit": 3},
@@ -291,6 +293,7 @@ CALLS = {
         | {"crossing": None, "ax": None, "title": None, "xlabel": "x", "ylabel": "y"},
     ),
     "plot.curvature": (jc.plot.curvature, {"found": jc.curvature(wave, X), "ax": None, "title": None}),
+    "plot.memory_tradeoff": (jc.plot.memory_tradeoff, {"plan": jc.memory_plan(wave, (X,)), "ax": None, "title": None}),
     "plot.graph": (jc.plot.graph, {"graph": GRAPH, "paths": None, "title": None, "ax": None}),
     "plot.animate": (
         jc.plot.animate,

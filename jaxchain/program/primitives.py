@@ -383,6 +383,11 @@ def callee(eqn: JaxprEqn) -> Jaxpr | ClosedJaxpr | None:
     return None
 
 
+def name_given(eqn: JaxprEqn) -> str | None:
+    """The name that ``jax.ad_checkpoint.checkpoint_name`` gives a value; ``None``: another equation."""
+    return eqn.params["name"] if eqn.primitive.name == "name" else None
+
+
 def is_remat(eqn: JaxprEqn) -> bool:
     """Whether an equation is a rematerialised call (``jax.checkpoint``)."""
     return FAMILY.get(eqn.primitive.name) == "remat"

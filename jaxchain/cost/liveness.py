@@ -1,0 +1,79 @@
+"""How many bytes a program holds at once, if its equations run in order and each value is let go once it is read last.
+
+An upper bound of what XLA takes: what one loop over entries can make on its way to the next is not written to memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Sequence
+
+from jaxchain.program.primitives import (
+    ELEMENTWISE,
+    FAMILY,
+    Atom,
+    Jaxpr,
+    JaxprEqn,
+    Var,
+    bodies,
+    dtype_of,
+    is_used,
+    is_var,
+    needed_eqns,
+    size_of,
+)
+
+__all__ = ["bytes_of", "most_alive"]
+
+
+def bytes_of(atom: Atom) -> int:
+    """Bytes of one value."""
+    return size_of(atom) * max(dtype_of(atom).itemsize, 1)
+
+
+def most_alive(jaxpr: Jaxpr, results: Container[Var] = (), inputs: Sequence[Var] = ()) -> int:
+    """The most bytes of a program's values that are alive at once.
+
+    Parameters
+    ----------
+    jaxpr
+        The program.
+    results
+        Those of its values that are held by others.
+    inputs
+        Those of its inputs that are let go once they are read last; the others are held by others.
+    """
+    eqns = needed_eqns(jaxpr, jaxpr.outvars)
+    last: dict[Var, int] = {}
+    uses = Counter(atom for eqn in eqns for atom in eqn.invars if is_var(atom))
+    for number, eqn in enumerate(eqns):
+        last.update((atom, number) for atom in eqn.invars if is_var(atom))
+    last.update((out, len(eqns)) for out in jaxpr.outvars if is_var(out))
+    held = {var: bytes_of(var) for var in inputs}
+    alive = most = sum(held.values())
+    for number, eqn in enumerate(eqns):
+        dying = {atom for atom in eqn.invars if is_var(atom) and last[atom] == number}
+        in_place = eqn.primitive.name in ELEMENTWISE
+        alive -= sum(held.pop(atom, 0) for atom in dying) if in_place else 0
+        made = {
+            var: bytes_of(var)
+            for var in filter(is_used, eqn.outvars)
+            if not (var in results or (uses[var] == 1 and last[var] < len(eqns) and _on_the_way(eqn, eqns[last[var]])))
+        }
+        held.update(made)
+        alive += sum(made.values())
+        most = max(most, alive + max(_inside(eqn) - sum(made.values()), 0))
+        alive -= sum(held.pop(atom, 0) for atom in dying)
+    return most
+
+
+def _on_the_way(maker: JaxprEqn, reader: JaxprEqn) -> bool:
+    """Whether a value goes from one equation to the next entry by entry, so that it is never written to memory."""
+    name = maker.primitive.name
+    entrywise = name in ELEMENTWISE or name == "broadcast_in_dim" or FAMILY.get(name) == "fresh"
+    return entrywise and (reader.primitive.name in ELEMENTWISE or FAMILY.get(reader.primitive.name) == "reduction")
+
+
+def _inside(eqn: JaxprEqn) -> int:
+    """The most that one equation's own programs hold."""
+    return max((most_alive(body) for body, _ in bodies(eqn)), default=0)

@@ -1,0 +1,10 @@
+"""Fitting reverse mode into memory: which states to keep, which stages to run again.
+
+Read `schedule` first: the recurrence over plain integers. `stages` makes its numbers of a program, `inside` those of
+one stage, `loops` those of a ``scan``; `rebuild` runs what was chosen, `plan` and `checkpointed` are what a caller writes.
+"""
+
+from jaxchain.memory.checkpointed import checkpoint
+from jaxchain.memory.plan import MemoryPlan, MemoryRow, memory_plan
+
+__all__ = ["MemoryPlan", "MemoryRow", "checkpoint", "memory_plan"]

@@ -1,0 +1,243 @@
+"""What reverse mode keeps and runs again, in a number of bytes: `memory_plan` says it, `checkpoint` does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxchain.arguments import check_args
+from jaxchain.checks import check_arrays, check_function, integer
+from jaxchain.memory.schedule import Again, Part, Tables
+from jaxchain.memory.stages import LOOPED, Pieces, pieces_of
+from jaxchain.program.reading import abstract, trace_program
+from jaxchain.show.table import Table, Tabular, si
+from jaxchain.show.values import count
+
+__all__ = ["MemoryPlan", "MemoryRow", "limit", "memory_plan", "plan_of"]
+
+RESERVE = 0.06
+"""The share of a limit that is left for what XLA aligns and copies."""
+
+SAVES_UNROLLED = (0, 11, 2)
+"""Before this JAX the compiler for CPUs runs at once what was to be run again, outside loops, so that nothing is saved."""
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """What reverse mode does with one stage.
+
+    Attributes
+    ----------
+    name
+        As `jaxchain.discover` calls it.
+    state_bytes
+        Of the state before it, arguments aside.
+    kept_bytes
+        What is kept for its derivative, beside that state, when it runs last before it.
+    runs
+        How often it is evaluated, the part that is made again of what was kept not counted.
+    work
+        FLOPs of one evaluation.
+    extra_flops
+        What running it again, or making again what was not kept, takes.
+    how
+        In words.
+    """
+
+    name: str
+    state_bytes: int
+    kept_bytes: int
+    runs: int
+    work: float
+    extra_flops: float
+    how: str
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryPlan(Tabular):
+    """Which states reverse mode keeps and which stages it runs again, to stay within a number of bytes.
+
+    Attributes
+    ----------
+    memory_limit
+        Bytes of temporary memory, or ``None``: nothing runs again.
+    curve
+        The whole trade-off: (bytes, extra FLOPs), from all that is kept to the least memory.
+    rows
+        One `MemoryRow` a stage.
+    flops
+        What reverse mode takes where all is kept: one evaluation and one cotangent, as counted.
+    extra_flops
+        What it takes beside that.
+
+    Examples
+    --------
+    >>> net = jc.nets.mlp([64] * 17, activation="tanh")
+    >>> params, x = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct((512, 64), jnp.float32)
+    >>> plan = jc.memory_plan(jax.vmap(net, in_axes=(None, 0)), (params, x), memory_limit=10**6)
+    >>> max(row.runs for row in plan.rows), f"{1 + plan.extra_flops / plan.flops:.2f} times the work"
+    (2, '1.28 times the work')
+    """
+
+    memory_limit: int | None
+    curve: tuple[tuple[int, float], ...]
+    flops: float
+    extra_flops: float
+    parts: tuple[Part, ...] = field(repr=False)
+    pieces: Pieces = field(repr=False)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The bytes that are predicted to be enough."""
+        return min((size for size, extra in self.curve if extra <= self.extra_flops), default=self.curve[0][0])
+
+    @property
+    def full_bytes(self) -> int:
+        """The bytes it takes to keep everything."""
+        return self.curve[0][0]
+
+    @cached_property
+    def rows(self) -> tuple[MemoryRow, ...]:
+        """One a stage, in order of evaluation."""
+        found: dict[int, MemoryRow] = {}
+        self._walk(self.parts, 0, found)
+        return tuple(found[number] for number in sorted(found))
+
+    def _walk(self, parts: Sequence[Part], depth: int, found: dict[int, MemoryRow]) -> None:
+        for part in parts:
+            if isinstance(part, Again):
+                self._walk(part.parts, depth + 1, found)
+                continue
+            piece = self.pieces.pieces[part.stage]
+            way = piece.ways[part.way]
+            extra = depth * piece.work + way.work
+            found[part.stage] = MemoryRow(
+                piece.name, piece.state, way.kept, 1 + depth, piece.work, extra, piece.words[part.way]
+            )
+
+    @property
+    def unrolled(self) -> bool:
+        """Whether something runs again that is no step of a loop."""
+        return any(row.runs > 1 for row in self.rows) or any(row.extra_flops and row.how != LOOPED for row in self.rows)
+
+    def _table(self) -> Table:
+        header = ("stage", "state before", "kept", "runs", "work", "extra work", "how")
+        rows = [
+            (r.name, si(r.state_bytes, "B"), si(r.kept_bytes, "B"), str(r.runs), si(r.work, "FLOP"), si(r.extra_flops, "FLOP"), r.how)
+            for r in self.rows
+        ]  # fmt: skip
+        limit = "without a limit" if self.memory_limit is None else f"within {si(self.memory_limit, 'B')}"
+        title = f"Reverse mode of {count(len(self.rows), 'stage')} {limit}: {self._gain()}"
+        return Table(title, header, rows, [*self._notes()])
+
+    def _gain(self) -> str:
+        if not self.extra_flops:
+            return f"everything is kept, {si(self.full_bytes, 'B')}"
+        share = 1 + self.extra_flops / self.flops
+        return f"{si(self.peak_bytes, 'B')} in place of {si(self.full_bytes, 'B')}, for {share:.2f} times the work"
+
+    def _notes(self) -> list[str]:
+        if self.memory_limit is None:
+            steps = self.curve[:: max(len(self.curve) // 6, 1)]
+            ways = ", ".join(
+                f"{si(size, 'B')} for {1 + extra / self.flops:.2f}×" for size, extra in (*steps, self.curve[-1])
+            )
+            return [f"Less memory, more work: {ways}."]
+        if self.unrolled and jax.default_backend() == "cpu" and jax.__version_info__ < SAVES_UNROLLED:
+            return [
+                "On CPUs JAX before 0.11.2 runs at once what is to be run again, so that this saves nothing there; steps of a jax.lax.scan it does run again."
+            ]
+        return []
+
+
+def plan_of(fun: Callable[..., Any], args: Any, kwargs: Any, memory_limit: int | None) -> tuple[MemoryPlan, Any]:
+    """The plan of one call, and its result as shapes.
+
+    Raises
+    ------
+    ValueError
+        If the limit cannot be met; says the least that can.
+    """
+    closed, out = trace_program(lambda args, kwargs: fun(*args, **kwargs), (args, kwargs))
+    pieces = pieces_of(closed)
+    links, held = pieces.links, pieces.held
+    full = _enough(pieces)
+    tables = Tables(links, full)
+    costs = tables.work()
+    steps = np.flatnonzero(costs < np.concatenate([[np.inf], costs[:-1]]))
+    curve = tuple((int(step * tables.unit * (1 + RESERVE)) + held, float(costs[step])) for step in steps[::-1])
+    room = full if memory_limit is None else int((memory_limit - held) / (1 + RESERVE))
+    if room < steps[0] * tables.unit:
+        msg = f"memory_limit={memory_limit} bytes cannot be met: the least that reverse mode of this function needs is {curve[-1][0]} bytes."
+        raise ValueError(msg)
+    if room < full:  # finer, near the limit
+        tables = Tables(links, room)
+    parts = tables.parts(room)
+    extra = float(tables.work()[-1])
+    reverse = sum(piece.reverse for piece in pieces.pieces)
+    return MemoryPlan(memory_limit, curve, reverse, extra, parts, pieces), out
+
+
+def _enough(pieces: Pieces) -> int:
+    """Bytes in which everything can be kept."""
+    links = pieces.links
+    kept = sum(ways[0].kept for ways in links.ways) + sum(links.states) + sum(links.waiting)
+    return kept + max(
+        (max(ways[0].peak, running) for ways, running in zip(links.ways, links.running, strict=True)), default=0
+    )
+
+
+def memory_plan(fun: Callable[..., Any], args: tuple[Any, ...], memory_limit: int | None = None) -> MemoryPlan:
+    """Which states reverse mode of ``fun`` keeps, which stages it runs again, and what that takes.
+
+    Parameters
+    ----------
+    fun
+        A chain or any JAX function; reverse mode with respect to all of its arguments.
+    args
+        Its arguments, as arrays or ``jax.ShapeDtypeStruct``: nothing is computed.
+    memory_limit
+        Most temporary memory, in bytes; arguments, results and gradients of arguments are none. ``None``: nothing runs
+        again, and ``.curve`` is the whole trade-off.
+
+    Returns
+    -------
+    MemoryPlan
+        ``print`` it; `jaxchain.plot.memory_tradeoff` draws it.
+
+    Raises
+    ------
+    ValueError
+        If the limit cannot be met; says the least that can.
+    TypeError
+        If ``args`` is no tuple, or the function cannot be traced to a program.
+
+    References
+    ----------
+    Herrmann et al., arXiv 1911.13214 (rotor); Griewank and Walther, Algorithm 799: revolve, 2000; inside a stage Zhao
+    et al., Rockmate, ICML 2023.
+
+    Examples
+    --------
+    >>> def deep(w, x):
+    ...     return jax.lax.scan(lambda x, w: (jnp.tanh(w @ x), None), x, w)[0]
+    >>> shapes = jax.ShapeDtypeStruct((100, 64, 64), jnp.float32), jax.ShapeDtypeStruct((64, 256), jnp.float32)
+    >>> plan = jc.memory_plan(deep, shapes, memory_limit=5 * 10**6)
+    >>> plan.peak_bytes < 5 * 10**6 < plan.full_bytes, plan.rows[0].how
+    (True, 'a loop by a schedule of its own')
+    """
+    check_function(fun, "memory_plan")
+    check_args(args)
+    check_arrays(args, "args")
+    limit(memory_limit, optional=True)
+    return plan_of(fun, abstract(args), {}, memory_limit)[0]
+
+
+def limit(memory_limit: Any, *, optional: bool = False) -> None:
+    """Refuse what is no number of bytes."""
+    integer("memory_limit", memory_limit, "a number of bytes, such as 2**30", least=1, optional=optional)

@@ -1,0 +1,71 @@
+"""A function put together again by a schedule: `jax.checkpoint` around what runs again, within one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+
+from jaxchain.memory.schedule import Again, Kept, Part
+from jaxchain.memory.stages import Pieces
+from jaxchain.program.primitives import Atom, Var, as_array, dtype_of, is_var
+
+__all__ = ["Rebuilt"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rebuilt:
+    """The function of a program's leaves that its schedule makes of it."""
+
+    pieces: Pieces
+    parts: tuple[Part, ...]
+
+    def __call__(self, *leaves: Any) -> list[Any]:
+        """The results of the program."""
+        program = self.pieces.program
+        known = dict(zip(program.invars, leaves, strict=True)) | {
+            var: as_array(value) for var, value in program.constants.items() if var in program.outs
+        }
+        self._run(self.parts, known)
+        return [_value(out, known) for out in program.outs]
+
+    def _run(self, parts: Sequence[Part], known: dict[Var, Any]) -> None:
+        for part in parts:
+            call, reads, writes = self._kept(part) if isinstance(part, Kept) else self._again(part)
+            known.update(zip(writes, call(*(known[var] for var in reads)), strict=True))
+
+    def _kept(self, part: Kept) -> tuple[Callable[..., Any], Sequence[Var], Sequence[Var]]:
+        piece = self.pieces.pieces[part.stage]
+        return piece.function(part.way), piece.reads, piece.writes
+
+    def _again(self, part: Again) -> tuple[Callable[..., Any], Sequence[Var], Sequence[Var]]:
+        inside = set(part.stages)
+        members = [self.pieces.pieces[number] for number in sorted(inside)]
+        made = {var for piece in members for var in piece.writes}
+        reads = list(dict.fromkeys(var for piece in members for var in piece.reads if var not in made))
+        writes = [var for piece in members for var in piece.writes if not self._readers[var] <= inside]
+
+        def run(*values: Any) -> list[Any]:
+            known = dict(zip(reads, values, strict=True))
+            self._run(part.parts, known)
+            return [known[var] for var in writes]
+
+        return jax.checkpoint(run), reads, writes
+
+    @cached_property
+    def _readers(self) -> dict[Var, set[int]]:
+        """The stages that read each value; −1 for the result."""
+        readers: dict[Var, set[int]] = {}
+        for number, piece in enumerate(self.pieces.pieces):
+            for var in piece.reads:
+                readers.setdefault(var, set()).add(number)
+        for out in filter(is_var, self.pieces.program.outs):
+            readers.setdefault(out, set()).add(-1)
+        return readers
+
+
+def _value(out: Atom, known: dict[Var, Any]) -> Any:
+    return known[out] if is_var(out) else jax.numpy.asarray(out.val, dtype_of(out))

@@ -1,0 +1,202 @@
+"""Checkpointed functions: the same values and gradients, by XLA's own measure within the limit, for the work that was said."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxchain as jc
+from jaxchain.cost.measure import flops, measure
+from tests.models import MODELS
+
+RERUNS = jax.default_backend() != "cpu" or jax.__version_info__ >= (0, 11, 2)
+"""Whether the compiler runs again, outside loops, what is to be run again."""
+
+
+def temporaries(fun, *args) -> int:
+    compiled = jax.jit(fun).lower(*args).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def gradient(fun):
+    return jax.value_and_grad(fun, argnums=(0, 1))
+
+
+def close(got, want, tolerance=1e-5):
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+def unrolled(depth):
+    def loss(weights, x):
+        for w in weights:
+            x = x + jax.nn.gelu(x @ w) @ w.T
+        return jnp.sum(x**2)
+
+    weights = [0.05 * jax.random.normal(key, (32, 32)) for key in jax.random.split(jax.random.key(0), depth)]
+    return loss, (weights, jnp.ones((128, 32)))
+
+
+def scanned(depth, *, reverse=False):
+    def loss(weights, x):
+        def step(x, w):
+            return x + jnp.tanh(x @ w) @ w.T, jnp.sum(x)
+
+        x, sums = jax.lax.scan(step, x, weights, reverse=reverse)
+        return jnp.sum(x**2) + jnp.sum(sums[:3])
+
+    return loss, (0.05 * jax.random.normal(jax.random.key(0), (depth, 32, 32)), jnp.ones((128, 32)))
+
+
+# ---------------------------------------------------------------------------------------------------- within the limit
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25])
+@pytest.mark.skipif(not RERUNS, reason="this compiler for CPUs runs at once what is to be run again")
+def test_a_deep_network_keeps_within_the_limit(share):
+    loss, args = unrolled(24)
+    whole = measure(gradient(loss), *args, repeats=0)
+    limit = int(share * whole.peak_bytes)
+    lean = jc.checkpoint(loss, limit)
+    assert temporaries(gradient(lean), *args) <= limit
+    plan = lean.plan(*args)
+    assert flops(gradient(lean), *args) <= whole.flops * 1.35
+    assert flops(gradient(lean), *args) == pytest.approx(whole.flops + plan.extra_flops, rel=0.05)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.1])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_loop_keeps_within_the_limit(share, reverse):
+    loss, args = scanned(64, reverse=reverse)
+    whole = temporaries(gradient(loss), *args)
+    lean = jc.checkpoint(loss, int(share * whole))
+    assert temporaries(gradient(lean), *args) <= share * whole
+    close(jax.jit(gradient(lean))(*args), jax.jit(gradient(loss))(*args))
+
+
+def test_a_loop_takes_the_work_that_was_said():
+    loss, args = scanned(64)
+    full = jc.memory_plan(loss, args)
+    lean = jc.checkpoint(loss, full.full_bytes // 8)
+    extra = lean.plan(*args).extra_flops
+    assert 0 < extra < 0.5 * full.flops
+    assert total(gradient(lean), *args) == pytest.approx(total(gradient(loss), *args) + extra, rel=0.03)
+
+
+def total(fun, *args) -> float:
+    """FLOPs of a program as it is written, each loop as often as it runs: counted here, by products alone."""
+
+    def count(jaxpr) -> float:
+        found = 0.0
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "dot_general":
+                ((left, _), _) = eqn.params["dimension_numbers"]
+                shape = eqn.invars[0].aval.shape
+                found += 2 * eqn.outvars[0].aval.size * np.prod([shape[axis] for axis in left])
+            inner = [value for value in eqn.params.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
+            found += eqn.params.get("length", 1) * sum(count(getattr(part, "jaxpr", part)) for part in inner)
+        return found
+
+    return count(jax.make_jaxpr(fun)(*args).jaxpr)
+
+
+def test_a_limit_that_cannot_be_met_says_the_least():
+    loss, args = scanned(16)
+    with pytest.raises(ValueError, match=r"memory_limit=1000 bytes cannot be met: the least .* is \d+ bytes"):
+        jc.checkpoint(loss, 1000)(*args)
+    with pytest.raises(ValueError, match="memory_limit"):
+        jc.checkpoint(loss, 0)
+    with pytest.raises(TypeError, match="callable"):
+        jc.checkpoint(3, 10**6)
+
+
+# ------------------------------------------------------------------------------------------------------- the same function
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_of_other_people_have_the_same_gradients(name):
+    model, params, x = MODELS[name]()
+
+    def loss(params):
+        return jnp.mean(jnp.sin(model(params, x)))
+
+    full = jc.memory_plan(loss, (params,))
+    least = full.curve[-1][0]
+    lean = jc.checkpoint(loss, least)
+    assert lean.plan(params).extra_flops > 0
+    close(jax.jit(jax.value_and_grad(lean))(params), jax.jit(jax.value_and_grad(loss))(params))
+
+
+def test_every_schedule_of_a_curve_gives_the_same_gradient():
+    loss, args = unrolled(6)
+    want = jax.jit(gradient(loss))(*args)
+    curve = jc.memory_plan(loss, args).curve
+    assert all(more[0] > less[0] and more[1] < less[1] for more, less in itertools.pairwise(curve))
+    for size, _ in curve[:: max(len(curve) // 4, 1)]:
+        close(jax.jit(gradient(jc.checkpoint(loss, size)))(*args), want)
+
+
+def test_chains_work_along_their_arguments():
+    net = jc.nets.mlp([8] * 7, activation="tanh")
+    args = net.init(jax.random.key(0)), jnp.ones(8)
+    lean = jc.checkpoint(net, jc.memory_plan(net, args).curve[-1][0])
+    close(jax.jit(lean)(*args), jax.jit(net)(*args))
+    close(jc.jacobian(lean, 1)(*args), jax.jacrev(net, 1)(*args))
+
+
+def test_jit_vmap_grad_and_forward_mode_work():
+    def fun(x):
+        y = jnp.sin(x @ x)
+        return jnp.sum(jnp.exp(y @ x) * x, axis=0), y[0]
+
+    x = jnp.eye(4) * 0.3 + 0.1
+    lean = jc.checkpoint(fun, jc.memory_plan(fun, (x,)).curve[-1][0])
+    batch = jnp.stack([x, 2 * x])
+    close(jax.vmap(lean)(batch), jax.vmap(fun)(batch))
+    close(jax.jvp(lean, (x,), (x,)), jax.jvp(fun, (x,), (x,)))
+    close(jax.hessian(lambda x: lean(x)[1][0])(x), jax.hessian(lambda x: fun(x)[1][0])(x))
+    close(jax.jit(jax.jacrev(lean))(x), jax.jacrev(fun)(x))
+
+
+def test_integers_keys_and_results_that_are_arguments_pass_through():
+    def fun(tokens, table, key):
+        x = table[tokens] * jax.random.bernoulli(key, 0.5, (3, 4))
+        return {"loss": jnp.sum(jnp.tanh(x @ x.T)), "tokens": tokens, "table": table, "three": 3.0}
+
+    args = jnp.array([0, 2, 1]), jnp.ones((3, 4)), jax.random.key(0)
+    lean = jc.checkpoint(fun, 10**6)
+    assert jax.tree.structure(lean(*args)) == jax.tree.structure(fun(*args))
+    close(lean(*args), fun(*args))
+    assert jnp.asarray(lean(*args)["three"]).dtype == jnp.asarray(3.0).dtype
+
+
+def test_keyword_arguments_and_closed_over_tracers_work():
+    def outer(w):
+        def fun(x, *, scale):
+            return jnp.sum(jnp.tanh(w @ x) * scale)
+
+        return jc.checkpoint(fun, 10**6)(jnp.ones(3), scale=2.0)
+
+    w = jnp.ones((3, 3))
+    close(jax.grad(outer)(w), jax.grad(lambda w: jnp.sum(jnp.tanh(w @ jnp.ones(3)) * 2.0))(w))
+
+
+def test_a_plan_in_print_says_what_is_kept_and_what_runs_again():
+    loss, args = scanned(64)
+    plan = jc.memory_plan(loss, args, 10**6)
+    assert "a loop by a schedule of its own" in str(plan)
+    assert "within 1.00 MB" in str(plan)
+    assert "Less memory, more work" in str(jc.memory_plan(loss, args))
+    assert plan.peak_bytes <= 10**6 < plan.full_bytes
+    assert {row.name for row in plan.rows} == {row.name for row in jc.memory_plan(loss, args).rows}
+
+
+def test_planning_computes_nothing():
+    net = jc.nets.mlp([4096] * 9)
+    shapes = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct((10**6, 4096), jnp.float32)
+    plan = jc.memory_plan(jax.vmap(net, in_axes=(None, 0)), shapes, 10**11)
+    assert plan.peak_bytes <= 10**11 < plan.full_bytes

@@ -66,6 +66,7 @@ def checkpoint(fun: Callable[..., Any], memory_limit: int) -> Callable[..., Any]
     plans = Kept(PLANS)
 
     def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[MemoryPlan, Any]:
+        check_function(fun, "checkpoint", (args, kwargs))
         shapes = abstract((args, kwargs))
         leaves, tree = jax.tree.flatten(shapes)
         weak = tuple(getattr(jax.typeof(leaf), "weak_type", False) for leaf in jax.tree.leaves((args, kwargs)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxchain.arguments import check_args
-from jaxchain.checks import check_arrays, check_function, integer
+from jaxchain.checks import check_arrays, check_function, check_result, integer
 from jaxchain.memory.schedule import Again, Part, Tables
 from jaxchain.memory.stages import LOOPED, Pieces, pieces_of
 from jaxchain.program.reading import abstract, trace_program
@@ -81,7 +82,7 @@ class MemoryPlan(Tabular):
     >>> params, x = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct((512, 64), jnp.float32)
     >>> plan = jc.memory_plan(jax.vmap(net, in_axes=(None, 0)), (params, x), memory_limit=10**6)
     >>> max(row.runs for row in plan.rows), f"{1 + plan.extra_flops / plan.flops:.2f} times the work"
-    (2, '1.28 times the work')
+    (2, '1.30 times the work')
     """
 
     memory_limit: int | None
@@ -160,27 +161,38 @@ def plan_of(fun: Callable[..., Any], args: Any, kwargs: Any, memory_limit: int |
 
     Raises
     ------
+    TypeError
+        If an argument or the result is not made of arrays.
     ValueError
         If the limit cannot be met; says the least that can.
     """
+    check_function(fun, "checkpoint", args)
+    check_arrays(kwargs, "Keyword arguments")
+    if not jax.tree.leaves((args, kwargs)):
+        msg = "There is nothing to differentiate with respect to: the arguments hold no array."
+        raise TypeError(msg)
     closed, out = trace_program(lambda args, kwargs: fun(*args, **kwargs), (args, kwargs))
+    check_result(out)
     pieces = pieces_of(closed)
     links, held = pieces.links, pieces.held
-    full = _enough(pieces)
-    tables = Tables(links, full)
-    costs = tables.work()
+    coarse = Tables(links, _enough(pieces))
+    costs = coarse.work()
     steps = np.flatnonzero(costs < np.concatenate([[np.inf], costs[:-1]]))
-    curve = tuple((int(step * tables.unit * (1 + RESERVE)) + held, float(costs[step])) for step in steps[::-1])
-    room = full if memory_limit is None else int((memory_limit - held) / (1 + RESERVE))
-    if room < steps[0] * tables.unit:
+    curve = tuple((math.ceil(step * coarse.unit * (1 + RESERVE)) + held, float(costs[step])) for step in steps[::-1])
+    room = coarse.limit if memory_limit is None else min(_room(memory_limit - held), coarse.limit)
+    if memory_limit is not None and memory_limit < curve[-1][0]:
         msg = f"memory_limit={memory_limit} bytes cannot be met: the least that reverse mode of this function needs is {curve[-1][0]} bytes."
         raise ValueError(msg)
-    if room < full:  # finer, near the limit
-        tables = Tables(links, room)
+    fine = Tables(links, room)  # near the limit
+    extra, tables = min(((float(t.within(room)), t) for t in (fine, coarse)), key=lambda pair: pair[0])
     parts = tables.parts(room)
-    extra = float(tables.work()[-1])
     reverse = sum(piece.reverse for piece in pieces.pieces)
     return MemoryPlan(memory_limit, curve, reverse, extra, parts, pieces), out
+
+
+def _room(size: int) -> int:
+    """What is left of a number of bytes for what is counted."""
+    return int(size / (1 + RESERVE)) + 1
 
 
 def _enough(pieces: Pieces) -> int:
@@ -231,9 +243,8 @@ def memory_plan(fun: Callable[..., Any], args: tuple[Any, ...], memory_limit: in
     >>> plan.peak_bytes < 5 * 10**6 < plan.full_bytes, plan.rows[0].how
     (True, 'a loop by a schedule of its own')
     """
-    check_function(fun, "memory_plan")
     check_args(args)
-    check_arrays(args, "args")
+    check_function(fun, "memory_plan", args)
     limit(memory_limit, optional=True)
     return plan_of(fun, abstract(args), {}, memory_limit)[0]
 

@@ -134,6 +134,10 @@ class Tables:
         """Of the whole: the least extra FLOPs by units of memory, 0 … top; infinite where it takes more."""
         return self.paid[self.number[0, len(self.links) - 1]]
 
+    def within(self, size: int) -> float:
+        """The least extra FLOPs of the whole in so many bytes."""
+        return float(self.work()[min(size, self.limit) // self.unit])
+
     def parts(self, within: int) -> tuple[Part, ...]:
         """The best schedule within so many bytes."""
         return tuple(self._paid(0, len(self.links) - 1, min(within, self.limit) // self.unit))

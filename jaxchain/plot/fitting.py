@@ -60,12 +60,19 @@ def memory_tradeoff(plan: MemoryPlan, *, ax: Axes | None = None, title: str | No
     # Between two steps of the curve more memory saves nothing: the better schedule does not fit yet.
     ax.step(sizes, work, where="pre", color=COLOURS["reverse"], zorder=2)
     ax.plot(sizes[0], work[0], "o", color=COLOURS["reverse"], zorder=3)
-    ax.annotate(f"everything kept: {si(sizes[0], 'B')}", (sizes[0], work[0]), (-6, 10), textcoords="offset points", ha="right")
+    ax.annotate(
+        f"everything kept: {si(sizes[0], 'B')}", (sizes[0], work[0]), (-6, 10), textcoords="offset points", ha="right"
+    )
     if plan.memory_limit is not None:
         here = 1 + plan.extra_flops / plan.flops if plan.flops else 1.0
         ax.axvline(plan.memory_limit, color=INK, linewidth=0.8, linestyle=":", zorder=1)
         ax.plot(plan.peak_bytes, here, "D", color=COLOURS["planned"], zorder=4)
-        ax.annotate(f"the plan: {si(plan.peak_bytes, 'B')}, {here:.2f}×", (plan.peak_bytes, here), (8, 8), textcoords="offset points")
+        ax.annotate(
+            f"the plan: {si(plan.peak_bytes, 'B')}, {here:.2f}×",
+            (plan.peak_bytes, here),
+            (8, 8),
+            textcoords="offset points",
+        )
     dress(ax, title, "temporary memory of reverse mode", "work, times that of keeping all")
     log_axis(ax, "x", np.asarray(sizes, float))
     ax.xaxis.set_major_formatter(EngFormatter("B", places=0))

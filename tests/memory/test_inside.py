@@ -16,8 +16,8 @@ from jaxchain.program.primitives import is_var, name_given
 
 
 def attention(x):
-    q, k, v = x * 2.0, jnp.sin(x), x @ x.T @ x
-    return jax.nn.softmax(q @ k.T) @ v
+    scores = jnp.exp(x @ jnp.sin(x).T)
+    return scores / jnp.sum(scores) @ x
 
 
 def residuals_of(fun, *shapes):

@@ -26,6 +26,7 @@ from bench import (
     instruments,
     jacobians,
     kernels,
+    memory,
     pages,
     peers,
     samples,
@@ -48,6 +49,7 @@ BENCHMARKS: tuple[Callable[[int, bool], Iterable[Row]], ...] = (
     *instruments.BENCHMARKS,
     *samples.BENCHMARKS,
     *kernels.BENCHMARKS,
+    *memory.BENCHMARKS,
 )
 
 

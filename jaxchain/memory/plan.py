@@ -95,7 +95,8 @@ class MemoryPlan(Tabular):
     @property
     def peak_bytes(self) -> int:
         """The bytes that are predicted to be enough."""
-        return min((size for size, extra in self.curve if extra <= self.extra_flops), default=self.curve[0][0])
+        enough = min((size for size, extra in self.curve if extra <= self.extra_flops), default=self.curve[0][0])
+        return enough if self.memory_limit is None else min(enough, self.memory_limit)
 
     @property
     def full_bytes(self) -> int:

@@ -59,20 +59,14 @@ def memory_tradeoff(plan: MemoryPlan, *, ax: Axes | None = None, title: str | No
     work = [1 + extra / plan.flops if plan.flops else 1.0 for _, extra in plan.curve]
     # Between two steps of the curve more memory saves nothing: the better schedule does not fit yet.
     ax.step(sizes, work, where="pre", color=COLOURS["reverse"], zorder=2)
-    ax.plot(sizes[0], work[0], "o", color=COLOURS["reverse"], zorder=3)
-    ax.annotate(
-        f"everything kept: {si(sizes[0], 'B')}", (sizes[0], work[0]), (-6, 10), textcoords="offset points", ha="right"
-    )
+    ax.plot(sizes[0], work[0], "o", color=COLOURS["reverse"], zorder=3, label=f"everything kept: {si(sizes[0], 'B')}")
     if plan.memory_limit is not None:
         here = 1 + plan.extra_flops / plan.flops if plan.flops else 1.0
-        ax.axvline(plan.memory_limit, color=INK, linewidth=0.8, linestyle=":", zorder=1)
-        ax.plot(plan.peak_bytes, here, "D", color=COLOURS["planned"], zorder=4)
-        ax.annotate(
-            f"the plan: {si(plan.peak_bytes, 'B')}, {here:.2f}×",
-            (plan.peak_bytes, here),
-            (8, 8),
-            textcoords="offset points",
-        )
+        limit = f"the limit: {si(plan.memory_limit, 'B')}"
+        ax.axvline(plan.memory_limit, color=INK, linewidth=0.8, linestyle=":", zorder=1, label=limit)
+        words = f"the plan: {si(plan.peak_bytes, 'B')}, {here:.2f} times the work"
+        ax.plot(plan.peak_bytes, here, "D", color=COLOURS["planned"], zorder=4, label=words)
+    ax.legend(facecolor="white", edgecolor="none", framealpha=1, loc="upper right")
     dress(ax, title, "temporary memory of reverse mode", "work, times that of keeping all")
     log_axis(ax, "x", np.asarray(sizes, float))
     ax.xaxis.set_major_formatter(EngFormatter("B", places=0))

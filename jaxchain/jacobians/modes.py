@@ -20,16 +20,14 @@ from jax.core import Tracer
 from jaxchain.arguments import check_args, default_argnum, differentiated
 from jaxchain.checks import check_function, flag, integer, refuse_huge, shown, word
 from jaxchain.coordinates import Coordinates
-from jaxchain.cost.budget import fit
 from jaxchain.derivative import ALL_AT_ONCE, Linear, Pass, whole
 from jaxchain.discovery.find import Found
 from jaxchain.errors import REFUSALS, first_line, refused_in_words
 from jaxchain.jacobians.blocks import Call, as_blocks, named_like, require_real
 from jaxchain.jacobians.decision import Decision, Mode, Way, decide
 from jaxchain.jacobians.execute import by_colours, execute
+from jaxchain.jacobians.within import SIMPLE, Run, compiled, within
 from jaxchain.program.fingerprint import Kept
-
-SIMPLE: tuple[Way, Way] = ("reverse", "forward")
 
 HOLOMORPHIC = "The function is promised to be holomorphic, and JAX's own modes know what that means."
 
@@ -129,22 +127,26 @@ def jacobian(
     as_it_is = how == ALL_AT_ONCE and memory_limit is None
     way_out = "" if mode == "auto" else WAY_OUT
 
-    def decided(call: Call) -> tuple[Found | None, Decision]:
+    def decided(call: Call) -> tuple[Found | None, Decision, Run | None]:
         if holomorphic:
-            return None, Decision("forward" if mode == "forward" else "reverse", None, HOLOMORPHIC, call.argument)
+            way = "forward" if mode == "forward" else "reverse"
+            return None, Decision(way, None, HOLOMORPHIC, call.argument), None
         read = _read(call, mode, strict=not as_it_is)
         if isinstance(read, Decision):
-            return None, read
+            return None, read, None
         # The function is traced at every call, since it may close over what changes; planned where its program is new.
         afresh = read.foreign or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(call.chosen))
         mark = None if afresh else read.mark
         return planned(call, read) if mark is None else kept.get(mark, lambda: planned(call, read))
 
-    def planned(call: Call, read: Found) -> tuple[Found | None, Decision]:
+    def planned(call: Call, read: Found) -> tuple[Found | None, Decision, Run | None]:
         found, decision = _decided(call, read, mode, strict=not as_it_is)
-        if memory_limit is None or found is None:
-            return found, decision
-        return found, _within(memory_limit, found, decision, mode)
+        if found is None:
+            return None, decision, None
+        if memory_limit is None:
+            return found, decision, partial(of_found, found, decision)
+        decision = within(memory_limit, found, decision, mode, of_found)
+        return found, decision, compiled(partial(of_found, found, decision), found.shapes)
 
     kept = Kept(2)  # few, since a program holds its constants
 
@@ -154,25 +156,24 @@ def jacobian(
             way = "forward" if mode == "forward" else "reverse"
             with refused_in_words(way, named.__name__, way_out):
                 return _by_jax(call, way, holomorphic)
-        found, decision = decided(call)
+        found, decision, run = decided(call)
         if found is not None and sharding is None:  # who spreads it over devices means it
             _refuse_huge(call, found.out, memory_limit)
         with refused_in_words(decision.mode, named.__name__, way_out):
-            if found is None:
+            if found is None or run is None:
                 return _by_jax(call, decision.mode, holomorphic)
             try:
-                return of_found(found, decision, call)
+                return run(jax.tree.map(jnp.asarray, call.chosen), {})  # 2.0 has no shape, and its Jacobian has one
             except Exception:
                 # A rule that keeps something from its forward to its backward pass may be run once a trace.
                 if mode != "auto" or not as_it_is or not found.foreign:
                     raise
                 return _by_jax(call, _existing(call))
 
-    def of_found(found: Found, decision: Decision, call: Call) -> Any:
-        chosen = jax.tree.map(jnp.asarray, call.chosen)  # 2.0 has no shape, and its Jacobian has one
+    def of_found(found: Found, decision: Decision, chosen: Any, others: Any) -> Any:
         chunked = how if decision.chunk_size is None else replace(how, chunk_size=decision.chunk_size)
-        result = compute(found, decision, (chosen, {}), chunked, like_output=mode == "forward")
-        return (result, found.aux(chosen, {})) if has_aux else result
+        result = compute(found, decision, (chosen, others), chunked, like_output=mode == "forward")
+        return (result, found.aux(chosen, others)) if has_aux else result
 
     def plan(*args: Any, **kwargs: Any) -> Decision:
         return decided(Call.of(fun, argnums, has_aux, args, kwargs))[1]
@@ -250,7 +251,13 @@ def plan(
     found = call.find()  # what cannot be read is an error here, where jacobian would do without
     require_real(found)
     decision = decide(found, "auto", call.argument)
-    return decision if memory_limit is None else _within(memory_limit, found, decision, "auto")
+    if memory_limit is None:
+        return decision
+
+    def run(found: Found, decision: Decision, *given: Any) -> Any:
+        return compute(found, decision, given, Pass(decision.chunk_size))
+
+    return within(memory_limit, found, decision, "auto", run)
 
 
 def _read(call: Call, mode: Mode, *, strict: bool) -> Found | Decision:
@@ -360,19 +367,3 @@ def _like_input(jac: Any, chosen: Any) -> Any:
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(chosen)]
     blocks, tree = jax.tree.flatten(jac)
     return tree.unflatten([block.astype(dtypes[k % len(dtypes)]) for k, block in enumerate(blocks)])
-
-
-def _within(limit: int, found: Found, decision: Decision, mode: Mode) -> Decision:
-    """The decision, or in ``mode="auto"`` a simple mode, and the chunks with which it keeps a memory limit."""
-    ways = [decision]
-    if mode == "auto":
-        why = "The cheapest way does not keep within the memory limit."
-        simple = [replace(decision, mode=way, why=why) for way in SIMPLE if way != decision.mode]
-        ways += sorted(simple, key=lambda way: way.cost)
-    args = found.shapes
-
-    def candidate(way: Decision, chunk: int | None) -> Callable[..., Any]:
-        return lambda *given: compute(found, way, given, Pass(chunk))
-
-    number, chunk = fit([partial(candidate, way) for way in ways], args, max(decision.sizes), limit)
-    return replace(ways[number], chunk_size=chunk)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 from jaxchain.errors import TraceError, first_line
 from jaxchain.program.modules import scoped_by_attribute
@@ -14,15 +15,19 @@ from jaxchain.program.primitives import (
     Jaxpr,
     JaxprEqn,
     equation_count,
+    function_of,
     has_side_effect,
     inner_programs,
 )
 from jaxchain.program.source import Site
 
-__all__ = ["abstract", "trace_program"]
+__all__ = ["abstract", "lifted", "trace_program"]
 
 MOST = 200_000
 """The most equations of a program that is looked at: each is an object, and takes a fifth of a millisecond or more."""
+
+EMBEDDED = 1 << 16
+"""A constant of more numbers is handed to a program, not written into it, where it would be copied and compiled."""
 
 CONCRETE = (
     jax.errors.ConcretizationTypeError,
@@ -93,3 +98,21 @@ def abstract(tree: Any) -> Any:
         return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
     return jax.tree.map(one, tree)
+
+
+def lifted(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], list[Any]]:
+    """``fun`` as a function of the values that it closed over, then of its arguments; and these values.
+
+    They are tracers and large arrays; small ones stay constants of the program, as they are under `jax.jit`.
+    """
+    closed, out = jax.make_jaxpr(fun, return_shape=True)(*args)
+    tree, consts = jax.tree.structure(out), list(closed.consts)
+    given = [k for k, value in enumerate(consts) if isinstance(value, Tracer) or getattr(value, "size", 0) > EMBEDDED]
+
+    def of_values(values: list[Any], *args: Any) -> Any:
+        known = [*consts]
+        for k, value in zip(given, values, strict=True):
+            known[k] = value
+        return tree.unflatten(function_of(closed.jaxpr, known)(*jax.tree.leaves(args)))
+
+    return of_values, [consts[k] for k in given]

@@ -51,14 +51,17 @@ from .gauss_newton import ggn as ggn
 from .jacobians import Bracketing as Bracketing
 from .jacobians import Comparison as Comparison
 from .jacobians import Decision as Decision
+from .jacobians import JacobianBlocks as JacobianBlocks
 from .jacobians import ModeRow as ModeRow
 from .jacobians import Step as Step
 from .jacobians import batch_jacobian as batch_jacobian
 from .jacobians import bracket as bracket
 from .jacobians import gram_diagonal as gram_diagonal
 from .jacobians import jacobian as jacobian
+from .jacobians import jacobian_blocks as jacobian_blocks
 from .jacobians import jacobian_diagonal as jacobian_diagonal
 from .jacobians import jacobian_rows as jacobian_rows
+from .jacobians import jacobian_to_zarr as jacobian_to_zarr
 from .jacobians import logdet as logdet
 from .jacobians import partial_jacobian as partial_jacobian
 from .jacobians import plan as plan

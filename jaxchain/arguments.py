@@ -72,7 +72,7 @@ def _takes(fun: Callable[..., Any], args: tuple[Any, ...]) -> bool:
     return True
 
 
-def check_numbers(args: tuple[Any, ...], shower: str) -> None:
+def check_numbers(args: tuple[Any, ...], shower: str, does: str = "shows") -> None:
     """Refuse arguments that are mere shapes, or traced.
 
     Raises
@@ -82,7 +82,7 @@ def check_numbers(args: tuple[Any, ...], shower: str) -> None:
     """
     for number, arg in enumerate(args):
         if any(isinstance(leaf, jax.ShapeDtypeStruct | Tracer) for leaf in jax.tree.leaves(arg)):
-            msg = f"{shower} shows numbers, but argument {number} has only shapes. Give arrays, and call it outside jit, vmap and grad."
+            msg = f"{shower} {does} numbers, but argument {number} has only shapes. Give arrays, and call it outside jit, vmap and grad."
             raise TypeError(msg)
 
 

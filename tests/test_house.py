@@ -17,7 +17,7 @@ HOUSE = Path(jaxchain.__file__).parent
 
 ROOMS = """
     show
-    errors checks collector
+    errors checks collector files
     patterns
     program
     cost

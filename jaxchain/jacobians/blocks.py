@@ -87,6 +87,11 @@ class Call:
         """The argument, or the tuple of arguments, to differentiate with respect to."""
         return self.args[self.positions[0]] if self.single else tuple(self.args[p] for p in self.positions)
 
+    @property
+    def name(self) -> str:
+        """Of the function, in words."""
+        return getattr(self.fun, "__name__", type(self.fun).__name__)
+
     def __call__(self, chosen: Any, given: dict[int, Any] | None = None) -> tuple[Any, Any]:
         """``(output, aux)`` with other values for the chosen arguments, and for those at the positions in ``given``."""
         full = list(self.args)

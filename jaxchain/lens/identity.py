@@ -11,13 +11,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.chain import Chain
 from jaxchain.coordinates import is_inexact
-from jaxchain.program.fingerprint import digest, fingerprint
+from jaxchain.program.fingerprint import digest_of_leaves, digests
 from jaxchain.program.flow import fixed_draw
-from jaxchain.program.primitives import opened
 from jaxchain.program.reading import trace_program
 from jaxchain.program.source import Site
 from jaxchain.show.shapes import describe
@@ -69,9 +67,7 @@ class Model:
                 "sample one of its own."
             )
             raise ValueError(msg)
-        jaxpr, consts = opened(closed)
-        equations = fingerprint(jaxpr.eqns, [*jaxpr.constvars, *jaxpr.invars], jaxpr.outvars, {}, rules=False)
-        program = Program(digest(equations), digest(tuple(consts)))
+        program = Program(*digests(closed))
         return cls(parameters, ((shape_of_sample(chain, args), program),), jax.__version__)
 
     def unlike(self, other: Model, *, together: bool = False) -> str | None:
@@ -119,7 +115,7 @@ def shape_of_sample(chain: Chain, args: tuple[Any, ...]) -> str:
 
 def sample_digest(chain: Chain, args: tuple[Any, ...], valid: np.ndarray[Any, Any]) -> str:
     """Of what a sample brings, and of the positions that count."""
-    return _of_leaves([args[k] for k in _own(args, chain.argnum % len(args))], valid)
+    return digest_of_leaves([args[k] for k in _own(args, chain.argnum % len(args))], valid)
 
 
 @dataclass
@@ -139,14 +135,5 @@ class Parameters:
             a is b and isinstance(a, jax.Array) for a, b in zip(leaves, self.seen, strict=True)
         )
         if not same:
-            self.seen, self.digest = leaves, _of_leaves(model) if model else ""
+            self.seen, self.digest = leaves, digest_of_leaves(model) if model else ""
         return self.digest
-
-
-def _of_leaves(tree: Any, *more: Any) -> str:
-    """By the paths and values of leaves: how a structure prints may tell addresses."""
-    parts = [
-        (keystr(path), leaf if hasattr(leaf, "dtype") else np.asarray(leaf))
-        for path, leaf in tree_flatten_with_path(tree)[0]
-    ]
-    return digest((*parts, *more))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxchain.errors import first_line
+from jaxchain.files import sync
 from jaxchain.show.escape import escaped
 
 __all__ = ["read", "write"]
@@ -38,19 +39,7 @@ def write(path: Path, arrays: Mapping[str, Any], told: Mapping[str, Any]) -> Non
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    """That the folder knows the file, too, where a system can be asked for it."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(path.parent)
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:

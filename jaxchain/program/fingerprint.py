@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.program.primitives import Atom, JaxprEqn, Var, is_jaxpr, is_used, is_var, opened
+from jaxchain.program.primitives import Atom, ClosedJaxpr, JaxprEqn, Var, is_jaxpr, is_used, is_var, opened
 
-__all__ = ["Kept", "digest", "fingerprint", "same_arrays"]
+__all__ = ["Kept", "digest", "digest_of_leaves", "digests", "fingerprint", "same_arrays"]
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -145,6 +146,22 @@ def _hashed(mark: Any) -> bytes:
     else:
         made.update((mark.__qualname__ if isinstance(mark, type) else ADDRESS.sub("", repr(mark))).encode())
     return made.digest()
+
+
+def digest_of_leaves(tree: Any, *more: Any) -> str:
+    """Of a pytree, by the paths and values of its leaves: how a structure prints may tell addresses."""
+    parts = [
+        (keystr(path), leaf if hasattr(leaf, "dtype") else np.asarray(leaf))
+        for path, leaf in tree_flatten_with_path(tree)[0]
+    ]
+    return digest((*parts, *more))
+
+
+def digests(closed: ClosedJaxpr) -> tuple[str, str]:
+    """Of a program's equations, and of the arrays that it closed over."""
+    jaxpr, consts = opened(closed)
+    equations = fingerprint(jaxpr.eqns, [*jaxpr.constvars, *jaxpr.invars], jaxpr.outvars, {}, rules=False)
+    return digest(equations), digest(tuple(consts))
 
 
 class Kept:

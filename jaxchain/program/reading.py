@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxchain.errors import TraceError, first_line
@@ -27,7 +28,7 @@ MOST = 200_000
 """The most equations of a program that is looked at: each is an object, and takes a fifth of a millisecond or more."""
 
 EMBEDDED = 1 << 16
-"""A constant of more numbers is handed to a program, not written into it, where it would be copied and compiled."""
+"""A constant of more real numbers is handed to a program, not written into it, where it would be copied and compiled."""
 
 CONCRETE = (
     jax.errors.ConcretizationTypeError,
@@ -103,11 +104,12 @@ def abstract(tree: Any) -> Any:
 def lifted(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], list[Any]]:
     """``fun`` as a function of the values that it closed over, then of its arguments; and these values.
 
-    They are tracers and large arrays; small ones stay constants of the program, as they are under `jax.jit`.
+    They are tracers and large weights. Small arrays, and indices, stay constants of the program, as they are under
+    `jax.jit`: what reads them is computed when it is compiled.
     """
     closed, out = jax.make_jaxpr(fun, return_shape=True)(*args)
     tree, consts = jax.tree.structure(out), list(closed.consts)
-    given = [k for k, value in enumerate(consts) if isinstance(value, Tracer) or getattr(value, "size", 0) > EMBEDDED]
+    given = [k for k, value in enumerate(consts) if isinstance(value, Tracer) or _is_large(value)]
 
     def of_values(values: list[Any], *args: Any) -> Any:
         known = [*consts]
@@ -116,3 +118,7 @@ def lifted(fun: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[...
         return tree.unflatten(function_of(closed.jaxpr, known)(*jax.tree.leaves(args)))
 
     return of_values, [consts[k] for k in given]
+
+
+def _is_large(constant: Any) -> bool:
+    return getattr(constant, "size", 0) > EMBEDDED and jnp.issubdtype(constant.dtype, jnp.inexact)

@@ -1,4 +1,4 @@
-"""What is under way, for a person who waits: a line of words, or a bar for steps whose loss falls.
+"""What is under way, for a person who waits: a line of words, a bar, or one for steps whose loss falls.
 
 Knows nothing of training; builds on rich, loaded only where something is shown.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["progress_bar", "telling"]
+__all__ = ["counting", "progress_bar", "telling"]
 
 
 @contextmanager
@@ -28,6 +29,20 @@ def telling(shown: bool, words: str = "") -> Generator[Callable[[str], None]]:
 
 
 @contextmanager
+def counting(what: str, total: int, *, done: int = 0, shown: bool) -> Generator[Callable[[], None]]:
+    """A bar on standard error of how many of ``total`` things are done; yields what says that one more is."""
+    if not shown:
+        yield lambda: None
+        return
+    from rich.console import Console
+
+    bar, task = _bar(what, total, "", console=Console(stderr=True))
+    bar.update(task, advance=done)
+    with bar:
+        yield lambda: bar.update(task, advance=1)
+
+
+@contextmanager
 def progress_bar(steps: int, *, shown: bool) -> Generator[Callable[..., None]]:
     """Show how many of ``steps`` are done; yields ``advance(done, loss, words="")``, which does nothing where not ``shown``.
 
@@ -38,23 +53,29 @@ def progress_bar(steps: int, *, shown: bool) -> Generator[Callable[..., None]]:
         return
     from rich.console import Group
     from rich.live import Live
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
-    )
-    bar = Progress(*columns)
-    task = bar.add_task("training", total=steps, loss="compiling")  # there is no loss yet
+    bar, task = _bar("training", steps, "compiling")  # there is no loss yet
     with Live(bar, refresh_per_second=10) as live:
 
         def advance(done: int, loss: float, words: str = "") -> None:
-            bar.update(task, advance=done, loss=f"loss {loss:.4g}")
+            bar.update(task, advance=done, note=f"loss {loss:.4g}")
             if words:
                 live.update(Group(bar, Text(words)))
 
         yield advance
+
+
+def _bar(what: str, total: int, note: str, **options: Any) -> tuple[Any, Any]:
+    """A bar of rich's with words beside it, and its one task."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    bar = Progress(*columns, **options)
+    return bar, bar.add_task(what, total=total, note=note)

@@ -158,7 +158,10 @@ def test_blocks_of_a_function_that_is_traced_are_traced():
 
 def test_dtypes_are_those_of_jacrev():
     x = {"a": draw(jnp.zeros(3, jnp.bfloat16)), "b": draw(jnp.zeros(2, jnp.float32))}
-    fun = lambda x: (x["a"].astype(jnp.float32)[:2] * x["b"], jnp.tanh(x["a"]))
+
+    def fun(x):
+        return x["a"].astype(jnp.float32)[:2] * x["b"], jnp.tanh(x["a"])
+
     assert_close(stacked(jc.jacobian_blocks(fun, (x,), block=2)), by_jax(fun, (x,), 0))
 
 

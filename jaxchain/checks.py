@@ -184,8 +184,8 @@ def check_inexact(tree: Any, place: str) -> None:
 
 
 INSTEAD = (
-    "Make chosen rows of it (jc.jacobian_rows), blocks between states (jc.partial_jacobian) or products with vectors "
-    "(jax.jvp, jax.vjp)"
+    "Make chosen rows of it (jc.jacobian_rows), all of them block by block (jc.jacobian_blocks, jc.jacobian_to_zarr), "
+    "blocks between states (jc.partial_jacobian) or products with vectors (jax.jvp, jax.vjp)"
 )
 """What there is in place of a whole Jacobian."""
 

@@ -167,6 +167,15 @@ CALLS = {
         {"fun": jnp.sin, "x": X, "argnums": 0, "in_axis": 0, "out_axis": 0, "check": True}
         | {"mode": "reverse", "chunk_size": None},
     ),
+    "jacobian_blocks": (
+        lambda **how: list(jc.jacobian_blocks(**how)),
+        {"fun": jnp.sin, "args": (X,), "argnum": 0, "block": 2, "memory_limit": None, "mode": "reverse"},
+    ),
+    "jacobian_to_zarr": (
+        jc.jacobian_to_zarr,
+        {"fun": jnp.sin, "args": (X,), "path": "jacobian.zarr", "argnum": 0, "block": 2, "memory_limit": None}
+        | {"mode": "reverse", "progress": False},
+    ),
     "plan": (jc.plan, {"fun": jnp.sin, "args": (X,), "argnum": 0, "memory_limit": None}),
     "bracket": (jc.bracket, {"sizes": [3, 1, 3], "edges": [3, 3], "memory_limit": None, "matrix_free": True}),
     "compare_modes": (
@@ -340,6 +349,7 @@ MEANT = {
     "weights": ["none", "integers"],
     "unroll_limit": ["zero", "huge", "int64"],
     "chunk_size": ["none", "huge", "int64"],
+    "block": ["none", "huge", "int64"],
     "memory_limit": ["none", "zero", "huge", "int64"],  # in `bracket` none may be recorded
     "sharding": ["none"],
     "granularity": ["none"],

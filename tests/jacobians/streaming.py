@@ -28,9 +28,7 @@ def arguments(seed: int = 0) -> tuple[Any, Any]:
 
 
 def stream(path: Path | str, **options: Any) -> Any:
-    return jc.jacobian_to_zarr(
-        fun, arguments(), path, **{"argnum": 1, "mode": "reverse", "block": 2, "progress": False, **options}
-    )
+    return jc.jacobian_to_zarr(fun, arguments(), path, **{"argnum": 1, "mode": "reverse", "progress": False, **options})
 
 
 def files(path: Path) -> dict[str, bytes]:
@@ -41,4 +39,4 @@ def files(path: Path) -> dict[str, bytes]:
 if __name__ == "__main__":
     sys.stdout.write("begins\n")
     sys.stdout.flush()
-    stream(sys.argv[1])
+    stream(sys.argv[1], block=int(sys.argv[2]))

@@ -261,10 +261,10 @@ def count_of(path):
     return sum(1 for file in path.rglob("*") if not file.is_dir()) if path.exists() else 0
 
 
-def killed_again_and_again(path, times, after, seed):
+def killed_again_and_again(path, block, times, after, seed):
     """Stream in processes that are killed at random moments, ``after`` so many files; how many were killed so."""
     rng, reached = random.Random(seed), 0
-    command = [sys.executable, streaming.__file__, str(path)]
+    command = [sys.executable, streaming.__file__, str(path), str(block)]
     here = {**os.environ, "PYTHONPATH": str(Path(jc.__file__).parents[1])}
     for _ in range(times):
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=here) as process:
@@ -278,25 +278,25 @@ def killed_again_and_again(path, times, after, seed):
     return reached
 
 
-def check_kills(tmp_path, times, after, seed):
+def check_kills(tmp_path, block, times, after, seed):
     path = tmp_path / "killed.zarr"
-    reached = killed_again_and_again(path, times, after, seed)
+    reached = killed_again_and_again(path, block, times, after, seed)
     chunks = sum("c/" in name and not name.endswith(".partial") for name in files(path))
-    assert 0 < chunks < streaming.ROWS / 2
-    stream(path)
-    stream(tmp_path / "whole.zarr")
+    assert 0 < chunks < streaming.ROWS / block
+    stream(path, block=block)
+    stream(tmp_path / "whole.zarr", block=block)
     assert files(path) == files(tmp_path / "whole.zarr")
     return reached, chunks
 
 
 def test_killed_at_random_it_goes_on_to_the_same_bits(tmp_path):
-    reached, _ = check_kills(tmp_path, 2, range(3, 12), seed=0)
+    reached, _ = check_kills(tmp_path, 2, 2, range(3, 12), seed=0)
     assert reached == 2
 
 
 @pytest.mark.long
 def test_killed_twenty_five_times_it_goes_on_to_the_same_bits(tmp_path):
-    reached, chunks = check_kills(tmp_path, 25, range(12), seed=1)
-    told = f"killed {reached} times, {chunks} of {streaming.ROWS // 2} blocks written by then, resumed to the same bits"
+    reached, chunks = check_kills(tmp_path, 1, 25, range(8), seed=1)
+    told = f"killed {reached} times, {chunks} of {streaming.ROWS} blocks written by then, resumed to the same bits"
     sys.stdout.write(f"{told}\n")
     assert reached == 25

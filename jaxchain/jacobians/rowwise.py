@@ -22,7 +22,7 @@ from jaxchain.jacobians.execute import Linearised, linearise, perform
 from jaxchain.jacobians.matrix import Dense, Matrix, multiply
 from jaxchain.jacobians.planner import Plan
 
-__all__ = ["RowMode", "RowWay", "each_of", "kept_of", "ways_of"]
+__all__ = ["Kept", "RowMode", "RowWay", "each_of", "kept_of", "ways_of"]
 
 RowMode = Literal["auto", "forward", "reverse", "mixed"]
 """What can be asked for."""
@@ -66,24 +66,21 @@ class RowWay:
     def words(self, plan: Plan) -> str:
         """What is done for a block, and what was done before."""
         names, sizes = plan.names, plan.sizes
-        first, last = f"∂{names[self.start]}/∂input", f"∂{names[-1]}/∂{names[self.stop]}"
+        first = f"∂{names[self.start]}/∂input" if self.start else ""
+        last = f"∂{names[-1]}/∂{names[self.stop]}" if self.stop < len(plan.units) else ""
         kept = [
-            f"{name} ({sizes[after]:,} × {sizes[before]:,})"
-            for name, before, after, is_kept in (
-                (last, self.stop, -1, self.stop < len(plan.units)),
-                (first, 0, self.start, self.start > 0),
-            )
-            if is_kept
+            *([f"{last} ({sizes[-1]:,} × {sizes[self.stop]:,})"] if last else []),
+            *([f"{first} ({sizes[self.start]:,} × {sizes[0]:,})"] if first else []),
         ]
         once = f"{' and '.join(kept)} {'is' if len(kept) == 1 else 'are'} computed once and kept. " if kept else ""
         if self.direction == "push":
-            columns = "columns of it" if self.start else "columns"
-            return f"{once}For every block all {columns}, {sizes[0]:,}, are pushed through to {names[-1]}."
+            of = f" of {first}" if first else ""
+            return f"{once}For every block all columns{of}, {sizes[0]:,}, are pushed through to {names[-1]}."
+        rows = f"its rows of {last}" if last else "its rows"
         if self.start == self.stop:
-            done = "takes its rows" + (", and multiplies them" if self.start else "")
-        else:
-            done = f"pulls its rows back to {names[self.start]}" + (", and multiplies them" if self.start else "")
-        return f"{once}A block {done}."
+            return f"{once}A block is {rows}{f' times {first}' if first else ''}."
+        then = f", and multiplies them by {first}" if first else ""
+        return f"{once}A block pulls {rows} back to {names[self.start]}{then}."
 
 
 def ways_of(plan: Plan, mode: RowMode, blocks: int) -> list[RowWay]:

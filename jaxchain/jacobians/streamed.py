@@ -17,15 +17,15 @@ import numpy as np
 
 from jaxchain.arguments import check_args, differentiated
 from jaxchain.checks import check_function, integer, word
-from jaxchain.coordinates import Coordinates
-from jaxchain.cost.budget import fit, temporary_bytes
+from jaxchain.cost.budget import fit
 from jaxchain.derivative import ALL_AT_ONCE, Pass
 from jaxchain.errors import ModeError, refused_in_words
 from jaxchain.jacobians.blocks import Call, require_real
 from jaxchain.jacobians.planner import Plan, make_plan
-from jaxchain.jacobians.rowwise import RowMode, RowWay, each_of, kept_of, ways_of
+from jaxchain.jacobians.row_programs import RowPrograms
+from jaxchain.jacobians.rowwise import Kept, RowMode, RowWay, ways_of
 from jaxchain.jacobians.within import compiled
-from jaxchain.show.table import si
+from jaxchain.show.table import Table, si
 from jaxchain.show.values import count
 
 __all__ = ["JacobianBlocks", "jacobian_blocks"]
@@ -132,7 +132,10 @@ class JacobianBlocks:
     >>> len(blocks), blocks[1][0], blocks[1][1].shape
     (2, slice(48, 64, None), (16, 64))
     >>> print(blocks)
-    Jacobian of 64 × 64 in 2 blocks of 48 rows: ∂dense_3/∂dense_1 (64 × 4) and ∂dense_1/∂input (4 × 64) are computed once and kept. A block takes its rows, and multiplies them. ...
+    Jacobian of 64 × 64 by the chain input, argument 1, in 2 blocks of 48 rows
+    ∂dense_3/∂dense_1 (64 × 4) and ∂dense_1/∂input (4 × 64) are computed once and kept. A block is its
+    rows of ∂dense_3/∂dense_1 times ∂dense_1/∂input.
+    Multiply-adds: ...
     """
 
     call: Call
@@ -170,8 +173,14 @@ class JacobianBlocks:
     def __str__(self) -> str:
         m, n = self.shape
         blocks = f"{count(len(self), 'block')} of {count(self.block, 'row')}"
-        costs = f"Multiply-adds: {si(math.ceil(self.way.cost), '')}; all at once, the cheapest order takes {si(math.ceil(self.plan.cost), '')}."
-        return f"Jacobian of {m:,} × {n:,} in {blocks}: {self.way.words(self.plan)} {costs}"
+        here, whole = (
+            si(math.ceil(cost) if math.isfinite(cost) else cost, "") for cost in (self.way.cost, self.plan.cost)
+        )
+        notes = [
+            self.way.words(self.plan),
+            f"Multiply-adds: {here}; the cheapest order for all rows at once takes {whole}.",
+        ]
+        return str(Table(f"Jacobian of {m:,} × {n:,} by {self.call.argument}, in {blocks}", (), [], notes))
 
     def rows(self, number: int) -> slice:
         """The rows of a block.
@@ -193,57 +202,17 @@ class JacobianBlocks:
         return jax.tree.map(jnp.asarray, self.call.chosen), {}
 
     @cached_property
-    def programs(self) -> _Programs:
+    def programs(self) -> RowPrograms:
         """What is run."""
-        return _Programs(self.plan, self.way, self.block, Pass(self.at_once))
+        return RowPrograms(self.plan, self.way, self.block, Pass(self.at_once))
 
     @cached_property
-    def _kept(self) -> tuple[Any, Any]:
+    def _kept(self) -> Kept:
         return compiled(self.programs.once, self.plan.found.shapes)(*self._args)
 
     @cached_property
     def _each(self) -> Callable[..., Any]:
         return compiled(self.programs.each, self.programs.given)
-
-
-@dataclass(frozen=True, eq=False)
-class _Programs:
-    """What runs once, and what runs for every block."""
-
-    plan: Plan
-    way: RowWay
-    rows: int
-    how: Pass
-
-    def once(self, *args: Any) -> tuple[Any, Any]:
-        return kept_of(self.plan, self.way, self.how, args)
-
-    def each(self, kept: tuple[Any, Any], first: Any, *args: Any) -> Any:
-        matrix = each_of(self.plan, self.way, self.rows, self.how, kept, first, args)
-        here = Coordinates.of(args[self.plan.found.argnum % len(args)])
-        parts = [
-            part.reshape(self.rows, *leaf.shape).astype(leaf.dtype)
-            for part, leaf in zip(here.split(matrix, axis=1), here.leaves, strict=True)
-        ]
-        return here.treedef.unflatten(parts)
-
-    @cached_property
-    def given(self) -> tuple[Any, ...]:
-        """What a block is made of, as shapes."""
-        shapes = self.plan.found.shapes
-        return jax.eval_shape(self.once, *shapes), jax.ShapeDtypeStruct((), np.int32), *shapes
-
-    @property
-    def held(self) -> int:
-        """Bytes of what is kept, and of a block."""
-        parts = jax.tree.leaves((self.given[0], jax.eval_shape(self.each, *self.given)))
-        return sum(math.prod(part.shape) * part.dtype.itemsize for part in parts)
-
-    @property
-    def needs(self) -> int:
-        """Bytes of that and of temporaries, as XLA measures them."""
-        once = temporary_bytes(self.once, self.plan.found.shapes) if self.way.kept else 0
-        return self.held + max(once, temporary_bytes(self.each, self.given))
 
 
 def _chosen(call: Call, plan: Plan, mode: RowMode, block: int | None, limit: int | None) -> JacobianBlocks:
@@ -283,7 +252,7 @@ def _usable(plan: Plan, ways: list[RowWay], rows: int) -> list[RowWay]:
     usable: list[RowWay] = []
     for way in ways:
         try:
-            programs = _Programs(plan, way, rows, ALL_AT_ONCE)
+            programs = RowPrograms(plan, way, rows, ALL_AT_ONCE)
             jax.eval_shape(programs.each, *programs.given)
         except Exception:
             if way is ways[-1] and not usable:

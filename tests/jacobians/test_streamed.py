@@ -169,7 +169,7 @@ def test_blocks_are_planned_from_shapes_and_computed_from_numbers():
     shape = jax.ShapeDtypeStruct((6,), jnp.float32)
     blocks = jc.jacobian_blocks(jnp.sin, (shape,), block=4)
     assert (len(blocks), blocks.shape, blocks.rows(1)) == (2, (6, 6), slice(4, 6))
-    assert "Jacobian of 6 × 6 in 2 blocks of 4 rows: " in str(blocks)
+    assert "Jacobian of 6 × 6 by argument 0, in 2 blocks of 4 rows" in str(blocks)
     with pytest.raises(TypeError, match="shapes alone, at which blocks can be planned"):
         blocks[0]
 

@@ -78,8 +78,9 @@ def jacobian(
         inputs and outputs only.
     memory_limit
         Most temporary memory in bytes, as XLA's ``memory_analysis`` measures it; picks the cheapest
-        way and the largest chunks that respect it. Costs a few compilations. A result above 4 GiB is made
-        only where as much is allowed here, or under ``jit``.
+        way and the largest chunks that respect it. Costs a few compilations; what was measured is what runs,
+        one program, outside ``jit`` too. A result above 4 GiB is made only where as much is allowed here, or under
+        ``jit``; `jaxchain.jacobian_blocks` makes one that is larger than memory.
     sharding
         How the rows of a basis are spread over devices: a `jax.sharding.NamedSharding` of two axes, the
         first of them the rows. ``None``: as JAX decides. What is coloured takes few vectors, and stays as it is.

@@ -86,6 +86,8 @@ class RowWay:
 def ways_of(plan: Plan, mode: RowMode, blocks: int) -> list[RowWay]:
     """The ways of a mode worth trying, the cheapest first, each of which keeps less than those before it.
 
+    The simple modes come last in any case, as they may need less beside what is kept, or be refused by a rule.
+
     Parameters
     ----------
     plan
@@ -104,10 +106,11 @@ def ways_of(plan: Plan, mode: RowMode, blocks: int) -> list[RowWay]:
         return way.cost * (1 if way.simple(plan) else 1 / WORTH_IT), way.kept
 
     front: list[RowWay] = []
-    for way in sorted((way for way in every if math.isfinite(way.cost)), key=price):
+    known = sorted((way for way in every if math.isfinite(way.cost)), key=price)
+    for way in known:
         if (mode == "auto" or not way.simple(plan)) and (not front or way.kept < front[-1].kept):
             front.append(way)
-    return front
+    return front + [way for way in known if mode == "auto" and way.simple(plan) and way not in front]
 
 
 def _every_way(plan: Plan, blocks: int) -> list[RowWay]:
@@ -117,15 +120,14 @@ def _every_way(plan: Plan, blocks: int) -> list[RowWay]:
     tangents, adjoints = (_running([getattr(unit, name) for unit in plan.units]) for name in ("tangent", "adjoint"))
     again = blocks * plan.once
     found: list[RowWay] = []
-    for s in range(q):
-        if s and plan.is_diagonal(0, s):  # nothing is multiplied by a diagonal that is not sooner scaled by it
-            continue
+    # Nothing is multiplied by a diagonal that is not sooner scaled by it.
+    starts = [s for s in range(q) if s == 0 or not plan.is_diagonal(0, s)]
+    stops = [t for t in range(q + 1) if t in (0, q) or not plan.is_diagonal(t, q)]
+    for s in starts:
         before, size = (made(0, s), plan.sizes[s] * n) if s else (0.0, 0)
         pushed = before + blocks * _times(n, tangents(s, q)) + again
         found.append(RowWay("push", s, q, pushed, size))
-        for t in range(s, q + 1):
-            if 0 < t < q and plan.is_diagonal(t, q):
-                continue
+        for t in (t for t in stops if t >= s):
             after, rows = (made(t, q), m * plan.sizes[t]) if t < q else (0.0, 0)
             product = m * plan.sizes[s] * n if s else 0
             pulled = _times(m, adjoints(s, t)) + (again if s < t else 0.0)

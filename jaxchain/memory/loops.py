@@ -21,6 +21,7 @@ from jaxchain.cost.liveness import bytes_of, most_alive
 from jaxchain.derivative import residual_program
 from jaxchain.memory.inside import Residuals, named
 from jaxchain.memory.schedule import Way
+from jaxchain.program.flow import moved_results
 from jaxchain.program.primitives import JaxprEqn, is_inexact, like, scan_of
 
 __all__ = ["Loop", "LoopPart"]
@@ -90,10 +91,9 @@ class Loop:
         loop = scan_of(eqn)
         body = loop.body.jaxpr
         first, rows = loop.consts, loop.consts + loop.carries
-        which = [
-            is_inexact(v) and (moves or first <= k < rows)
-            for k, (v, moves) in enumerate(zip(body.invars, moving, strict=True))
-        ]
+        carried = moved_results(eqn, moving)[: loop.carries]  # what moves once moves in every later step
+        inner = [*moving[:first], *carried, *moving[rows:]]
+        which = [is_inexact(var) and moves for var, moves in zip(body.invars, inner, strict=True)]
         step = partial(named, body, loop.body.consts)
         program, pulled = residual_program(lambda *values: step(values), *map(like, body.invars), which=which)
         held = {*program.jaxpr.invars[:first], *program.jaxpr.invars[rows:]}

@@ -38,6 +38,7 @@ from jaxchain.page.drawing import NODES, drawings, is_small, too_many
 from jaxchain.page.folding import fold
 from jaxchain.page.headline import directions, headline, passes
 from jaxchain.page.inside import insides
+from jaxchain.page.keeping import keeping
 from jaxchain.page.picture import picture
 from jaxchain.page.ways import named, ways
 from jaxchain.program.interpret import numbers_of
@@ -125,6 +126,7 @@ def page(
             "leaves": _leaves(fun, chain, args, surveyed),
             "ways": orders,
             "modes": modes,
+            "keeping": keeping(chain, args, len(found.program.equations)),
             "plan": _planned(decision, chain),
             "trace": _trace(traced, chain),
             "graph": _graph(traced, chain.names, found, given, at),

@@ -15,11 +15,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 from jax.tree_util import keystr, tree_leaves_with_path
 
 from jaxchain.checks import check_arrays, integer, random_key, shown
+from jaxchain.meshes import check_divides, on_host, placed, spread
 
-__all__ = ["Chunk", "Pick", "source"]
+__all__ = ["Chunk", "Pick", "Split", "source"]
 
 Pick = Callable[[Any, Any], Any]
 
@@ -82,6 +84,31 @@ def source(
     )
 
 
+@dataclass(frozen=True)
+class Split:
+    """A pick whose batch lies on devices split by its samples; as a static argument known by its value."""
+
+    pick: Pick
+    sharding: Sharding
+
+    def __call__(self, fixed: Any, each: Any) -> Any:
+        """A step's batch."""
+        return jax.tree.map(self._leaf, self.pick(fixed, each))
+
+    def _leaf(self, leaf: Any) -> Any:
+        if not np.ndim(leaf):  # a random key, a weight of the whole batch
+            return leaf
+        check_divides("A batch", len(leaf), self.sharding)
+        return spread(leaf, self.sharding)
+
+    def placed(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """The chunks with every step's samples, or where steps share them all of them, on the devices."""
+        fixed = None
+        for chunk in chunks:
+            fixed = placed(chunk.fixed, self.sharding, 0) if fixed is None else fixed
+            yield Chunk(fixed, chunk.each if fixed else placed(chunk.each, self.sharding, 1))
+
+
 def _lengths(steps: int, room: Callable[[int], int]) -> Iterator[int]:
     done = 0
     while done < steps:
@@ -138,13 +165,18 @@ def _stream(data: Iterable[Any], steps: int, room: Callable[[int], int]) -> Iter
     done = 0
     for _, alike in itertools.groupby(batches, key=_signature):
         while stack := list(itertools.islice(alike, room(done))):
-            each = jax.tree.map(lambda *leaves: np.stack(leaves), *stack)
+            each = jax.tree.map(_stacked, *stack)
             _refuse_nonfinite(each, "batches", first=done)
             done += len(stack)
             yield Chunk((), each)
     if not done:
         msg = "data gave no batch, so there is nothing to train on."
         raise ValueError(msg)
+
+
+def _stacked(*leaves: Any) -> Any:
+    """Of several steps one array, on the host unless other processes hold parts of it."""
+    return (np.stack if all(getattr(leaf, "is_fully_addressable", True) for leaf in leaves) else jnp.stack)(leaves)
 
 
 def _signature(batch: Any) -> str:
@@ -165,7 +197,7 @@ def _refuse_nonfinite(data: Any, unit: str, first: int = 0) -> None:
     for path, leaf in tree_leaves_with_path(data):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             continue
-        finite = np.asarray(jnp.isfinite(leaf)).reshape(len(leaf), -1).all(axis=1)
+        finite = on_host(jnp.isfinite(leaf).reshape(len(leaf), -1).all(axis=1))
         if not finite.all():
             where = f" at {keystr(path)}" if path else ""
             bad = np.flatnonzero(~finite)

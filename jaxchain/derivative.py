@@ -25,7 +25,7 @@ from jax.interpreters import ad
 from jaxchain.checks import integer
 from jaxchain.coordinates import Coordinates, is_inexact
 from jaxchain.errors import REFUSALS, refusal
-from jaxchain.meshes import explicit_mesh
+from jaxchain.meshes import devices_along, sharding_of, spread
 from jaxchain.program.linearity import adds_nothing
 from jaxchain.program.primitives import (
     ClosedJaxpr,
@@ -69,56 +69,57 @@ class Pass:
     Raises
     ------
     TypeError, ValueError
-        If ``chunk_size`` is not an integer, or below 1.
+        If ``chunk_size`` is not an integer, or below 1, or ``sharding`` is none.
     """
 
     chunk_size: int | None = None
-    sharding: jax.sharding.Sharding | None = None
+    sharding: jax.sharding.Mesh | jax.sharding.Sharding | None = None
 
     def __post_init__(self) -> None:
         size = integer(
             "chunk_size", self.chunk_size, "how many rows or columns are computed at once", least=1, optional=True
         )
         object.__setattr__(self, "chunk_size", size)
+        object.__setattr__(self, "sharding", sharding_of(self.sharding))
 
     def map(self, run: Callable[[jax.Array], Any], basis: jax.Array) -> Any:
-        """``run`` on every row of ``basis``; results stacked in front."""
-        if self.chunk_size is None or _is_empty(run, basis):  # jax.lax.map cannot put chunks of nothing together
-            return jax.vmap(run)(basis if self.sharding is None else _spread(basis, self.sharding))
-        if self.sharding is None:
-            return jax.lax.map(run, basis, batch_size=self.chunk_size)
-        return _in_spread_chunks(run, basis, min(self.chunk_size, len(basis)), self.sharding)
+        """``run`` on every row of ``basis``; results stacked in front, and left where they were made."""
+        # jax.lax.map cannot put chunks of nothing together.
+        chunk = None if self.chunk_size is None or _is_empty(run, basis) else self.chunk_size
+        if self.sharding is not None and len(basis):
+            return _over_devices(run, basis, chunk, self.sharding)
+        return jax.vmap(run)(basis) if chunk is None else jax.lax.map(run, basis, batch_size=chunk)
+
+    def laid(self, matrix: jax.Array) -> jax.Array:
+        """A matrix with its rows over the devices; where they do not go round, its columns."""
+        rows = len(matrix) % devices_along(self.sharding) == 0
+        return spread(matrix, self.sharding, 0 if rows else 1)
 
 
-def _in_spread_chunks(
-    run: Callable[[jax.Array], Any], basis: jax.Array, size: int, sharding: jax.sharding.Sharding
+def _over_devices(
+    run: Callable[[jax.Array], Any], basis: jax.Array, chunk: int | None, sharding: jax.sharding.Sharding
 ) -> Any:
-    """One chunk after another, each spread over all devices: of a basis that is spread, each would lie on one."""
-    chunks, mesh = len(basis) // size, explicit_mesh(sharding)
-    done, rest = basis[: chunks * size], basis[chunks * size :]
+    """Every device goes through neighbouring rows, in chunks of its own: nothing is sent from one to another."""
+    devices, count = devices_along(sharding), len(basis)
+    each = -(-count // devices)
+    # A row is done again where they do not go round: of it all is known to be finite, as of zeros it is not.
+    full = jnp.concatenate([basis, jnp.repeat(basis[:1], devices * each - count, axis=0)]) if count % devices else basis
 
-    def joined(results: jax.Array) -> jax.Array:
-        if mesh is not None:  # JAX does not guess how two axes in one are spread
-            results = jax.sharding.reshard(results, jax.NamedSharding(mesh, jax.P()))
-        return results.reshape(-1, *results.shape[2:])
+    def spread_run(rows: jax.Array) -> Any:
+        return jax.tree.map(lambda leaf: spread(leaf, sharding), jax.vmap(run)(spread(rows, sharding)))
 
-    each = jax.lax.map(lambda rows: jax.vmap(run)(_spread(rows, sharding)), done.reshape(chunks, size, -1))
-    parts = [jax.tree.map(joined, each)]
-    if len(rest):
-        parts.append(jax.vmap(run)(rest))
-    return jax.tree.map(lambda *part: jnp.concatenate(part), *parts)
+    if chunk is None:
+        found = spread_run(full)
+    else:
+        dealt = spread(full, sharding).reshape(devices, each, -1).swapaxes(0, 1)
+        found = jax.lax.map(spread_run, dealt, batch_size=max(chunk // devices, 1))
+        found = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(devices * each, *leaf.shape[2:]), found)
+    return jax.tree.map(lambda leaf: spread(leaf, sharding)[:count], found)
 
 
 def _is_empty(run: Callable[[jax.Array], Any], basis: jax.Array) -> bool:
     """Whether there is no vector, or a result without numbers."""
     return not len(basis) or not all(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(run, basis[0])))
-
-
-def _spread(basis: jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:
-    """A basis laid out over devices: as a wish, or on a mesh whose axes are explicit as a part of its type."""
-    if explicit_mesh(sharding) is not None:
-        return jax.sharding.reshard(basis, sharding)
-    return jax.lax.with_sharding_constraint(basis, sharding)
 
 
 ALL_AT_ONCE = Pass()

@@ -1,11 +1,12 @@
-"""Arrays spread over devices as a part of their types: what is between is laid out by the compiler, the result as asked.
+"""Arrays spread over devices: as the caller asks (``sharding=``), or as a part of their types.
 
 Types that say where every axis lies would have to be told of every product, basis and reshaping of a derivative; in
-JAX's automatic mode the compiler finds out.
+JAX's automatic mode the compiler finds out. So what is between is laid out by the compiler, the result as asked.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -13,17 +14,32 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
+from jax.sharding import (
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+    auto_axes,
+)
 
+from jaxchain.checks import shown
 from jaxchain.errors import first_line
 
 __all__ = [
+    "check_divides",
     "closures_in_words",
+    "devices_along",
     "explicit_mesh",
     "first_axis",
     "gathered",
     "laid_out_by_compiler",
     "mesh_of",
+    "on_host",
+    "placed",
+    "sharding_of",
+    "spread",
     "spread_as",
     "without_layout",
 ]
@@ -31,6 +47,104 @@ __all__ = [
 MISFITS = re.compile(r"should match the aval mesh|should have the same sharding|could not be resolved unambiguously")
 TANGENTS = re.compile(r"inconsistent with the original primal values|unexpected JAX type")
 """What JAX says of types that do not fit together; of tangents also where shapes do not."""
+
+
+def sharding_of(sharding: Any) -> NamedSharding | SingleDeviceSharding | None:
+    """What ``sharding=`` asks for: a mesh means that its first axis is what rows or samples are spread over.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a mesh nor a sharding; says how to make one.
+    """
+    if isinstance(sharding, Mesh):
+        return NamedSharding(sharding, PartitionSpec(*sharding.axis_names[:1]))
+    if sharding is not None and not isinstance(sharding, (NamedSharding, SingleDeviceSharding)):
+        msg = (
+            "sharding is a jax.sharding.Mesh, whose first axis is then meant, a jax.sharding.NamedSharding, whose first "
+            f"axis is that of rows or samples, or None, but {shown(sharding)} was given. "
+            'All devices: jax.make_mesh((jax.device_count(),), ("devices",)).'
+        )
+        raise TypeError(msg)
+    return sharding
+
+
+def devices_along(sharding: Sharding | None) -> int:
+    """Over how many devices a sharding spreads its first axis."""
+    names = _first(sharding)
+    shape = sharding.mesh.shape if isinstance(sharding, NamedSharding) else {}
+    return math.prod(shape[name] for name in ((names,) if isinstance(names, str) else names or ()))
+
+
+def _first(sharding: Any) -> Any:
+    """The mesh's axis or axes that a sharding spreads its first axis over."""
+    spec = getattr(sharding, "spec", ())
+    return spec[0] if len(spec) else None
+
+
+def check_divides(what: str, count: int, sharding: Sharding) -> None:
+    """Refuse samples that the devices do not divide: an array has as many of them on each.
+
+    Raises
+    ------
+    ValueError
+        Says both numbers, and the way out.
+    """
+    devices = devices_along(sharding)
+    if count % devices:
+        msg = f"{what} has {count} samples, which do not go round the {devices} devices of sharding={_first(sharding)!r}. Make it a multiple of {devices}, or spread it over fewer: jax.make_mesh((n,), ..., devices=jax.devices()[:n])."
+        raise ValueError(msg)
+
+
+def spread(array: jax.Array, sharding: Sharding | None, axis: int = 0) -> jax.Array:
+    """An array with one of its axes over the devices of a sharding's first; all else as the compiler likes.
+
+    Left as it is where its numbers do not go round.
+    """
+    if sharding is None or (isinstance(sharding, NamedSharding) and array.shape[axis] % devices_along(sharding)):
+        return array
+    if not isinstance(sharding, NamedSharding):
+        return jax.lax.with_sharding_constraint(array, sharding)
+    free = [PartitionSpec.UNCONSTRAINED] * array.ndim
+    free[axis] = _first(sharding)
+    return jax.lax.with_sharding_constraint(array, _wish(sharding, PartitionSpec(*free)))
+
+
+def _wish(sharding: NamedSharding, spec: PartitionSpec) -> Any:
+    """Where the compiler is to lay an array out: of explicit axes within `auto_axes`, or as if they were none."""
+    if explicit_mesh(sharding) is None:
+        return NamedSharding(sharding.mesh, spec)
+    if not jax.sharding.get_abstract_mesh().empty:
+        return spec
+    # Where no mesh is set, JAX refuses axes that are a part of arrays' types.
+    return NamedSharding(Mesh(np.asarray(sharding.mesh.devices), sharding.mesh.axis_names), spec)
+
+
+def placed(tree: Any, sharding: Sharding, axis: int | None = None) -> Any:
+    """Arrays put on a sharding's devices, split along one axis where they go round; what is spread already stays.
+
+    ``axis`` ``None``, or none of an array's: whole on each.
+    """
+    if not isinstance(sharding, NamedSharding):
+        return jax.device_put(tree, sharding)
+
+    def put(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and leaf.sharding.device_set == sharding.device_set:
+            return leaf
+        round_ = axis is not None and np.ndim(leaf) > axis and np.shape(leaf)[axis] % devices_along(sharding) == 0
+        spec = PartitionSpec(*[None] * (axis or 0), _first(sharding)) if round_ else PartitionSpec()
+        return jax.device_put(leaf, NamedSharding(sharding.mesh, spec))
+
+    return jax.tree.map(put, tree)
+
+
+def on_host(array: Any) -> np.ndarray[Any, Any]:
+    """All numbers of an array as NumPy's, also of one of which this process holds a part."""
+    if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
+        from jax.experimental.multihost_utils import process_allgather
+
+        array = process_allgather(array, tiled=True)
+    return np.asarray(array)
 
 
 def laid_out_by_compiler(run: Callable[..., Any], out: Any, *args: Any) -> Any:

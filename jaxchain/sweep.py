@@ -290,6 +290,7 @@ def prefix_jacobians(
     argnum: int | None = None,
     granularity: Granularity | None = None,
     chunk_size: int | None = None,
+    sharding: jax.sharding.Mesh | jax.sharding.Sharding | None = None,
 ) -> Jacobians[jax.Array]:
     """∂x_k/∂x_0 for k = 0 … q, by one forward sweep of a basis.
 
@@ -299,6 +300,8 @@ def prefix_jacobians(
         As for `forward_sweep`.
     chunk_size
         How many columns are computed at once; ``None``: all n_0. Bounds the memory.
+    sharding
+        Spreads the columns over devices, as in `jaxchain.jacobian`, and leaves them there.
 
     Returns
     -------
@@ -321,10 +324,10 @@ def prefix_jacobians(
     >>> [matrix.shape for matrix in jc.prefix_jacobians(net, args)]
     [(3, 3), (2, 3), (2, 3), (1, 3)]
     """
-    how = Pass(chunk_size)
+    how = Pass(chunk_size, sharding)
     chain, links = linearised(chain, args, argnum, granularity, "forward")
-
-    refuse_huge((_sizes(links), links[0][1].here.size), links[0][1].here.dtype)
+    if sharding is None:  # who spreads them over devices means it
+        refuse_huge((_sizes(links), links[0][1].here.size), links[0][1].here.dtype)
 
     def push(column: jax.Array, link: Link) -> jax.Array:
         with _mode("forward", link[0]):
@@ -345,6 +348,7 @@ def suffix_jacobians(
     argnum: int | None = None,
     granularity: Granularity | None = None,
     chunk_size: int | None = None,
+    sharding: jax.sharding.Mesh | jax.sharding.Sharding | None = None,
 ) -> Jacobians[jax.Array]:
     """∂x_q/∂x_k for k = 0 … q, by one reverse sweep of a basis.
 
@@ -354,6 +358,8 @@ def suffix_jacobians(
         As for `forward_sweep`.
     chunk_size
         How many rows are computed at once; ``None``: all n_q. Bounds the memory.
+    sharding
+        Spreads the rows over devices, as in `jaxchain.jacobian`, and leaves them there.
 
     Returns
     -------
@@ -376,10 +382,10 @@ def suffix_jacobians(
     >>> [matrix.shape for matrix in jc.suffix_jacobians(net, args)]
     [(1, 3), (1, 2), (1, 2), (1, 1)]
     """
-    how = Pass(chunk_size)
+    how = Pass(chunk_size, sharding)
     chain, links = linearised(chain, args, argnum, granularity, "reverse")
-
-    refuse_huge((links[-1][1].there.size, _sizes(links)), links[0][1].here.dtype)
+    if sharding is None:
+        refuse_huge((links[-1][1].there.size, _sizes(links)), links[0][1].here.dtype)
     matrices = tuple(how.map(partial(pulled_back, links), links[-1][1].there.identity()))
     names = tuple(f"∂{chain.names[-1]}/∂{name}" for name in chain.names_with_input)
     return Jacobians(matrices, names, f"Suffix Jacobians along argument {chain.argnum % len(args)}")

@@ -18,13 +18,14 @@ import numpy as np
 import optax
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from jaxchain.batches import Chunk, Pick, source
+from jaxchain.batches import Chunk, Pick, Split, source
 from jaxchain.checks import LARGEST, check_arrays, check_function, flag, integer, shown
 from jaxchain.coordinates import is_inexact
 from jaxchain.diagnosis import GradientFlow
 from jaxchain.diagnosis.following import FlowObserver
 from jaxchain.errors import warn
 from jaxchain.fitted import Fit, History, Params, StepInfo
+from jaxchain.meshes import on_host, placed, sharding_of
 from jaxchain.show.progress import progress_bar
 from jaxchain.show.shapes import describe
 from jaxchain.steps import Loss, Observe, in_groups, joined, observed_update, update
@@ -48,6 +49,7 @@ def fit(
     key: jax.Array | None = None,
     observe: Observe | None = None,
     observe_every: int = 1,
+    sharding: jax.sharding.Mesh | jax.sharding.Sharding | None = None,
     progress: bool = True,
 ) -> Fit:
     """Minimise ``loss(params, batch)`` with any optax optimiser.
@@ -75,6 +77,10 @@ def fit(
         the gradient flow without a backward pass of its own.
     observe_every
         Call it at steps 0, ``observe_every``, 2·``observe_every``, … Of a `jaxchain.flow` its own ``every`` is meant.
+    sharding
+        Splits every batch over devices by its samples, which these must divide: a `jax.sharding.Mesh`, over its
+        first axis, or a `jax.sharding.NamedSharding`, over what its first axis is. Parameters that lie on these
+        devices stay as they are given, others are put on each whole; so are data.
     progress
         Show a progress bar between chunks of steps.
 
@@ -124,8 +130,11 @@ def fit(
         msg = f"optimizer must be an optax optimiser, such as optax.adam(1e-3), but {shown(optimizer)} was given."
         raise TypeError(msg)
     pick, chunks = source(data, batch_size, key, steps=steps, room=partial(_room, steps=steps, every=observe_every))
-    run = partial(_run, loss=loss, optimizer=optimizer, observe=observe, observe_every=observe_every, pick=pick)
     params = _floating(params)
+    if (where := sharding_of(sharding)) is not None:
+        pick = Split(pick, where)
+        params, chunks = placed(params, where), pick.placed(chunks)
+    run = partial(_run, loss=loss, optimizer=optimizer, observe=observe, observe_every=observe_every, pick=pick)
     here = _Point(0, params, optimizer.init(params), None)
     recent: deque[tuple[_Point, Chunk]] = deque(maxlen=2)
     records: list[_Record] = []
@@ -221,7 +230,7 @@ def _run(here: _Point, chunk: Chunk, *, observe_every: int, **how: Any) -> tuple
     ahead = min(-here.step % observe_every, len(jax.tree.leaves(chunk.each)[0]))
     args = jnp.int32(here.step), here.params, here.opt_state, chunk, here.before
     (_, params, opt_state, before), losses, observed = _scan(*args, observe_every=observe_every, ahead=ahead, **how)
-    record = _Record(here.step, np.asarray(losses, np.float64), jax.device_get(observed))
+    record = _Record(here.step, on_host(losses).astype(np.float64), jax.tree.map(on_host, observed))
     return _Point(here.step + len(record.losses), params, opt_state, before), record
 
 

@@ -14,12 +14,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 
 from jaxchain.coordinates import Coordinates
 from jaxchain.cost.count import total_flops
-from jaxchain.derivative import Linear, jvp, vjp
+from jaxchain.derivative import Linear, Pass, jvp, vjp
 from jaxchain.diagnosis.krylov import Draws, Found, Operator, draws, found
 from jaxchain.errors import REFUSALS, refusal
+from jaxchain.meshes import on_host
 from jaxchain.program.fingerprint import fingerprint
 from jaxchain.program.flatten import flatten
 from jaxchain.program.interpret import numbers_of
@@ -47,18 +49,24 @@ class Kind:
     krylov: Callable[[int, bool], Callable[[Draws, Side, State], Found]]
     refused: Callable[[], str]
     """Why a tangent or a cotangent cannot be sent through within a compiled loop; empty where both can."""
+    run: Callable[..., Any]
+    """How ``matrix``, ``images``, ``rows`` and ``krylov`` are run: interpreted, or compiled where devices share the work."""
+    sharding: Sharding | None
 
     @classmethod
-    def of(cls, stage: Stage, side: Side, state: State, work: float) -> Kind:
+    def of(cls, stage: Stage, side: Side, state: State, work: float, sharding: Sharding | None = None) -> Kind:
         """Those of any one of the stages."""
+        compiled, how = (jax.jit if sharding else _as_it_is), Pass(None, sharding)
 
         def linear(side: Side, state: State) -> Linear:
             return Linear(partial(stage, *side), state, stage.carries)
 
         def krylov(steps: int, estimate: bool) -> Callable[[Draws, Side, State], Found]:
-            return lambda given, side, state: found(
-                Operator.of(linear(side, state)).tall, given, steps, estimate=estimate
-            )
+            def run(given: Draws, side: Side, state: State) -> Found:
+                operator = Operator.of(linear(side, state)).over(sharding)
+                return found(operator.tall, given, steps, estimate=estimate)
+
+            return compiled(run)
 
         def refused() -> str:
             for mode in ("forward", "reverse"):
@@ -77,12 +85,22 @@ class Kind:
             called=jax.jit(lambda *args: stage(*args)),
             push=lambda side, state, tangent: jvp(partial(stage, *side), state, tangent, stage.carries)[1],
             pull=lambda side, state, cotangent: vjp(stage, *side, state, which=stage.carries_back)[1](cotangent),
-            matrix=lambda side, state: linear(side, state).matrix(),
-            images=lambda side, state, vectors: linear(side, state).columns(vectors),
-            rows=lambda side, state, matrix: linear(side, state).rows(matrix),
+            matrix=compiled(lambda side, state: linear(side, state).matrix(how)),
+            images=compiled(lambda side, state, vectors: linear(side, state).columns(vectors, how)),
+            rows=compiled(lambda side, state, matrix: linear(side, state).rows(matrix, how)),
             krylov=cache(krylov),
             refused=cache(refused),
+            run=_as_compiled if sharding else numbers_of,
+            sharding=sharding,
         )
+
+
+def _as_it_is(fun: Callable[..., Any]) -> Callable[..., Any]:
+    return fun
+
+
+def _as_compiled(fun: Callable[..., Any], *args: Any) -> Any:
+    return fun(*args)
 
 
 def _pass(linear: Callable[[Side, State], Linear], mode: str, side: Side, state: State) -> jax.Array:
@@ -125,12 +143,13 @@ class Placed:
 
     def matrix(self) -> np.ndarray:
         """J."""
-        return np.asarray(numbers_of(self.kind.matrix, self.side, self.state))
+        return on_host(self.kind.run(self.kind.matrix, self.side, self.state))
 
     def images(self, vectors: np.ndarray) -> np.ndarray:
         """J times each column of a matrix."""
         chunks = (vectors[:, k : k + CHUNK] for k in range(0, vectors.shape[1], CHUNK))
-        return np.concatenate([numbers_of(self.kind.images, self.side, self.state, chunk) for chunk in chunks], 1)
+        images = (self.kind.run(self.kind.images, self.side, self.state, chunk) for chunk in chunks)
+        return np.concatenate([on_host(image) for image in images], 1)
 
     def columns(self, which: Sequence[int]) -> np.ndarray:
         """Some columns of J."""
@@ -141,22 +160,24 @@ class Placed:
 
     def rows(self, matrix: jax.Array) -> np.ndarray:
         """A matrix of few rows times J."""
-        return np.asarray(numbers_of(self.kind.rows, self.side, self.state, matrix))
+        return on_host(self.kind.run(self.kind.rows, self.side, self.state, matrix))
 
     def krylov(self, steps: int, *, estimate: bool) -> Found:
         """J's bidiagonal form from so many steps; with estimates, or without."""
         n, m = sorted((Coordinates.of(self.state).size, Coordinates.of(self.out).size))
-        return numbers_of(self.kind.krylov(steps, estimate), draws(m, n, m, n), self.side, self.state)
+        return self.kind.run(self.kind.krylov(steps, estimate), draws(m, n, m, n), self.side, self.state)
 
 
-def placed(stages: Sequence[Stage], sides: Sequence[Side], state: State) -> list[Placed]:
-    """The stages of a chain, each at its side inputs and the state before it.
+def placed(
+    stages: Sequence[Stage], sides: Sequence[Side], state: State, sharding: Sharding | None = None
+) -> list[Placed]:
+    """The stages of a chain, each at its side inputs and the state before it; their matrices made by several devices.
 
     Whatever is wrong with a stage itself is raised here.
     """
     kinds, found = dict[Hashable, Kind](), list[Placed]()
     for stage, side in zip(stages, sides, strict=True):
-        found.append(_at(stage, side, state, _kind(stage, side, state, kinds)))
+        found.append(_at(stage, side, state, _kind(stage, side, state, kinds, sharding)))
         state = found[-1].out
     return found
 
@@ -174,11 +195,13 @@ def _at(stage: Stage, side: Side, state: State, kind: Kind) -> Placed:
     return Placed(stage, side, state, jax.tree.map(jnp.asarray, numbers_of(kind.value, *side, state)), kind)
 
 
-def _kind(stage: Stage, side: Side, state: State, known: dict[Hashable, Kind]) -> Kind:
+def _kind(
+    stage: Stage, side: Side, state: State, known: dict[Hashable, Kind], sharding: Sharding | None = None
+) -> Kind:
     closed, out = jax.make_jaxpr(stage, return_shape=True)(*side, state)
     program, consts = closed.jaxpr, dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     same = fingerprint(program.eqns, program.invars, program.outvars, consts)
     key = same, stage.carries, stage.carries_back, jax.tree.structure((side, state, out))
     if key not in known:
-        known[key] = Kind.of(stage, side, state, total_flops(flatten(closed).eqns))
+        known[key] = Kind.of(stage, side, state, total_flops(flatten(closed).eqns), sharding)
     return known[key]

@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 
 from jaxchain.derivative import Linear
+from jaxchain.meshes import on_host, spread
 from jaxchain.show.extremes import Floats
 
 __all__ = [
@@ -81,6 +83,14 @@ class Operator:
             linear.there.size,
             linear.here.size,
         )
+
+    def over(self, sharding: Sharding | None) -> Operator:
+        """The same with vectors' entries over devices, as far as they go round: theirs, and those of Krylov bases."""
+
+        def spread_out(product: Product) -> Product:
+            return lambda v: spread(product(spread(v, sharding)), sharding)
+
+        return self if sharding is None else replace(self, push=spread_out(self.push), pull=spread_out(self.pull))
 
     @property
     def transposed(self) -> Operator:
@@ -229,7 +239,7 @@ def found(operator: Operator, given: Draws, steps: int, *, estimate: bool) -> Fo
 
 
 def _decomposed(found: Bidiagonal) -> tuple[Floats, Floats, Floats]:
-    return np.linalg.svd(np.asarray(found.upper, np.float64))
+    return np.linalg.svd(on_host(found.upper).astype(np.float64))
 
 
 def largest(found: Bidiagonal, count: int) -> Largest:
@@ -249,6 +259,6 @@ def volume(found: Bidiagonal, estimated: Sums, n: int) -> tuple[float, float]:
     scale, most = float(found.scale), ZERO * float(jnp.finfo(found.upper.dtype).eps)
     if not scale or sigma[-1] <= most * sigma[0]:
         return -math.inf, 0.0
-    _, few, across = np.linalg.svd(np.asarray(found.upper, np.float64)[:DEPTH, :DEPTH])
+    _, few, across = np.linalg.svd(on_host(found.upper).astype(np.float64)[:DEPTH, :DEPTH])
     more = n * float(right[:, 0] ** 2 @ np.log(sigma) - across[:, 0] ** 2 @ np.log(few))
     return float(estimated.volume) + more + n * math.log(scale), math.hypot(float(estimated.volume_error), more)

@@ -21,6 +21,7 @@ from jaxchain.diagnosis.kinds import Placed
 from jaxchain.diagnosis.krylov import DEPTH, PROBES, RULES, Found, largest, volume
 from jaxchain.diagnosis.spectra import SingularRow
 from jaxchain.errors import REFUSALS, ModeError, refusal
+from jaxchain.meshes import on_host
 from jaxchain.show.extremes import Floats
 from jaxchain.stage import State
 from jaxchain.swept import state_norm
@@ -159,7 +160,7 @@ class Measured:
         assert estimated is not None
         self._check_finite(first, last, form.upper)
         found, scale = largest(form, self.fewer), float(form.scale) ** 2
-        squares = scale * float(np.square(form.upper).sum() + estimated.rest)
+        squares = scale * float(np.square(on_host(form.upper)).sum() + estimated.rest)
         log_volume, error = volume(form, estimated, self._short_side(first, last))
         if self._has_waist(first, last):
             log_volume, error = -math.inf, 0.0
@@ -173,7 +174,7 @@ class Measured:
         )  # fmt: skip
 
     def _check_finite(self, first: int, last: int, numbers: Floats | jax.Array) -> None:
-        if not np.isfinite(numbers).all():
+        if not np.isfinite(on_host(numbers)).all():
             where = f"stage {self.names[last]!r}" if last == first + 1 else f"the stages up to {self.names[last]!r}"
             msg = f"The Jacobian {self._name(first, last)} is not finite, though all states are: {where} cannot be differentiated at these arguments, or derivatives overflow there."
             raise ValueError(msg)

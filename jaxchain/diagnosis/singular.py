@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from jax.sharding import Mesh, Sharding
+
 from jaxchain.arguments import check_args, check_numbers
 from jaxchain.chain import Chain
 from jaxchain.checks import integer, shown, word
@@ -19,6 +21,7 @@ from jaxchain.diagnosis.points import points_of
 from jaxchain.diagnosis.spectra import Spectrum, averaged
 from jaxchain.diagnosis.walk import stages_at
 from jaxchain.discovery.group import Granularity
+from jaxchain.meshes import sharding_of
 from jaxchain.program.interpret import numbers_of
 from jaxchain.show.table import si
 from jaxchain.stage import along
@@ -50,6 +53,7 @@ def spectrum(
     of: Part | Sequence[Part] | None = None,
     in_axes: int | Sequence[int | None] | None = None,
     krylov_steps: int | None = None,
+    sharding: Mesh | Sharding | None = None,
 ) -> Spectrum:
     """Singular values of each local Jacobian, of every prefix ∂x_k/∂x_0 and suffix ∂x_q/∂x_k, and of the whole.
 
@@ -72,6 +76,10 @@ def spectrum(
     krylov_steps
         Where no matrix is made, steps of Lanczos, each a JVP and a VJP; default: 3 k + 4. Values that lie close
         together need more.
+    sharding
+        Devices that share the work, as in `jaxchain.jacobian`: of a Jacobian that is made, the vectors of its basis;
+        where none is, entries of vectors and of the Krylov space. Matrices are then gathered, since they are
+        decomposed on the host, by every process.
 
     Returns
     -------
@@ -123,7 +131,7 @@ def spectrum(
     taken = 3 * (count or COUNT) + 4 if taken is None else taken
     points = points_of(args, in_axes)
     chain = chain_of(chain, points[0], argnum, granularity)
-    names, stages = chain.names_with_input, stages_at(chain, points[0])
+    names, stages = chain.names_with_input, stages_at(chain, points[0], sharding_of(sharding))
     at = Measured(stages, names, count, COUNT if count is None else count, taken)
     notes, runs = list[str](), _runs(asked, len(chain))
     if of is None and (work := at.work(_runs(["prefixes", "suffixes"], len(chain)))) > WORK:

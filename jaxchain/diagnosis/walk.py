@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jax.sharding import Sharding
 
 from jaxchain.chain import Chain
 from jaxchain.coordinates import check_like, is_inexact, random_direction, require_inexact
@@ -85,7 +86,7 @@ def carried(stage: Stage, aside: Any) -> list[Any]:
     return [leaf for leaf in moved if is_inexact(leaf)]
 
 
-def stages_at(chain: Chain, args: tuple[Any, ...]) -> list[Placed]:
+def stages_at(chain: Chain, args: tuple[Any, ...], sharding: Sharding | None = None) -> list[Placed]:
     """The stages of a chain at its arguments.
 
     Raises
@@ -94,7 +95,7 @@ def stages_at(chain: Chain, args: tuple[Any, ...]) -> list[Placed]:
         If the chain input is not floating point.
     """
     state, sides = numbers_of(chain.split, *args)
-    return placed(chain.stages, sides, require_inexact(state, "chain input"))
+    return placed(chain.stages, sides, require_inexact(state, "chain input"), sharding)
 
 
 def _pulled(

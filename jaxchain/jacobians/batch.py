@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Sharding
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.arguments import default_argnum
@@ -21,6 +22,7 @@ from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Pass, linearize, vjp
 from jaxchain.errors import REFUSALS, SamplesMixError, refusal
 from jaxchain.jacobians.blocks import Call, as_blocks, named_like
+from jaxchain.meshes import check_divides, sharding_of, spread
 from jaxchain.samples.place import Place, Step
 from jaxchain.samples.proof import prove
 from jaxchain.show.shapes import describe
@@ -39,6 +41,7 @@ def batch_jacobian(
     check: bool = True,
     mode: BatchMode = "auto",
     chunk_size: int | None = None,
+    sharding: jax.sharding.Mesh | jax.sharding.Sharding | None = None,
 ) -> Callable[..., Any]:
     """The Jacobian of each sample of a batch: J_b = ∂fun(x)_b/∂x_b, where samples do not mix.
 
@@ -61,6 +64,10 @@ def batch_jacobian(
         what the function's own derivative rules leave possible.
     chunk_size
         How many of these are computed at once; ``None``: all. Bounds the memory.
+    sharding
+        Spreads the samples over devices: a `jax.sharding.Mesh`, over its first axis, or a
+        `jax.sharding.NamedSharding`, over what its first axis is. Each computes the blocks of its own samples and
+        keeps them. Other arguments stay as they are given.
 
     Returns
     -------
@@ -73,7 +80,7 @@ def batch_jacobian(
     ------
     ValueError
         If the mode is unknown or ``chunk_size`` below 1; from the call, if an axis is out of range
-        or batch sizes disagree.
+        or batch sizes disagree, or the devices do not divide the batch.
     SamplesMixError
         A ``ValueError``, from the call: samples mix, cannot be proven not to, or lie on another
         axis of the output; names the stage and the line.
@@ -94,7 +101,7 @@ def batch_jacobian(
     word("mode", mode, get_args(BatchMode))
     flag("check", check)
     in_axis, out_axis = integer("in_axis", in_axis, "an axis"), integer("out_axis", out_axis, "an axis")
-    how = Pass(chunk_size)
+    how, where = Pass(chunk_size), sharding_of(sharding)
     argnums = default_argnum(fun) if argnums is None else argnums
 
     def jac(*args: Any, **kwargs: Any) -> Any:
@@ -105,15 +112,21 @@ def batch_jacobian(
         there = Samples.of(jax.eval_shape(whole, chosen), out_axis, "output", "out_axis", here.count)
         if held is not None:
             _check_places(held, there)
-        refuse_huge((here.count, there.one.size, here.one.size), here.one.dtype)
+        if where is None:  # who spreads it over devices means it
+            refuse_huge((here.count, there.one.size, here.one.size), here.one.dtype)
+        else:
+            chosen = here.placed(chosen, where)
         first, second = (_forward, _reverse) if here.one.size < there.one.size else (_reverse, _forward)
         if mode != "auto":
-            return {"forward": _forward, "reverse": _reverse}[mode](whole, chosen, here, there, how)
+            first = second = {"forward": _forward, "reverse": _reverse}[mode]
         try:
-            return first(whole, chosen, here, there, how)
+            blocks = first(whole, chosen, here, there, how)
         except REFUSALS as error:  # a custom VJP has no JVP, a while loop no VJP
+            if first is second:
+                raise
             refusal(error)
-            return second(whole, chosen, here, there, how)
+            blocks = second(whole, chosen, here, there, how)
+        return jax.tree.map(lambda leaf: spread(leaf, where), blocks)
 
     return named_like(fun, jac, "The Jacobian for each sample of a batch")
 
@@ -155,7 +168,19 @@ class Samples:
         """The batch axis of every leaf, from 0."""
         return [self.axis % (len(leaf.shape) + 1) for leaf in self.one.leaves]
 
-    def spread(self, vector: jax.Array) -> Any:
+    def placed(self, batch: Any, sharding: Sharding) -> Any:
+        """The batch with its samples over devices.
+
+        Raises
+        ------
+        ValueError
+            If they do not go round.
+        """
+        check_divides("The batch", self.count, sharding)
+        leaves, tree = jax.tree.flatten(batch)
+        return tree.unflatten([spread(leaf, sharding, axis) for leaf, axis in zip(leaves, self.axes, strict=True)])
+
+    def everywhere(self, vector: jax.Array) -> Any:
         """The batch in which every sample has these coordinates (n,)."""
         return jax.vmap(self.one.unflatten, in_axes=None, out_axes=self.axis, axis_size=self.count)(vector)
 
@@ -167,14 +192,14 @@ class Samples:
 def _reverse(whole: Callable[[Any], Any], batch: Any, here: Samples, there: Samples, how: Pass) -> Any:
     """Row i of all blocks: the VJP of the batch whose every cotangent is e_i."""
     pull = vjp(whole, batch)[1]
-    rows = how.map(lambda e: here.flatten(*pull(there.spread(e))), there.one.identity())
+    rows = how.map(lambda e: here.flatten(*pull(there.everywhere(e))), there.one.identity())
     return jax.vmap(partial(as_blocks, here=here.one, there=there.one, like="input"))(jnp.moveaxis(rows, 0, 1))
 
 
 def _forward(whole: Callable[[Any], Any], batch: Any, here: Samples, there: Samples, how: Pass) -> Any:
     """Column j of all blocks: the JVP of the batch whose every tangent is e_j."""
     push = linearize(whole, batch)[1]
-    columns = how.map(lambda e: there.flatten(push(here.spread(e))), here.one.identity())
+    columns = how.map(lambda e: there.flatten(push(here.everywhere(e))), here.one.identity())
     return jax.vmap(partial(as_blocks, here=here.one, there=there.one, like="output"))(jnp.moveaxis(columns, 0, 2))
 
 

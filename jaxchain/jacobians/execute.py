@@ -105,7 +105,7 @@ class Linearised:
 def execute(plan: Plan, args: tuple[Any, ...], how: Pass = ALL_AT_ONCE) -> jax.Array:
     """The whole Jacobian (m, n) of the planned function at ``args``, in the planned order."""
     units = linearise(plan, plan.steps, args, how)
-    return perform(plan.steps, units)[0, len(units)].dense()
+    return how.laid(perform(plan.steps, units)[0, len(units)].dense())
 
 
 def by_colours(found: Found, whole: Colouring, args: tuple[Any, ...], how: Pass = ALL_AT_ONCE) -> jax.Array:

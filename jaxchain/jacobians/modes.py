@@ -55,7 +55,7 @@ def jacobian(
     mode: Mode = "auto",
     chunk_size: int | None = None,
     memory_limit: int | None = None,
-    sharding: jax.sharding.Sharding | None = None,
+    sharding: jax.sharding.Mesh | jax.sharding.Sharding | None = None,
     has_aux: bool = False,
     holomorphic: bool = False,
 ) -> JacobianFunction:
@@ -82,8 +82,11 @@ def jacobian(
         one program, outside ``jit`` too. A result above 4 GiB is made only where as much is allowed here, or under
         ``jit``; `jaxchain.jacobian_blocks` makes one that is larger than memory.
     sharding
-        How the rows of a basis are spread over devices: a `jax.sharding.NamedSharding` of two axes, the
-        first of them the rows. ``None``: as JAX decides. What is coloured takes few vectors, and stays as it is.
+        Spreads the rows of a basis over devices: a `jax.sharding.Mesh`, over its first axis, or a
+        `jax.sharding.NamedSharding`, over what its first axis is. Every device evaluates the function, sends its
+        share of the vectors through it, and keeps what they give: rows of the result, or in forward mode
+        columns; ``chunk_size`` is that of all devices together. Arguments stay as they are given, replicated or
+        spread. ``None``: as JAX decides. What is coloured takes few vectors, and is not spread.
     has_aux
         Whether ``fun`` returns ``(output, aux)``; the result is then ``(jacobian, aux)``.
     holomorphic
@@ -195,8 +198,8 @@ def _check(fun: Any, mode: Any, chunk_size: Any, memory_limit: Any, sharding: An
     if holomorphic and (chunk_size is not None or sharding is not None):
         msg = "chunk_size computes real Jacobians; leave it out, and sharding, where holomorphic=True."
         raise ValueError(msg)
-    if sharding is not None and (mode == "sparse" or not isinstance(sharding, jax.sharding.Sharding)):
-        msg = f"sharding is a jax.sharding.Sharding, and spreads the vectors of a basis, of which colours have few: {shown(sharding)} was given with mode={mode!r}."
+    if sharding is not None and mode == "sparse":
+        msg = f"sharding spreads the vectors of a basis, of which colours have few, but {shown(sharding)} was given with mode='sparse'. Leave out one of the two."
         raise ValueError(msg)
     if memory_limit is not None and (chunk_size is not None or holomorphic):
         msg = "memory_limit chooses the chunks itself, of real Jacobians: leave chunk_size and holomorphic out."

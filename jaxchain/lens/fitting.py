@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxchain.chain import Chain
 from jaxchain.checks import check_function, flag, integer, path_to_write, shown, text
@@ -34,7 +33,7 @@ def fit(
     skip_first: int = 16,
     mask: Mask = None,
     chunk_size: int | None = 32,
-    sharding: jax.sharding.Sharding | None = None,
+    sharding: jax.sharding.Mesh | jax.sharding.Sharding | None = None,
     checkpoint_dir: str | Path | None = None,
     checkpoint_every: int = 10,
     progress: bool = False,
@@ -71,7 +70,7 @@ def fit(
     chunk_size
         How many output directions are pulled back at once; ``None``: all. Bounds the memory.
     sharding
-        Spreads the output directions over devices, as in `jaxchain.jacobian`.
+        Spreads the output directions over devices, as in `jaxchain.jacobian`: rows of the lens, which stay there.
     checkpoint_dir
         A folder for ``lens.npz``, written whole or not at all. If there is one, the samples that it has seen are passed
         over, and the result is to the bit that of a call that was never interrupted.
@@ -131,7 +130,7 @@ def fit(
         None if stages is None else tuple(check_patterns(stages)),
         integer("skip_first", skip_first, "how many positions at the beginning are left out", least=0),
         check_mask(mask),
-        Pass(chunk_size, _sharding(sharding)),
+        Pass(chunk_size, sharding),
     )
     place = None if checkpoint_dir is None else path_to_write("checkpoint_dir", checkpoint_dir) / FILE
     run = Run(options, place, load(place) if place is not None and place.exists() else None)
@@ -146,14 +145,3 @@ def fit(
         run.save()
         raise
     return run.finished()
-
-
-def _sharding(sharding: Any) -> jax.sharding.Sharding | None:
-    if sharding is not None and not isinstance(sharding, jax.sharding.Sharding):
-        msg = f"sharding is a jax.sharding.Sharding or None, but {shown(sharding)} was given."
-        raise TypeError(msg)
-    if not isinstance(sharding, jax.sharding.NamedSharding) or not jax.sharding.get_abstract_mesh().empty:
-        return sharding
-    # As a wish: where no mesh is set, JAX refuses axes that are a part of arrays' types.
-    mesh = jax.sharding.Mesh(np.asarray(sharding.mesh.devices), sharding.mesh.axis_names)
-    return jax.sharding.NamedSharding(mesh, sharding.spec)

@@ -48,7 +48,7 @@ def by_numpy(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any] | None:
 
 def _is_plain(value: Any) -> bool:
     """Whether NumPy can hold a value, or values of a dtype."""
-    if isinstance(value, Tracer):
+    if isinstance(value, Tracer) or not getattr(value, "is_fully_addressable", True):  # other processes hold the rest
         return False
     return isinstance(getattr(value, "dtype", value), np.dtype)  # that of random keys is JAX's own
 

@@ -90,6 +90,15 @@ class Pass:
             return _over_devices(run, basis, chunk, self.sharding)
         return jax.vmap(run)(basis) if chunk is None else jax.lax.map(run, basis, batch_size=chunk)
 
+    def columns(self, run: Callable[[jax.Array], Any], matrix: jax.Array) -> Any:
+        """``run``, of vectors to vectors, on every column of ``matrix``; results are columns, too."""
+        if self.chunk_size is None and len(matrix.T) % devices_along(self.sharding) == 0:
+            # Columns as they are: transposing them there and back would copy the matrix.
+            with suppress(NotImplementedError):  # JAX's sparse arrays are batched along their first axis alone
+                found = jax.vmap(run, in_axes=1, out_axes=1)(spread(matrix, self.sharding, 1))
+                return jax.tree.map(lambda leaf: spread(leaf, self.sharding, 1), found)
+        return jax.tree.map(lambda rows: spread(rows.T, self.sharding, 1), self.map(run, matrix.T))
+
     def laid(self, matrix: jax.Array) -> jax.Array:
         """A matrix with its rows over the devices; where they do not go round, its columns."""
         rows = len(matrix) % devices_along(self.sharding) == 0
@@ -274,11 +283,7 @@ class Linear:
 
     def columns(self, matrix: jax.Array, how: Pass = ALL_AT_ONCE) -> jax.Array:
         """J · matrix."""
-        push = self._forward[1]  # linearised here, not inside the map
-        if how == ALL_AT_ONCE:  # columns as they are: transposing them there and back would copy the matrix
-            with suppress(NotImplementedError):  # JAX's sparse arrays are batched along their first axis alone
-                return jax.vmap(push, in_axes=1, out_axes=1)(matrix)
-        return how.map(push, matrix.T).T
+        return how.columns(self._forward[1], matrix)
 
     def rows(self, matrix: jax.Array, how: Pass = ALL_AT_ONCE) -> jax.Array:
         """Matrix · J."""
@@ -286,6 +291,8 @@ class Linear:
 
     def matrix(self, how: Pass = ALL_AT_ONCE, mode: Literal["forward", "reverse"] | None = None) -> jax.Array:
         """J itself (m, n), in one mode; by default that of fewer vectors, or the other where that does not exist."""
+        if mode == "forward" and how.sharding is not None:  # as they are made, so that none is copied
+            return self.columns(self.here.identity(), how)
         if mode == "forward":
             return how.map(self._forward[1], self.here.identity()).T
         if mode == "reverse":

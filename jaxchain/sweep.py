@@ -336,7 +336,7 @@ def prefix_jacobians(
     def columns(e: jax.Array) -> list[jax.Array]:
         return list(itertools.accumulate(links, push, initial=e))
 
-    matrices = tuple(matrix.T for matrix in how.map(columns, links[0][1].here.identity()))
+    matrices = tuple(how.columns(columns, links[0][1].here.identity()))
     names = tuple(f"∂{name}/∂input" for name in chain.names_with_input)
     return Jacobians(matrices, names, f"Prefix Jacobians along argument {chain.argnum % len(args)}")
 

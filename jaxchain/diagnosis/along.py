@@ -47,7 +47,9 @@ def runs(stages: Sequence[Placed]) -> Callable[..., Found]:
 
         pushes = [passed(k, link.push, link.columns) for k, link in enumerate(links) if link is not None]
         pulls = [passed(k, link.pull, link.rows) for k, link in enumerate(links) if link is not None]
-        operator = Operator(partial(_one_by_one, pushes), partial(_one_by_one, pulls[::-1]), longest, longest).over(stages[0].kind.sharding)
+        operator = Operator(partial(_one_by_one, pushes), partial(_one_by_one, pulls[::-1]), longest, longest).over(
+            stages[0].kind.sharding
+        )
         return found(operator.transposed if flip else operator, given, steps, estimate=True)
 
     def find(placed: Sequence[Placed], first: int, last: int, steps: int) -> Found:

@@ -35,6 +35,7 @@ __all__ = [
     "first_axis",
     "gathered",
     "laid_out_by_compiler",
+    "laid_out_where_made",
     "mesh_of",
     "on_host",
     "placed",
@@ -114,7 +115,15 @@ def _wish(sharding: NamedSharding, spec: PartitionSpec) -> Any:
     """Where the compiler is to lay an array out: of explicit axes within `auto_axes`, or as if they were none."""
     if explicit_mesh(sharding) is None:
         return NamedSharding(sharding.mesh, spec)
-    if not jax.sharding.get_abstract_mesh().empty:
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty:
+        if explicit_mesh(NamedSharding(mesh, PartitionSpec())) is not None:
+            msg = (
+                "The mesh that is set has axes that are a part of arrays' types (AxisType.Explicit), where this call cannot "
+                "ask the compiler to spread its work. Make the mesh with axis_types=AxisType.Auto, or call it without "
+                "jax.set_mesh, arrays and sharding as they are."
+            )
+            raise ValueError(msg)
         return spec
     # Where no mesh is set, JAX refuses axes that are a part of arrays' types.
     return NamedSharding(Mesh(np.asarray(sharding.mesh.devices), sharding.mesh.axis_names), spec)
@@ -147,8 +156,34 @@ def on_host(array: Any) -> np.ndarray[Any, Any]:
     return np.asarray(array)
 
 
-def laid_out_by_compiler(run: Callable[..., Any], out: Any, *args: Any) -> Any:
+def laid_out_where_made(run: Callable[..., Any], sharding: Sharding | None, *args: Any, columns: bool = False) -> Any:
+    """``run(*args)``, also where a mesh with explicit axes is set: its results spread by rows, or if asked by columns.
+
+    Those are the first axis, or the last, that the sharding's devices divide.
+
+    Raises
+    ------
+    ValueError
+        As `laid_out_by_compiler`.
+    """
+    if explicit_mesh(sharding) is None or jax.sharding.get_abstract_mesh().empty:
+        return run(*args)
+    devices = devices_along(sharding)
+
+    def by_part(leaf: Any) -> PartitionSpec:
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % devices == 0]
+        if not axes:
+            return PartitionSpec()
+        axis = axes[-1 if columns else 0]
+        return PartitionSpec(*[None] * axis, _first(sharding))
+
+    return laid_out_by_compiler(run, lambda out: jax.tree.map(by_part, out), *args, mesh=explicit_mesh(sharding))
+
+
+def laid_out_by_compiler(run: Callable[..., Any], out: Any, *args: Any, mesh: Any = None) -> Any:
     """``run(*args)``, where a type says how an argument is spread; its result spread as ``out``, specs as a prefix of it.
+
+    ``out`` may be a function of the result's shapes; ``mesh`` is that of the result where no argument names one.
 
     Raises
     ------
@@ -157,10 +192,10 @@ def laid_out_by_compiler(run: Callable[..., Any], out: Any, *args: Any) -> Any:
     """
     leaves, tree = jax.tree.flatten(args)
     spread = [number for number, leaf in enumerate(leaves) if mesh_of(leaf) is not None]
-    if not spread:
+    if not spread and mesh is None:
         with closures_in_words():
             return run(*args)
-    mesh = mesh_of(leaves[spread[0]])
+    mesh = mesh_of(leaves[spread[0]]) if spread else mesh
 
     def of_spread(*given: Any) -> Any:  # the rest stays what it is, so that a function may branch on it
         full = list(leaves)
@@ -168,9 +203,14 @@ def laid_out_by_compiler(run: Callable[..., Any], out: Any, *args: Any) -> Any:
             full[number] = leaf
         return run(*tree.unflatten(full))
 
-    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), out)  # pyright: ignore[reportArgumentType]
+    def spread_out(specs: Any) -> Any:
+        shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)  # pyright: ignore[reportArgumentType]
+        return jax.jit(auto_axes(of_spread, out_sharding=shardings))
+
+    given = [leaves[number] for number in spread]
     with closures_in_words():
-        return jax.jit(auto_axes(of_spread, out_sharding=shardings))(*(leaves[number] for number in spread))
+        specs = out(jax.eval_shape(spread_out(PartitionSpec()), *given)) if callable(out) else out
+        return spread_out(specs)(*given)
 
 
 @contextmanager

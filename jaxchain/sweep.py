@@ -26,6 +26,7 @@ from jaxchain.derivative import Linear, Pass, jvp, vjp
 from jaxchain.discovery import discover
 from jaxchain.discovery.group import Granularity, check_granularity
 from jaxchain.errors import refused_in_words
+from jaxchain.meshes import laid_out_where_made
 from jaxchain.stage import Side, Stage, State
 from jaxchain.swept import ForwardSweep, Jacobians, LocalJacobian, ReverseSweep
 
@@ -324,21 +325,24 @@ def prefix_jacobians(
     >>> [matrix.shape for matrix in jc.prefix_jacobians(net, args)]
     [(3, 3), (2, 3), (2, 3), (1, 3)]
     """
-    how = Pass(chunk_size, sharding)
-    chain, links = linearised(chain, args, argnum, granularity, "forward")
-    if sharding is None:  # who spreads them over devices means it
-        refuse_huge((_sizes(links), links[0][1].here.size), links[0][1].here.dtype)
+    how, chain = Pass(chunk_size, sharding), chain_of(chain, args, argnum, granularity)
+    matrices = laid_out_where_made(partial(_prefixes, chain, how), how.sharding, *args, columns=True)
+    names = tuple(f"∂{name}/∂input" for name in chain.names_with_input)
+    return Jacobians(matrices, names, f"Prefix Jacobians along argument {chain.argnum % len(args)}")
+
+
+def _prefixes(chain: Chain, how: Pass, *args: Any) -> tuple[jax.Array, ...]:
+    """Every (n_k, n_0)."""
+    _, links = linearised(chain, args, None, None, "forward")
+    first = links[0][1].here
+    if how.sharding is None:  # who spreads them over devices means it
+        refuse_huge((_sizes(links), first.size), first.dtype)
 
     def push(column: jax.Array, link: Link) -> jax.Array:
         with _mode("forward", link[0]):
             return link[1].push(column)
 
-    def columns(e: jax.Array) -> list[jax.Array]:
-        return list(itertools.accumulate(links, push, initial=e))
-
-    matrices = tuple(how.columns(columns, links[0][1].here.identity()))
-    names = tuple(f"∂{name}/∂input" for name in chain.names_with_input)
-    return Jacobians(matrices, names, f"Prefix Jacobians along argument {chain.argnum % len(args)}")
+    return tuple(how.columns(lambda e: list(itertools.accumulate(links, push, initial=e)), first.identity()))
 
 
 def suffix_jacobians(
@@ -382,13 +386,19 @@ def suffix_jacobians(
     >>> [matrix.shape for matrix in jc.suffix_jacobians(net, args)]
     [(1, 3), (1, 2), (1, 2), (1, 1)]
     """
-    how = Pass(chunk_size, sharding)
-    chain, links = linearised(chain, args, argnum, granularity, "reverse")
-    if sharding is None:
-        refuse_huge((links[-1][1].there.size, _sizes(links)), links[0][1].here.dtype)
-    matrices = tuple(how.map(partial(pulled_back, links), links[-1][1].there.identity()))
+    how, chain = Pass(chunk_size, sharding), chain_of(chain, args, argnum, granularity)
+    matrices = laid_out_where_made(partial(_suffixes, chain, how), how.sharding, *args)
     names = tuple(f"∂{chain.names[-1]}/∂{name}" for name in chain.names_with_input)
     return Jacobians(matrices, names, f"Suffix Jacobians along argument {chain.argnum % len(args)}")
+
+
+def _suffixes(chain: Chain, how: Pass, *args: Any) -> tuple[jax.Array, ...]:
+    """Every (n_q, n_k)."""
+    _, links = linearised(chain, args, None, None, "reverse")
+    last = links[-1][1].there
+    if how.sharding is None:
+        refuse_huge((last.size, _sizes(links)), links[0][1].here.dtype)
+    return tuple(how.map(partial(pulled_back, links), last.identity()))
 
 
 def pulled_back(links: Sequence[Link], row: jax.Array) -> list[jax.Array]:

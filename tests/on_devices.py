@@ -121,12 +121,47 @@ def parameters_spread():
     return {"error": apart(found, jax.jit(jc.jacobian(NET, mode="reverse"))(*ARGS)), "spread": [spec(found)]}
 
 
+def explicit():
+    """A mesh whose axes are a part of arrays' types: no mesh set, arguments of NumPy's, arguments that lie on it."""
+    mesh = jax.make_mesh((DEVICES,), ("rows",), axis_types=(AxisType.Explicit,))
+    calls = {
+        "forward": (jacobian("forward"), ARGS),
+        "mixed in chunks": (jacobian("mixed", NET, 64), ARGS),
+        "suffixes": (swept(jc.suffix_jacobians, NET), ARGS),
+        "batch": (batched(), (ARGS[0], BATCH)),
+    }
+    found, plain = {}, jax.tree.map(np.asarray, (ARGS, BATCH))
+    for name, (make, args) in calls.items():
+        want, given = jax.jit(make(None))(*args), plain[0] if args is ARGS else (plain[0][0], plain[1])
+        got = [jax.jit(make(mesh))(*args)] if name == "forward" else []
+        with jax.set_mesh(mesh):
+            laid = jax.device_put(given, NamedSharding(mesh, PartitionSpec()))
+            got += [make(mesh)(*laid) if name == "batch" else jax.jit(make(mesh))(*laid)]
+            if name == "forward":
+                got += [jax.jit(make(mesh))(*given)]
+        found[f"explicit {name}"] = {
+            "error": max(apart(one, want) for one in got),
+            "spread": sorted({str(leaf.sharding.spec).replace(", None)", ")") for leaf in jax.tree.leaves(got)}),
+        }
+    with jax.set_mesh(mesh):
+        weights, refused = jnp.ones((8, 8)), []
+        for call in (
+            lambda: jc.jacobian(lambda x: weights @ x, sharding=mesh)(jnp.ones(8)),
+            lambda: jc.train.fit(loss, START, DATA, OPTIMIZER, steps=1, sharding=mesh, progress=False),
+        ):
+            try:
+                call()
+            except ValueError as error:
+                refused.append(str(error))
+    return found | {"explicit refused": {"error": 0.0, "said": refused}}
+
+
 def leftover():
     """Rows and samples that do not go round."""
     odd = jc.nets.mlp([5, 7, 3])
     args = odd.init(jax.random.key(0)), jnp.arange(5.0)
     want = jax.jit(jc.jacobian(odd, mode="reverse"))(*args)
-    ways = [{"mode": mode, "chunk_size": chunk} for mode in ("forward", "reverse", "mixed") for chunk in (None, 2)]
+    ways = [{"mode": "forward"}, {"mode": "reverse", "chunk_size": 2}, {"mode": "mixed"}]
     found = [jax.jit(jc.jacobian(odd, sharding=MESH, **way))(*args) for way in ways]
     found += [jc.jacobian(odd, sharding=MESH)(*args), jc.suffix_jacobians(odd, args, sharding=MESH)[0]]
     try:
@@ -222,9 +257,11 @@ def main():
     found = {name: compare(*call) for name, call in (CALLS if several else CALLS | MORE).items()}
     found |= {"lens": lens()} | spectra() | trained()
     if not several:
-        found |= {fun.__name__: fun() for fun in (parameters_spread, leftover, training_step)} | spectral_work()
+        found |= (
+            {fun.__name__: fun() for fun in (parameters_spread, leftover, training_step)} | spectral_work() | explicit()
+        )
     return json.dumps(found)
 
 
 if __name__ == "__main__":
-    sys.stdout.write(main())
+    sys.stdout.write(f"\n{main()}\n")  # libraries write to it, too

@@ -106,13 +106,20 @@ CALLS = {
         {"chain": CHAIN, "args": (X,), "cotangent": X, "argnum": None, "granularity": None},
     ),
     **{
-        fun.__name__: (fun, {"chain": CHAIN, "args": (X,), "argnum": None, "granularity": None, "chunk_size": None})
-        for fun in (jc.local_jacobians, jc.prefix_jacobians, jc.suffix_jacobians)
+        fun.__name__: (
+            fun,
+            {"chain": CHAIN, "args": (X,), "argnum": None, "granularity": None, "chunk_size": None} | sharding,
+        )
+        for fun, sharding in (
+            (jc.local_jacobians, {}),
+            (jc.prefix_jacobians, {"sharding": None}),
+            (jc.suffix_jacobians, {"sharding": None}),
+        )
     },
     "spectrum": (
         jc.spectrum,
         {"chain": CHAIN, "args": (X,), "k": 2, "argnum": None, "granularity": None, "of": "whole"}
-        | {"in_axes": None, "krylov_steps": 8},
+        | {"in_axes": None, "krylov_steps": 8, "sharding": None},
     ),
     "diagnose": (jc.diagnose, {"chain": CHAIN, "args": (X,), "cotangent": X, "argnum": None, "granularity": None}),
     "gradient_flow": (
@@ -165,7 +172,7 @@ CALLS = {
     "batch_jacobian": (
         called(jc.batch_jacobian),
         {"fun": jnp.sin, "x": X, "argnums": 0, "in_axis": 0, "out_axis": 0, "check": True}
-        | {"mode": "reverse", "chunk_size": None},
+        | {"mode": "reverse", "chunk_size": None, "sharding": None},
     ),
     "jacobian_blocks": (
         lambda **how: list(jc.jacobian_blocks(**how)),
@@ -272,7 +279,7 @@ CALLS = {
     "train.fit": (
         jc.train.fit,
         {"loss": loss, "params": X, "data": DATA, "optimizer": optax.sgd(0.1), "steps": 2, "batch_size": 2}
-        | {"key": jax.random.key(0), "observe": None, "observe_every": 1, "progress": False},
+        | {"key": jax.random.key(0), "observe": None, "observe_every": 1, "sharding": None, "progress": False},
     ),
     "plot.matrix": (
         jc.plot.matrix,

@@ -15,6 +15,10 @@ SPREAD = {
     "jacobian forward": ["P(None, 'rows')"],
     "jacobian forward in chunks": ["P(None, 'rows')"],
     "prefix_jacobians": ["P(None, 'rows')"],
+    "explicit forward": ["P(None, 'rows')"],
+    "explicit batch": ["P('rows', None)"],
+    "explicit mixed in chunks": ["P('rows')"],
+    "explicit suffixes": ["P('rows')"],
     "train.fit all": ["P()"],
     "train.fit minibatches": ["P()"],
     "train.fit stream": ["P()"],
@@ -35,7 +39,7 @@ def started(devices, *args):
 def told(run):
     out, error = run.communicate(timeout=540)
     assert run.returncode == 0, error
-    return json.loads(out)
+    return json.loads(out.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,12 @@ def test_each_of_eight_devices_does_and_holds_an_eighth(eight):
 def test_rows_that_do_not_go_round_are_right_and_samples_are_refused(eight):
     assert eight["leftover"]["error"] < 1e-6
     assert "9 samples, which do not go round the 8 devices" in eight["leftover"]["refused"]
+
+
+def test_where_axes_are_a_part_of_types_what_cannot_be_spread_is_refused_in_words(eight):
+    closed, trained = eight["explicit refused"]["said"]
+    assert "The function closes over an array that is spread over devices as a part of its type" in closed
+    assert "Make the mesh with axis_types=AxisType.Auto" in trained
 
 
 def test_two_processes_with_four_devices_each_give_the_numbers_of_one():

@@ -22,7 +22,7 @@ from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import Pass, linearize, vjp
 from jaxchain.errors import REFUSALS, SamplesMixError, refusal
 from jaxchain.jacobians.blocks import Call, as_blocks, named_like
-from jaxchain.meshes import check_divides, sharding_of, spread
+from jaxchain.meshes import check_divides, laid_out_where_made, sharding_of, spread
 from jaxchain.samples.place import Place, Step
 from jaxchain.samples.proof import prove
 from jaxchain.show.shapes import describe
@@ -105,6 +105,9 @@ def batch_jacobian(
     argnums = default_argnum(fun) if argnums is None else argnums
 
     def jac(*args: Any, **kwargs: Any) -> Any:
+        return laid_out_where_made(partial(jac_of, kwargs), where, *args)
+
+    def jac_of(kwargs: dict[str, Any], *args: Any) -> Any:
         call = Call.of(fun, argnums, False, args, kwargs)
         chosen, whole = jax.tree.map(jnp.asarray, call.chosen), call.output
         here = Samples.of(chosen, in_axis, "input", "in_axis")

@@ -27,6 +27,7 @@ from jaxchain.jacobians.blocks import Call, as_blocks, named_like, require_real
 from jaxchain.jacobians.decision import Decision, Mode, Way, decide
 from jaxchain.jacobians.execute import by_colours, execute
 from jaxchain.jacobians.within import SIMPLE, Run, compiled, within
+from jaxchain.meshes import laid_out_where_made
 from jaxchain.program.fingerprint import Kept
 
 HOLOMORPHIC = "The function is promised to be holomorphic, and JAX's own modes know what that means."
@@ -155,6 +156,10 @@ def jacobian(
     kept = Kept(2)  # few, since a program holds its constants
 
     def jac(*args: Any, **kwargs: Any) -> Any:
+        run = partial(jac_of, kwargs)
+        return laid_out_where_made(run, how.sharding, *args, columns=mode == "forward")
+
+    def jac_of(kwargs: dict[str, Any], *args: Any) -> Any:
         call = Call.of(fun, argnums, has_aux, args, kwargs)
         if as_it_is and (mode in ("forward", "reverse") or holomorphic):
             way = "forward" if mode == "forward" else "reverse"

@@ -617,7 +617,7 @@ def test_a_lens_shows_what_it_knows(whole):
         (RESIDUAL, INPUTS, {"skip_first": -1}, "skip_first is how many positions"),
         (RESIDUAL, INPUTS, {"chunk_size": 0}, "chunk_size is how many"),
         (RESIDUAL, INPUTS, {"checkpoint_every": 0}, "checkpoint_every is after how many samples"),
-        (RESIDUAL, INPUTS, {"sharding": "x"}, "sharding is a jax.sharding.Sharding"),
+        (RESIDUAL, INPUTS, {"sharding": "x"}, "sharding is a jax.sharding.Mesh"),
         (RESIDUAL, INPUTS, {"mask": "x"}, "mask is a function of args or an argument's position"),
     ],
 )  # fmt: skip

@@ -73,7 +73,7 @@ def main(
     seed
         Of weights and data.
     quick
-        A smaller model.
+        A smaller model, and reverse mode alone.
     out
         Folder for the figure and the numbers, which the first process writes.
     processes, process, coordinator
@@ -135,10 +135,12 @@ def calls(seed: int, quick: bool) -> dict[str, tuple[Callable[..., Callable[...,
     def over_batch(params: Any, xs: jax.Array) -> jax.Array:
         return jax.vmap(mlp, (None, 0))(params, xs)
 
+    def by(mode: str) -> Callable[..., Callable[..., Any]]:
+        return lambda where: jc.jacobian(net, mode=mode, sharding=where)
+
+    ways = {"reverse": "reverse"} if quick else {"reverse": "reverse", "forward": "forward", "planned": "mixed"}
     return {
-        "jacobian, reverse": (lambda where: jc.jacobian(net, mode="reverse", sharding=where), (params, x)),
-        "jacobian, forward": (lambda where: jc.jacobian(net, mode="forward", sharding=where), (params, x)),
-        "jacobian, planned": (lambda where: jc.jacobian(net, mode="mixed", sharding=where), (params, x)),
+        **{f"jacobian, {name}": (by(mode), (params, x)) for name, mode in ways.items()},
         "suffix_jacobians": (
             lambda where: lambda *args: tuple(jc.suffix_jacobians(net, args, sharding=where)),
             (params, x),
@@ -200,7 +202,7 @@ def draw(found: dict[str, Share], path: Path) -> Path:
         ax.annotate(f"1/{count}", (len(found) - 0.5, 1 / count), (0, 4), textcoords="offset points", fontsize=8.5)
         ax.set(title=f"What each of {count} devices does of the whole", ylabel="share of one device's")
         ax.set_xticks(places, list(found))
-        ax.legend(frameon=False)
+        ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return jc.plot.save(figure, path)
 
 

@@ -25,7 +25,7 @@ from jax.interpreters import ad
 from jaxchain.checks import integer
 from jaxchain.coordinates import Coordinates, is_inexact
 from jaxchain.errors import REFUSALS, refusal
-from jaxchain.meshes import devices_along, sharding_of, spread
+from jaxchain.meshes import devices_along, spread
 from jaxchain.program.linearity import adds_nothing
 from jaxchain.program.primitives import (
     ClosedJaxpr,
@@ -69,18 +69,17 @@ class Pass:
     Raises
     ------
     TypeError, ValueError
-        If ``chunk_size`` is not an integer, or below 1, or ``sharding`` is none.
+        If ``chunk_size`` is not an integer, or below 1.
     """
 
     chunk_size: int | None = None
-    sharding: jax.sharding.Mesh | jax.sharding.Sharding | None = None
+    sharding: jax.sharding.Sharding | None = None
 
     def __post_init__(self) -> None:
         size = integer(
             "chunk_size", self.chunk_size, "how many rows or columns are computed at once", least=1, optional=True
         )
         object.__setattr__(self, "chunk_size", size)
-        object.__setattr__(self, "sharding", sharding_of(self.sharding))
 
     def map(self, run: Callable[[jax.Array], Any], basis: jax.Array) -> Any:
         """``run`` on every row of ``basis``; results stacked in front, and left where they were made."""

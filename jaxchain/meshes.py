@@ -79,8 +79,8 @@ def devices_along(sharding: Sharding | None) -> int:
 
 def _first(sharding: Any) -> Any:
     """The mesh's axis or axes that a sharding spreads its first axis over."""
-    spec = getattr(sharding, "spec", ())
-    return spec[0] if len(spec) else None
+    spec: Any = getattr(sharding, "spec", None)
+    return spec[0] if spec else None
 
 
 def check_divides(what: str, count: int, sharding: Sharding) -> None:

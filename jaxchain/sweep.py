@@ -26,7 +26,7 @@ from jaxchain.derivative import Linear, Pass, jvp, vjp
 from jaxchain.discovery import discover
 from jaxchain.discovery.group import Granularity, check_granularity
 from jaxchain.errors import refused_in_words
-from jaxchain.meshes import laid_out_where_made
+from jaxchain.meshes import laid_out_where_made, sharding_of
 from jaxchain.stage import Side, Stage, State
 from jaxchain.swept import ForwardSweep, Jacobians, LocalJacobian, ReverseSweep
 
@@ -325,7 +325,7 @@ def prefix_jacobians(
     >>> [matrix.shape for matrix in jc.prefix_jacobians(net, args)]
     [(3, 3), (2, 3), (2, 3), (1, 3)]
     """
-    how, chain = Pass(chunk_size, sharding), chain_of(chain, args, argnum, granularity)
+    how, chain = Pass(chunk_size, sharding_of(sharding)), chain_of(chain, args, argnum, granularity)
     matrices = laid_out_where_made(partial(_prefixes, chain, how), how.sharding, *args, columns=True)
     names = tuple(f"∂{name}/∂input" for name in chain.names_with_input)
     return Jacobians(matrices, names, f"Prefix Jacobians along argument {chain.argnum % len(args)}")
@@ -386,7 +386,7 @@ def suffix_jacobians(
     >>> [matrix.shape for matrix in jc.suffix_jacobians(net, args)]
     [(1, 3), (1, 2), (1, 2), (1, 1)]
     """
-    how, chain = Pass(chunk_size, sharding), chain_of(chain, args, argnum, granularity)
+    how, chain = Pass(chunk_size, sharding_of(sharding)), chain_of(chain, args, argnum, granularity)
     matrices = laid_out_where_made(partial(_suffixes, chain, how), how.sharding, *args)
     names = tuple(f"∂{chain.names[-1]}/∂{name}" for name in chain.names_with_input)
     return Jacobians(matrices, names, f"Suffix Jacobians along argument {chain.argnum % len(args)}")

@@ -67,8 +67,6 @@ CALLS = {
     "jacobian mixed": (jacobian("mixed"), ARGS),
     "suffix_jacobians in chunks": (swept(jc.suffix_jacobians, NET, 64), ARGS),
     "batch_jacobian": (batched(), (ARGS[0], BATCH)),
-}
-MORE = {
     "jacobian forward": (jacobian("forward"), ARGS),
     "jacobian reverse in chunks": (jacobian("reverse", NET, 64), ARGS),
     "jacobian forward in chunks": (jacobian("forward", NET, 64), ARGS),
@@ -252,14 +250,11 @@ def training_step():
 
 
 def main():
-    """All of it on one process; on several what sends anything from one to another."""
-    several = jax.process_count() > 1
-    found = {name: compare(*call) for name, call in (CALLS if several else CALLS | MORE).items()}
-    found |= {"lens": lens()} | spectra() | trained()
-    if not several:
-        found |= (
-            {fun.__name__: fun() for fun in (parameters_spread, leftover, training_step)} | spectral_work() | explicit()
-        )
+    """All of it on one process; on several what needs numbers that others hold."""
+    found = {"lens": lens()} | spectra() | trained()
+    if jax.process_count() == 1:
+        found |= {name: compare(*call) for name, call in CALLS.items()} | spectral_work() | explicit()
+        found |= {fun.__name__: fun() for fun in (parameters_spread, leftover, training_step)}
     return json.dumps(found)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -215,6 +216,27 @@ def test_dense_layers_bend_nothing_a_loss_bends_upwards_and_an_oscillator_has_it
     assert last < first / 4
     ours, jaxs = oscillator["work"]
     assert ours < 0.7 * jaxs
+
+
+def test_two_processes_with_four_devices_each_share_a_jacobian(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, EXPERIMENTS / "distributed_jacobian.py", "--quick", "--out", tmp_path]
+    command += ["--processes", 2, "--coordinator", f"127.0.0.1:{port}", "--process"]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg"}
+    runs = [
+        subprocess.Popen([*map(str, command), str(process)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for process in range(2)
+    ]
+    said = [run.communicate(timeout=540)[0].decode() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    found = json.loads((tmp_path / "distributed_jacobian.json").read_text(encoding="utf-8"))
+    assert (found["processes"], found["devices"]) == (2, 8)
+    assert max(found["worst"].values()) < 1.1
+    assert found["gap"] < 1e-6
+    assert (tmp_path / found["figures"][0]).read_bytes().startswith(b"\x89PNG")
+    assert {share["spread"] for share in found["shares"].values()} == {"P('rows',)"}
 
 
 def test_other_peoples_models_are_chains_of_the_same_value_derivative_and_work(run):

@@ -27,7 +27,7 @@ from jaxchain.jacobians.blocks import Call, as_blocks, named_like, require_real
 from jaxchain.jacobians.decision import Decision, Mode, Way, decide
 from jaxchain.jacobians.execute import by_colours, execute
 from jaxchain.jacobians.within import SIMPLE, Run, compiled, within
-from jaxchain.meshes import laid_out_where_made
+from jaxchain.meshes import laid_out_where_made, sharding_of
 from jaxchain.program.fingerprint import Kept
 
 HOLOMORPHIC = "The function is promised to be holomorphic, and JAX's own modes know what that means."
@@ -127,7 +127,7 @@ def jacobian(
     """
     flag("has_aux", has_aux)
     _check(fun, mode, chunk_size, memory_limit, sharding, holomorphic)
-    how = Pass(chunk_size, sharding)
+    how = Pass(chunk_size, sharding_of(sharding))
     argnums = default_argnum(fun) if argnums is None else argnums
     as_it_is = how == ALL_AT_ONCE and memory_limit is None
     way_out = "" if mode == "auto" else WAY_OUT

@@ -15,6 +15,7 @@ from jaxchain.lens.again import load
 from jaxchain.lens.positions import Mask, check_mask
 from jaxchain.lens.reading import Lens
 from jaxchain.lens.running import Options, Run
+from jaxchain.meshes import sharding_of
 from jaxchain.patterns import check_patterns
 from jaxchain.show.progress import telling
 
@@ -130,7 +131,7 @@ def fit(
         None if stages is None else tuple(check_patterns(stages)),
         integer("skip_first", skip_first, "how many positions at the beginning are left out", least=0),
         check_mask(mask),
-        Pass(chunk_size, sharding),
+        Pass(chunk_size, sharding_of(sharding)),
     )
     place = None if checkpoint_dir is None else path_to_write("checkpoint_dir", checkpoint_dir) / FILE
     run = Run(options, place, load(place) if place is not None and place.exists() else None)

@@ -105,8 +105,11 @@ class Split:
         """The chunks with every step's samples, or where steps share them all of them, on the devices."""
         fixed = None
         for chunk in chunks:
+            if not jax.tree.leaves(chunk.fixed):  # a step brings its own
+                yield Chunk(chunk.fixed, placed(chunk.each, self.sharding, 1))
+                continue
             fixed = placed(chunk.fixed, self.sharding, 0) if fixed is None else fixed
-            yield Chunk(fixed, chunk.each if fixed else placed(chunk.each, self.sharding, 1))
+            yield Chunk(fixed, chunk.each)
 
 
 def _lengths(steps: int, room: Callable[[int], int]) -> Iterator[int]:

@@ -28,6 +28,7 @@ from jaxchain.checks import shown
 from jaxchain.errors import first_line
 
 __all__ = [
+    "all_parts",
     "check_divides",
     "closures_in_words",
     "devices_along",
@@ -148,12 +149,17 @@ def placed(tree: Any, sharding: Sharding, axis: int | None = None) -> Any:
 
 
 def on_host(array: Any) -> np.ndarray[Any, Any]:
-    """All numbers of an array as NumPy's, also of one of which this process holds a part."""
-    if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
-        from jax.experimental.multihost_utils import process_allgather
+    """All numbers of an array as NumPy's, also of one of which this process holds a part: every process has to ask."""
+    return np.asarray(all_parts(array))
 
-        array = process_allgather(array, tiled=True)
-    return np.asarray(array)
+
+def all_parts(array: Any) -> Any:
+    """An array of which this process holds all; one that it does already stays as it is."""
+    if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
+        return array
+    from jax.experimental.multihost_utils import process_allgather
+
+    return process_allgather(array, tiled=True)
 
 
 def laid_out_where_made(run: Callable[..., Any], sharding: Sharding | None, *args: Any, columns: bool = False) -> Any:

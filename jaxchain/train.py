@@ -25,7 +25,7 @@ from jaxchain.diagnosis import GradientFlow
 from jaxchain.diagnosis.following import FlowObserver
 from jaxchain.errors import warn
 from jaxchain.fitted import Fit, History, Params, StepInfo
-from jaxchain.meshes import on_host, placed, sharding_of
+from jaxchain.meshes import all_parts, on_host, placed, sharding_of
 from jaxchain.show.progress import progress_bar
 from jaxchain.show.shapes import describe
 from jaxchain.steps import Loss, Observe, in_groups, joined, observed_update, update
@@ -230,7 +230,7 @@ def _run(here: _Point, chunk: Chunk, *, observe_every: int, **how: Any) -> tuple
     ahead = min(-here.step % observe_every, len(jax.tree.leaves(chunk.each)[0]))
     args = jnp.int32(here.step), here.params, here.opt_state, chunk, here.before
     (_, params, opt_state, before), losses, observed = _scan(*args, observe_every=observe_every, ahead=ahead, **how)
-    record = _Record(here.step, on_host(losses).astype(np.float64), jax.tree.map(on_host, observed))
+    record = _Record(here.step, on_host(losses).astype(np.float64), jax.device_get(jax.tree.map(all_parts, observed)))
     return _Point(here.step + len(record.losses), params, opt_state, before), record
 
 

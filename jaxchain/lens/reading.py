@@ -21,6 +21,7 @@ from jaxchain.lens import stored
 from jaxchain.lens.identity import Model, Parameters
 from jaxchain.lens.sample import compiled, ending, shapes_of, states_of
 from jaxchain.lens.unembedding import checked_state, checked_unembed
+from jaxchain.meshes import on_host
 from jaxchain.program.fingerprint import Kept
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import Table, Tabular
@@ -125,7 +126,8 @@ class Lens(Tabular):
         """One a state, in the chain's order."""
         errors = self.standard_errors
         return tuple(
-            _row(name, np.asarray(j, float), np.asarray(errors[name], float)) for name, j in self.jacobians.items()
+            _row(name, on_host(j).astype(float), on_host(errors[name]).astype(float))
+            for name, j in self.jacobians.items()
         )
 
     def apply(self, state: Any, stage: str, unembed: Callable[[Any], Any] | None = None) -> Any:

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxchain.errors import first_line
 from jaxchain.files import sync
+from jaxchain.meshes import on_host
 from jaxchain.show.escape import escaped
 
 __all__ = ["read", "write"]
@@ -24,15 +26,16 @@ KIND = "jaxchain lens, 1"
 
 
 def write(path: Path, arrays: Mapping[str, Any], told: Mapping[str, Any]) -> None:
-    """Write a lens beside its place, and put it there once all of it is on the disk."""
+    """Write a lens beside its place, and put it there once all of it is on the disk; of several processes the first."""
+    arrays = {f"array {name}": on_host(array) for name, array in arrays.items()}
+    if jax.process_index():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     head = np.frombuffer(json.dumps({**told, "kind": KIND}).encode(), np.uint8)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(
-                file, allow_pickle=False, told=head, **{f"array {name}": np.asarray(a) for name, a in arrays.items()}
-            )
+            np.savez(file, allow_pickle=False, told=head, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)

@@ -43,6 +43,7 @@ __all__ = [
     "sharding_of",
     "spread",
     "spread_as",
+    "untyped",
     "without_layout",
 ]
 
@@ -140,12 +141,23 @@ def placed(tree: Any, sharding: Sharding, axis: int | None = None) -> Any:
 
     def put(leaf: Any) -> Any:
         if isinstance(leaf, jax.Array) and leaf.sharding.device_set == sharding.device_set:
-            return leaf
+            return untyped(leaf)
         round_ = axis is not None and np.ndim(leaf) > axis and np.shape(leaf)[axis] % devices_along(sharding) == 0
         spec = PartitionSpec(*[None] * (axis or 0), _first(sharding)) if round_ else PartitionSpec()
-        return jax.device_put(leaf, NamedSharding(sharding.mesh, spec))
+        return jax.device_put(leaf, _wish(sharding, spec))
 
     return jax.tree.map(put, tree)
+
+
+def untyped(tree: Any) -> Any:
+    """The same arrays on the same devices, where they lie no part of their types: for calls that ask the compiler."""
+
+    def plain(leaf: Any) -> Any:
+        if mesh_of(leaf) is None or isinstance(leaf, jax.core.Tracer):
+            return leaf
+        return jax.device_put(leaf, _wish(leaf.sharding, leaf.sharding.spec))
+
+    return jax.tree.map(plain, tree)
 
 
 def on_host(array: Any) -> np.ndarray[Any, Any]:
@@ -172,7 +184,8 @@ def laid_out_where_made(run: Callable[..., Any], sharding: Sharding | None, *arg
     ValueError
         As `laid_out_by_compiler`.
     """
-    if explicit_mesh(sharding) is None or jax.sharding.get_abstract_mesh().empty:
+    unset = jax.sharding.get_abstract_mesh().empty and not any(map(mesh_of, jax.tree.leaves(args)))
+    if explicit_mesh(sharding) is None or unset:
         return run(*args)
     devices = devices_along(sharding)
 

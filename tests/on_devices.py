@@ -143,6 +143,16 @@ def explicit():
             "error": max(apart(one, want) for one in got),
             "spread": sorted({str(leaf.sharding.spec).replace(", None)", ")") for leaf in jax.tree.leaves(got)}),
         }
+    typed = jax.device_put((DATA, START), NamedSharding(mesh, PartitionSpec()))  # and no mesh is set
+    fits = [
+        jc.train.fit(loss, start, data, OPTIMIZER, steps=2, sharding=where, progress=False)
+        for data, start, where in ((DATA, START, None), (DATA, START, mesh), (*typed, mesh))
+    ]
+    found["explicit train.fit"] = {"error": max(apart(fit.params, fits[0].params) for fit in fits)}
+    args = jax.device_put(plain[0], NamedSharding(mesh, PartitionSpec()))
+    sigma = [jc.spectrum(NET, at, of="whole", sharding=where).whole for at, where in ((ARGS, None), (args, mesh))]
+    apart_by = apart(jax.jit(jacobian("reverse")(mesh))(*args), jax.jit(jacobian("reverse")(None))(*ARGS))
+    found["explicit arguments"] = {"error": max(apart_by, float(np.abs(sigma[0] - sigma[1]).max()))}
     with jax.set_mesh(mesh):
         weights, refused = jnp.ones((8, 8)), []
         for call in (

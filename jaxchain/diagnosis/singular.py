@@ -21,7 +21,7 @@ from jaxchain.diagnosis.points import points_of
 from jaxchain.diagnosis.spectra import Spectrum, averaged
 from jaxchain.diagnosis.walk import stages_at
 from jaxchain.discovery.group import Granularity
-from jaxchain.meshes import sharding_of
+from jaxchain.meshes import sharding_of, untyped
 from jaxchain.program.interpret import numbers_of
 from jaxchain.show.table import si
 from jaxchain.stage import along
@@ -129,7 +129,7 @@ def spectrum(
         optional=True,
     )
     taken = 3 * (count or COUNT) + 4 if taken is None else taken
-    points = points_of(args, in_axes)
+    points = points_of(args if sharding is None else untyped(args), in_axes)
     chain = chain_of(chain, points[0], argnum, granularity)
     names, stages = chain.names_with_input, stages_at(chain, points[0], sharding_of(sharding))
     at = Measured(stages, names, count, COUNT if count is None else count, taken)

@@ -25,6 +25,7 @@ from jaxchain.lens.identity import Model, Parameters, sample_digest
 from jaxchain.lens.positions import Mask, valid_positions
 from jaxchain.lens.reading import Lens
 from jaxchain.lens.sample import Found, Sweep, ending, shapes_of
+from jaxchain.meshes import untyped
 from jaxchain.show.escape import escaped
 
 __all__ = ["Options", "Run"]
@@ -59,6 +60,7 @@ class Run:
     def take(self, args: Any) -> None:
         """One more sample."""
         args = _checked(args, self.number)
+        args = args if self.options.how.sharding is None else untyped(args)
         sweep = self._sweep(args)
         valid = valid_positions(self.options.mask, args, sweep.positions, self.options.skip_first, self.number)
         sample = sample_digest(sweep.chain, args, valid)

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import (
     AxisType,
     Mesh,
@@ -153,7 +154,7 @@ def untyped(tree: Any) -> Any:
     """The same arrays on the same devices, where they lie no part of their types: for calls that ask the compiler."""
 
     def plain(leaf: Any) -> Any:
-        if mesh_of(leaf) is None or isinstance(leaf, jax.core.Tracer):
+        if mesh_of(leaf) is None or isinstance(leaf, Tracer):
             return leaf
         return jax.device_put(leaf, _wish(leaf.sharding, leaf.sharding.spec))
 

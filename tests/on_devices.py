@@ -1,6 +1,6 @@
 """Every call that takes ``sharding=``, on all devices there are and on one: what differs, and what each device does.
 
-Run by `test_meshes`: on one process with eight devices, or as one of several processes (``process processes port``).
+Run by `test_devices`: on one process with eight devices, or as one of several processes (``process processes port``).
 """
 
 from __future__ import annotations

@@ -12,13 +12,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import keystr, tree_leaves_with_path
 
 from jaxchain.checks import check_arrays
+from jaxchain.coordinates import is_inexact
 from jaxchain.diagnosis import GradientFlow
 from jaxchain.diagnosis.following import FlowObserver
 from jaxchain.fitted import Params, StepInfo
+from jaxchain.show.shapes import describe
 
-__all__ = ["Loss", "Observe", "in_groups", "joined", "observed_update", "update"]
+__all__ = ["Loss", "Observe", "check_scalar", "floating", "in_groups", "joined", "observed_update", "update"]
 
 Batch = Any
 Loss = Callable[[Params, Batch], jax.Array]
@@ -113,3 +116,32 @@ def in_groups(bare: Step, seen: Step, carry: Any, each: Any, *, every: int, ahea
 def joined(observations: Sequence[Any], concatenate: Callable[[Sequence[Any]], Any]) -> Any:
     """What was observed in several parts of a run, as one; ``None`` where nothing was."""
     return jax.tree.map(lambda *leaves: concatenate(leaves), *observations) if observations else None
+
+
+def floating(params: Params) -> Params:
+    """The parameters as arrays, once all of them have derivatives."""
+    check_arrays(params, "params")
+    params = jax.tree.map(jnp.asarray, params)
+    for path, leaf in tree_leaves_with_path(params):
+        if not is_inexact(leaf):
+            msg = (
+                f"params{f' at {keystr(path)}' if path else ''} is {describe(leaf)}, but a parameter is floating point, real or complex: "
+                "nothing else has a gradient. Give it a float dtype, or let the loss close over what is not trained."
+            )
+            raise TypeError(msg)
+    return params
+
+
+def check_scalar(loss: Loss, params: Params, batch: Batch) -> None:
+    """Refuse a loss that is not one real number."""
+
+    def checked(params: Params, batch: Batch) -> Any:
+        value = loss(params, batch)
+        check_arrays(value, "The loss")
+        return value
+
+    value = jax.eval_shape(checked, params, batch)
+    if not hasattr(value, "shape") or value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
+        advice = " Take its mean over the batch." if hasattr(value, "shape") and value.shape else ""
+        msg = f"The loss must return one real number, but loss(params, batch) returns {describe(value)}.{advice}"
+        raise TypeError(msg)

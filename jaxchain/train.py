@@ -1,34 +1,35 @@
 """The optax loop: compiled, scanned over chunks of steps, watched, reproducible.
 
 Whatever costs time on the host (shuffling, checking, progress, files) happens between chunks of steps. Builds on
-`batches`, `steps` and optax.
+`batches`, `steps`, `resume` and optax.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.tree_util import keystr, tree_leaves_with_path
 
-from jaxchain.batches import Chunk, Pick, Split, source
-from jaxchain.checks import LARGEST, check_arrays, check_function, flag, integer, shown
-from jaxchain.coordinates import is_inexact
+from jaxchain.batches import Chunk, Pick, Source, source
+from jaxchain.checks import LARGEST, check_function, flag, integer, shown
 from jaxchain.diagnosis import GradientFlow
 from jaxchain.diagnosis.following import FlowObserver
 from jaxchain.errors import warn
 from jaxchain.fitted import Fit, History, Params, StepInfo
 from jaxchain.meshes import all_parts, on_host, placed, sharding_of
+from jaxchain.resume.keeping import Keeper
+from jaxchain.resume.state import settled
+from jaxchain.resume.way import Point, Record, Way, begin, history
 from jaxchain.show.progress import progress_bar
-from jaxchain.show.shapes import describe
-from jaxchain.steps import Loss, Observe, in_groups, joined, observed_update, update
+from jaxchain.steps import Loss, Observe, check_scalar, floating, in_groups, observed_update, update
 
 __all__ = ["Fit", "History", "StepInfo", "fit"]
 
@@ -50,6 +51,9 @@ def fit(
     observe: Observe | None = None,
     observe_every: int = 1,
     sharding: jax.sharding.Mesh | jax.sharding.Sharding | None = None,
+    checkpoint_dir: str | Path | None = None,
+    checkpoint_every: int = 1000,
+    keep: int = 3,
     progress: bool = True,
 ) -> Fit:
     """Minimise ``loss(params, batch)`` with any optax optimiser.
@@ -81,6 +85,18 @@ def fit(
         Splits every batch over devices by its samples, which these must divide: a `jax.sharding.Mesh`, over its
         first axis, or a `jax.sharding.NamedSharding`, over what its first axis is. Parameters that lie on these
         devices stay as they are given, others are put on each whole; so are data.
+    checkpoint_dir
+        A folder for checkpoints, which Orbax writes whole or not at all: parameters, the optimiser's state, the place in
+        the data and the history so far. If there is one of the same call, training goes on from the newest, and all of
+        the result is to the bit that of a call that was never interrupted (on GPUs, if XLA is told to be deterministic);
+        a run that is done is returned. ``steps`` may be more than before. An iterable of batches has to begin where it began: those that were seen are drawn
+        again and passed over. On SIGTERM the chunk of at most 100 steps that is under way is finished and written, then
+        the signal does what it did before; an exception or Ctrl-C is written, too. One run at a time a folder. Needs
+        the extra ``jaxchain[checkpoint]``.
+    checkpoint_every
+        After how many steps one is written, at the end of a chunk; and at the end. No chunk is longer.
+    keep
+        How many of the newest are kept.
     progress
         Show a progress bar between chunks of steps.
 
@@ -93,17 +109,21 @@ def fit(
     ------
     ValueError
         If data hold NaN or infinity (names the array and the sample), sample counts disagree, or
-        ``steps``, ``batch_size`` or ``observe_every`` is out of range; if the loss is not finite
-        at the very first step.
+        ``steps``, ``batch_size`` or another number is out of range; if the loss is not finite
+        at the very first step; if the run in ``checkpoint_dir`` is of another call: another loss, optimiser, start,
+        data, key or observation, or more steps (says which).
     TypeError
         If the loss is not a real scalar, ``key`` is missing, a parameter is not floating point (names
-        the leaf), or ``steps``, ``batch_size`` or ``observe_every`` is no integer.
+        the leaf), or ``steps``, ``batch_size`` or another number is no integer.
+    ImportError
+        If ``checkpoint_dir`` is given and Orbax is not installed.
 
     Warns
     -----
     RuntimeWarning
         If the loss stops being finite, with the step; the last good parameters are returned. If
-        an iterable of batches ends early.
+        an iterable of batches ends early. If a checkpoint is damaged, with the reason; the one before is used. If one
+        cannot be written (a full disk): training goes on, and the next is tried.
 
     References
     ----------
@@ -129,33 +149,65 @@ def fit(
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         msg = f"optimizer must be an optax optimiser, such as optax.adam(1e-3), but {shown(optimizer)} was given."
         raise TypeError(msg)
-    pick, chunks = source(data, batch_size, key, steps=steps, room=partial(_room, steps=steps, every=observe_every))
-    params = _floating(params)
-    if (where := sharding_of(sharding)) is not None:
-        pick = Split(pick, where)
-        params, chunks = placed(params, where), pick.placed(chunks)
-    run = partial(_run, loss=loss, optimizer=optimizer, observe=observe, observe_every=observe_every, pick=pick)
-    here = _Point(0, params, optimizer.init(params), None)
-    recent: deque[tuple[_Point, Chunk]] = deque(maxlen=2)
-    records: list[_Record] = []
+    with closing(Keeper.at(checkpoint_dir, checkpoint_every, keep)) as keeper:
+        room = partial(_room, steps=steps, every=observe_every, most=min(CHUNK, keeper.longest))
+        batches = source(data, batch_size, key, steps=steps, room=room, begun=keeper.begun(steps))
+        params = floating(params)
+        if (where := sharding_of(sharding)) is not None:
+            params, batches = placed(params, where), batches.split(where)
+        params = settled(params)
+        check_scalar(loss, params, batches.first)
+        before = observe.memory(loss, params, batches.first) if isinstance(observe, FlowObserver) else None
+        start = Point(0, params, settled(optimizer.init(params)), before)
+        way = begin(keeper, start, batches, loss, optimizer, observe, observe_every)
+        how = {"loss": loss, "optimizer": optimizer, "observe": observe, "observe_every": observe_every}
+        run = partial(_run, **how, pick=batches.pick)
+        return _trained(run, way, batches, keeper, steps, observe, observe_every, progress)
+
+
+def _trained(
+    run: Callable[..., tuple[Point, Record]],
+    way: Way,
+    batches: Source,
+    keeper: Keeper,
+    steps: int,
+    observe: Observe | None,
+    every: int,
+    progress: bool,
+) -> Fit:
+    """Run the chunks that are left."""
+    recent: deque[tuple[Point, Chunk]] = deque(maxlen=2)
     diverged_at = None
-    with progress_bar(steps, shown=progress) as advance:
-        for chunk in chunks:
-            if not records:
-                first = pick(chunk.fixed, jax.tree.map(lambda x: x[0], chunk.each))
-                _check_scalar(loss, params, first)
-                if isinstance(observe, FlowObserver):
-                    here = replace(here, before=observe.memory(loss, params, first))
-            recent.append((here, chunk))
-            here, record = run(here, chunk)
-            records.append(record)
-            bad = np.flatnonzero(~np.isfinite(record.losses))
-            done = int(bad[0]) if bad.size else len(record.losses)
-            last = min(done, len(record.losses) - 1)
-            advance(done, float(record.losses[last]), _told(observe, record, last + 1))
-            if bad.size:
-                diverged_at = record.start + done
-                break
+
+    def save(*, end: bool = False) -> None:
+        keeper.save(way.here.step, way.kept, lambda: batches.last(way.chunk), end=end)
+
+    with progress_bar(steps, shown=progress) as advance, keeper.watching() as ending:
+        if way.records:
+            advance(way.here.step, float(way.records[-1].losses[-1]))
+        try:
+            for chunk in batches.chunks:
+                recent.append((way.here, chunk))
+                after, record = run(way.here, chunk)
+                bad = np.flatnonzero(~np.isfinite(record.losses))
+                done = int(bad[0]) if bad.size else len(record.losses)
+                last = min(done, len(record.losses) - 1)
+                advance(done, float(record.losses[last]), _told(observe, record, last + 1))
+                if not bad.size and keeper.due(way.here.step):  # the loss of these parameters is known to be finite
+                    save()
+                way = Way(after, (*way.records, record), chunk)
+                if bad.size:
+                    diverged_at = record.start + done
+                    break
+                if ending.reached():
+                    save()
+                    ending.hand_on()
+        except BaseException:  # an interruption as well: nothing is lost
+            save()
+            raise
+        if diverged_at is None:
+            save(end=True)
+    here = way.here
     if diverged_at is not None:
         here = _last_good(run, recent, diverged_at)
     elif here.step < steps:
@@ -164,34 +216,14 @@ def fit(
             "Give one that can be iterated again (a list, a loader), or ask for fewer steps."
         )
         warn(msg, RuntimeWarning)
-    return Fit(here.params, here.opt_state, _history(records, observe_every, diverged_at), diverged_at)
+    return Fit(here.params, here.opt_state, history(way.records, every, diverged_at), diverged_at)
 
 
-@dataclass(frozen=True)
-class _Point:
-    """A place in training to go on from, or to come back to."""
-
-    step: int
-    params: Params
-    opt_state: optax.OptState
-    before: GradientFlow | None
-    """The last gradient flow that was observed, where one is followed."""
-
-
-@dataclass(frozen=True)
-class _Record:
-    """What one chunk of steps left behind, on the host: a loss a step, an observation an observed step."""
-
-    start: int
-    losses: np.ndarray
-    observed: Any
-
-
-def _room(done: int, *, steps: int, every: int) -> int:
+def _room(done: int, *, steps: int, every: int, most: int) -> int:
     """How many steps the chunk after ``done`` has: chunks begin with observed steps, so that few kinds are compiled."""
-    period = every * max(1, CHUNK // every)
+    period = every * max(1, most // every)
     left = min(period - done % period, steps - done)
-    return min(left - left % every or left, CHUNK)
+    return min(left - left % every or left, most)
 
 
 @partial(jax.jit, static_argnames=("loss", "optimizer", "observe", "observe_every", "ahead", "pick"))
@@ -226,12 +258,13 @@ def _scan(
     return in_groups(bare, seen, (start, params, opt_state, before), chunk.each, every=observe_every, ahead=ahead)
 
 
-def _run(here: _Point, chunk: Chunk, *, observe_every: int, **how: Any) -> tuple[_Point, _Record]:
+def _run(here: Point, chunk: Chunk, *, observe_every: int, **how: Any) -> tuple[Point, Record]:
     ahead = min(-here.step % observe_every, len(jax.tree.leaves(chunk.each)[0]))
     args = jnp.int32(here.step), here.params, here.opt_state, chunk, here.before
-    (_, params, opt_state, before), losses, observed = _scan(*args, observe_every=observe_every, ahead=ahead, **how)
-    record = _Record(here.step, on_host(losses).astype(np.float64), jax.device_get(jax.tree.map(all_parts, observed)))
-    return _Point(here.step + len(record.losses), params, opt_state, before), record
+    carry, losses, observed = _scan(*args, observe_every=observe_every, ahead=ahead, **how)
+    _, params, opt_state, before = settled(carry)
+    record = Record(here.step, on_host(losses).astype(np.float64), jax.device_get(jax.tree.map(all_parts, observed)))
+    return Point(here.step + len(record.losses), params, opt_state, before), record
 
 
 def _every(observe: Any, every: int) -> int:
@@ -246,7 +279,7 @@ def _every(observe: Any, every: int) -> int:
     return observe.every
 
 
-def _told(observe: Any, record: _Record, done: int) -> str:
+def _told(observe: Any, record: Record, done: int) -> str:
     """Write the gradient flow of the first ``done`` steps of a chunk, where one is followed; the worst stage in words."""
     if not isinstance(observe, FlowObserver):
         return ""
@@ -258,50 +291,18 @@ def _told(observe: Any, record: _Record, done: int) -> str:
     return flows.worst
 
 
-def _last_good(run: Callable[..., tuple[_Point, _Record]], recent: deque[tuple[_Point, Chunk]], step: int) -> _Point:
+def _last_good(run: Callable[..., tuple[Point, Record]], recent: deque[tuple[Point, Chunk]], step: int) -> Point:
     """Where the loss was last finite: the step before ``step``, reached again from a chunk's start."""
     if step == 0:
         msg = "The loss is not finite at the very first step, so nothing was trained: look at the initial parameters and at the loss."
         raise ValueError(msg)
+    found = next(((point, chunk) for point, chunk in reversed(recent) if point.step < step), None)
+    point, chunk = found or recent[0]
+    which = f"step {step - 1}, the last with a finite loss" if found else f"step {step}, where training went on"
     msg = (
-        f"Training diverged: the loss is not finite at step {step}. Returning the parameters of step {step - 1}, "
-        "the last with a finite loss. Lower the learning rate or clip gradients (optax.clip_by_global_norm)."
+        f"Training diverged: the loss is not finite at step {step}. Returning the parameters of {which}. "
+        "Lower the learning rate or clip gradients (optax.clip_by_global_norm)."
     )
     warn(msg, RuntimeWarning)
-    point, chunk = next((point, chunk) for point, chunk in reversed(recent) if point.step < step)
     again = step - 1 - point.step
-    return run(point, chunk.first(again))[0] if again else point
-
-
-def _history(records: list[_Record], every: int, diverged_at: int | None) -> History:
-    loss = np.concatenate([record.losses for record in records])[: None if diverged_at is None else diverged_at + 1]
-    steps = np.arange(0, len(loss), every)
-    observed = joined([record.observed for record in records if record.observed is not None], np.concatenate)
-    return History(loss, jax.tree.map(lambda leaf: leaf[: len(steps)], observed), steps)
-
-
-def _floating(params: Params) -> Params:
-    """The parameters as arrays, once all of them have derivatives."""
-    check_arrays(params, "params")
-    params = jax.tree.map(jnp.asarray, params)
-    for path, leaf in tree_leaves_with_path(params):
-        if not is_inexact(leaf):
-            msg = (
-                f"params{f' at {keystr(path)}' if path else ''} is {describe(leaf)}, but a parameter is floating point, real or complex: "
-                "nothing else has a gradient. Give it a float dtype, or let the loss close over what is not trained."
-            )
-            raise TypeError(msg)
-    return params
-
-
-def _check_scalar(loss: Loss, params: Params, batch: Batch) -> None:
-    def checked(params: Params, batch: Batch) -> Any:
-        value = loss(params, batch)
-        check_arrays(value, "The loss")
-        return value
-
-    value = jax.eval_shape(checked, params, batch)
-    if not hasattr(value, "shape") or value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
-        advice = " Take its mean over the batch." if hasattr(value, "shape") and value.shape else ""
-        msg = f"The loss must return one real number, but loss(params, batch) returns {describe(value)}.{advice}"
-        raise TypeError(msg)
+    return run(point, chunk.first(again))[0] if again > 0 else point

@@ -36,7 +36,7 @@ ROOMS = """
     lens
     diagnosis
     memory
-    batches fitted steps train digits
+    batches fitted steps resume train digits
     explore
     page
     lesson

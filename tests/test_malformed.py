@@ -279,7 +279,8 @@ CALLS = {
     "train.fit": (
         jc.train.fit,
         {"loss": loss, "params": X, "data": DATA, "optimizer": optax.sgd(0.1), "steps": 2, "batch_size": 2}
-        | {"key": jax.random.key(0), "observe": None, "observe_every": 1, "sharding": None, "progress": False},
+        | {"key": jax.random.key(0), "observe": None, "observe_every": 1, "sharding": None, "progress": False}
+        | {"checkpoint_dir": None, "checkpoint_every": 1, "keep": 1},
     ),
     "plot.matrix": (
         jc.plot.matrix,
@@ -374,6 +375,7 @@ MEANT = {
     "batch_size": ["none"],
     "observe": ["none", *RETURNS],
     "observe_every": ["huge", "int64"],
+    "keep": ["int64"],
     "every": ["huge", "int64"],
     "signal_to_noise": ["none", "huge", "int64"],  # a batch that it does not divide is told of when called
     "tensorboard": ["text", "none"],

@@ -431,23 +431,27 @@ def test_a_compiled_run_of_steps_costs_no_more_than_as_many_steps(batch_size):
     optimizer, steps = OPTIMIZERS["adam"], 20
     samples = 32 if batch_size is None else 50
     data = np.ones((samples, 64), np.float32), np.ones((samples, 10), np.float32)
-    pick, chunks = source(data, batch_size, jax.random.key(0), steps=steps, room=lambda _: steps)
-    how = {"loss": net_loss, "optimizer": optimizer, "observe": None, "observe_every": 1, "ahead": 0, "pick": pick}
-    opt_state = jax.eval_shape(optimizer.init, NET_PARAMS)
-    got = flops(lambda *args: train._scan(*args, **how), jnp.int32(0), NET_PARAMS, opt_state, next(chunks))
+    batches = source(data, batch_size, jax.random.key(0), steps=steps, room=lambda _: steps)
+    how = {"loss": net_loss, "optimizer": optimizer, "observe": None, "observe_every": 1, "ahead": 0}
+    opt_state, chunk = jax.eval_shape(optimizer.init, NET_PARAMS), next(batches.chunks)
+    got = flops(lambda *args: train._scan(*args, **how, pick=batches.pick), jnp.int32(0), NET_PARAMS, opt_state, chunk)
     assert got <= 1.01 * steps * by_hand(optimizer)
 
 
 def test_steps_that_are_not_observed_cost_what_bare_ones_cost():
     optimizer, steps = OPTIMIZERS["adam"], 20
     data = np.ones((32, 64), np.float32), np.ones((32, 10), np.float32)
-    pick, chunks = source(data, None, None, steps=steps, room=lambda _: steps)
-    opt_state, chunk = jax.eval_shape(optimizer.init, NET_PARAMS), next(chunks)
+    batches = source(data, None, None, steps=steps, room=lambda _: steps)
+    opt_state, chunk = jax.eval_shape(optimizer.init, NET_PARAMS), next(batches.chunks)
 
     def work(every):
         how = {"loss": net_loss, "optimizer": optimizer, "observe": jc.flow(every), "observe_every": every}
         return flops(
-            lambda *args: train._scan(*args, **how, ahead=0, pick=pick), jnp.int32(0), NET_PARAMS, opt_state, chunk
+            lambda *args: train._scan(*args, **how, ahead=0, pick=batches.pick),
+            jnp.int32(0),
+            NET_PARAMS,
+            opt_state,
+            chunk,
         )
 
     assert work(20) - 19 * by_hand(optimizer) == pytest.approx(work(1) / steps, rel=0.02)

@@ -96,12 +96,18 @@ def followed(seed: int, quick: bool) -> Iterator[Row]:
 
 def _seconds(loss: Callable[..., Any], params: Any, batch: Any, steps: int = 100, repeats: int = 3) -> dict[str, float]:
     """Median seconds a step of runs of so many steps."""
-    pick, chunks = source(batch, None, None, steps=steps, room=lambda _: steps)
-    chunk, calls = next(chunks), dict[str, Callable[[], Any]]()
+    batches = source(batch, None, None, steps=steps, room=lambda _: steps)
+    chunk, calls = next(batches.chunks), dict[str, Callable[[], Any]]()
     for name, every in {"bare": 0, "every step": 1, "one of 100": 100}.items():
         args = jnp.int32(0), params, OPTIMIZER.init(params), chunk, None
         observe = jc.flow(every) if every else None
-        how = {"loss": loss, "optimizer": OPTIMIZER, "observe": observe, "observe_every": every or 1, "pick": pick}
+        how = {
+            "loss": loss,
+            "optimizer": OPTIMIZER,
+            "observe": observe,
+            "observe_every": every or 1,
+            "pick": batches.pick,
+        }
         run = train._scan.lower(*args, **how, ahead=0).compile()
         calls[name] = lambda run=run, args=args: run(*args)
     in_turns(calls, 1)

@@ -7,6 +7,7 @@ is written, to a file or for TensorBoard, is written between chunks of steps. Bu
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -146,12 +147,20 @@ class FlowObserver:
         return jnp.stack([length(changes[k]) for k in (range(len(changes)) if kept is None else kept)])
 
     @cached_property
-    def writers(self) -> list[Callable[[int, float, GradientFlow], None]]:
+    def writers(self) -> list[_Lines | _Board]:
         """What writes one step, wherever it is to be written."""
         return [
             *([] if self.path is None else [_Lines(self.path)]),
             *([] if self.tensorboard is None else [_Board(self.tensorboard)]),
         ]
+
+    def resumed(self, step: int) -> None:
+        """Training goes on from ``step``: what the run that was cut off wrote of later steps is written again."""
+        for number, writer in enumerate(self.writers):
+            try:
+                self.writers[number] = writer.resumed(step)
+            except OSError as error:
+                warn(f"The gradient flow may be written twice from step {step} on: {first_line(error)}.", RuntimeWarning)  # fmt: skip
 
     def write(self, steps: Sequence[int], losses: Sequence[float], flows: GradientFlow) -> None:
         """Write some steps; what cannot be written is said once, and no loss to the training."""
@@ -187,6 +196,16 @@ class _Lines:
 
     path: Path
 
+    def resumed(self, step: int) -> _Lines:
+        """The same lines, once those at the end that tell of ``step`` or later, or are torn, are cut off."""
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        whole = sum(map(len, lines))
+        while lines and _is_from(lines[-1], step):
+            lines.pop()
+        if (kept := sum(map(len, lines))) < whole:
+            os.truncate(self.path, kept)
+        return self
+
     def __call__(self, step: int, loss: float, flow: GradientFlow) -> None:
         line = {
             "step": step,
@@ -200,15 +219,30 @@ class _Lines:
             file.write(json.dumps(plain(line), allow_nan=False) + "\n")
 
 
+def _is_from(line: bytes, step: int) -> bool:
+    """Whether a line tells of ``step`` or a later one, or was cut off while it was written; another one is not ours."""
+    if not line.endswith(b"\n"):
+        return True
+    try:
+        return json.loads(line)["step"] >= step
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 @dataclass(frozen=True)
 class _Board:
-    """Scalars for TensorBoard, ``gradient/dense_0`` and so on."""
+    """Scalars for TensorBoard, ``gradient/dense_0`` and so on; from ``begun`` on they take the place of earlier ones."""
 
     folder: Path
+    begun: int | None = None
+
+    def resumed(self, step: int) -> _Board:
+        """A new file, which says what of older ones no longer counts."""
+        return _Board(self.folder, step)
 
     @cached_property
     def _writer(self) -> Any:
-        return _writer_class()(str(self.folder))
+        return _writer_class()(str(self.folder), purge_step=self.begun)
 
     def __call__(self, step: int, loss: float, flow: GradientFlow) -> None:
         self._writer.add_scalar("loss", loss, step)

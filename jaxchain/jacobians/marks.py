@@ -12,7 +12,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.jacobians.streamed import JacobianBlocks
-from jaxchain.program.fingerprint import digest_of_leaves, digests
+from jaxchain.program.fingerprint import digests, tree_digest
 from jaxchain.show.escape import escaped
 
 __all__ = ["Marks"]
@@ -80,7 +80,7 @@ class Marks:
             dtype=np.dtype(blocks.plan.units[0].here.dtype).name,
             function=function,
             constants=constants,
-            argument=digest_of_leaves(blocks.call.chosen),
+            argument=tree_digest(blocks.call.chosen),
             block=blocks.block,
             way=" ".join(digests(program)[0] for program in made),
         )

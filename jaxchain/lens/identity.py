@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxchain.chain import Chain
 from jaxchain.coordinates import is_inexact
-from jaxchain.program.fingerprint import digest_of_leaves, digests
+from jaxchain.program.fingerprint import digests, tree_digest
 from jaxchain.program.flow import fixed_draw
 from jaxchain.program.reading import trace_program
 from jaxchain.program.source import Site
@@ -115,7 +115,7 @@ def shape_of_sample(chain: Chain, args: tuple[Any, ...]) -> str:
 
 def sample_digest(chain: Chain, args: tuple[Any, ...], valid: np.ndarray[Any, Any]) -> str:
     """Of what a sample brings, and of the positions that count."""
-    return digest_of_leaves([args[k] for k in _own(args, chain.argnum % len(args))], valid)
+    return tree_digest([args[k] for k in _own(args, chain.argnum % len(args))], valid)
 
 
 @dataclass
@@ -135,5 +135,5 @@ class Parameters:
             a is b and isinstance(a, jax.Array) for a, b in zip(leaves, self.seen, strict=True)
         )
         if not same:
-            self.seen, self.digest = leaves, digest_of_leaves(model) if model else ""
+            self.seen, self.digest = leaves, tree_digest(model) if model else ""
         return self.digest

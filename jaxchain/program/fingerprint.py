@@ -21,7 +21,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.program.primitives import Atom, ClosedJaxpr, JaxprEqn, Var, is_jaxpr, is_used, is_var, opened
 
-__all__ = ["Kept", "digest", "digest_of_leaves", "digests", "fingerprint", "same_arrays"]
+__all__ = ["Kept", "digest", "digests", "fingerprint", "same_arrays", "tree_digest"]
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -121,6 +121,8 @@ def _value(value: Any, rules: bool = True) -> Hashable:
 def _array(value: Any) -> Hashable:
     if jnp.issubdtype(value.dtype, jax.dtypes.extended):  # random keys
         return "key", str(value.dtype), _array(jax.random.key_data(value))
+    if isinstance(value, jax.Array) and not (value.is_fully_addressable or value.is_fully_replicated):
+        return str(value.dtype), value.shape, b""  # other processes hold parts of it
     array = np.asarray(value)
     return str(array.dtype), array.shape, hashlib.blake2b(np.ascontiguousarray(array).tobytes()).digest()
 
@@ -128,6 +130,15 @@ def _array(value: Any) -> Hashable:
 def digest(mark: Any) -> str:
     """A fingerprint in 32 letters that are the same in every process; arrays count by dtype, shape and bytes."""
     return _hashed(mark).hex()
+
+
+def tree_digest(tree: Any, *more: Any) -> str:
+    """The digest of a pytree of arrays, by the paths and values of leaves: how a structure prints may tell addresses."""
+    parts = [
+        (keystr(path), leaf if hasattr(leaf, "dtype") else np.asarray(leaf))
+        for path, leaf in tree_flatten_with_path(tree)[0]
+    ]
+    return digest((*parts, *more))
 
 
 def _hashed(mark: Any) -> bytes:
@@ -146,15 +157,6 @@ def _hashed(mark: Any) -> bytes:
     else:
         made.update((mark.__qualname__ if isinstance(mark, type) else ADDRESS.sub("", repr(mark))).encode())
     return made.digest()
-
-
-def digest_of_leaves(tree: Any, *more: Any) -> str:
-    """Of a pytree, by the paths and values of its leaves: how a structure prints may tell addresses."""
-    parts = [
-        (keystr(path), leaf if hasattr(leaf, "dtype") else np.asarray(leaf))
-        for path, leaf in tree_flatten_with_path(tree)[0]
-    ]
-    return digest((*parts, *more))
 
 
 def digests(closed: ClosedJaxpr) -> tuple[str, str]:

@@ -8,11 +8,13 @@ from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import Finding as Finding
 from .diagnosis import FlowRow as FlowRow
 from .diagnosis import GradientFlow as GradientFlow
+from .diagnosis import Nonfinite as Nonfinite
 from .diagnosis import SingularRow as SingularRow
 from .diagnosis import Spectrum as Spectrum
 from .diagnosis import diagnose as diagnose
 from .diagnosis import flow as flow
 from .diagnosis import gradient_flow as gradient_flow
+from .diagnosis import locate_nonfinite as locate_nonfinite
 from .diagnosis import spectrum as spectrum
 from .diagnosis import watch as watch
 from .discovery import discover as discover

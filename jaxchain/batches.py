@@ -36,6 +36,9 @@ class Chunk:
     fixed: Any
     each: Any
 
+    def __len__(self) -> int:
+        return len(jax.tree.leaves(self.each)[0])
+
     def first(self, count: int) -> Chunk:
         """The data of the first ``count`` steps."""
         return Chunk(self.fixed, jax.tree.map(lambda leaf: leaf[:count], self.each))

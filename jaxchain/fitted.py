@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxchain.diagnosis import GradientFlow, Nonfinite
 from jaxchain.show.shapes import describe
 from jaxchain.show.table import Shown, Table
 from jaxchain.show.values import count, scalar
 
-__all__ = ["Fit", "History", "Params", "StepInfo"]
+__all__ = ["Fit", "History", "Params", "StepInfo", "lost_in_words"]
 
 Params = Any
 Batch = Any
@@ -93,6 +94,20 @@ class History(Shown):
     observed: Any
     observed_steps: np.ndarray
 
+    @property
+    def first_nonfinite(self) -> tuple[int, str] | None:
+        """The first observed step at which a gradient flow is not finite, and the stage; ``None`` where all are.
+
+        Of what `jaxchain.flow` observed.
+        """
+        if not isinstance(self.observed, GradientFlow):
+            return None
+        for number, step in enumerate(self.observed_steps):
+            stage = jax.tree.map(lambda leaf, number=number: leaf[number], self.observed).first_nonfinite
+            if stage is not None:
+                return int(step), stage
+        return None
+
     def _brief(self) -> str:
         ends = " → ".join(f"{loss:.4g}" for loss in self.loss[[0, -1]]) if len(self.loss) else "–"
         return f"{count(len(self.loss), 'step')}, loss {ends}"
@@ -119,6 +134,9 @@ class Fit(Shown):
     diverged_at
         The first step whose loss was not finite; the parameters are then those of the last step whose
         loss was. ``None``: all went well.
+    first_nonfinite
+        Of a run that diverged: the step at which the first number was not finite, that step or the one before, and
+        where (what `locate_nonfinite` says of that step). ``None`` where that is not known.
 
     Examples
     --------
@@ -132,6 +150,7 @@ class Fit(Shown):
     opt_state: optax.OptState
     history: History
     diverged_at: int | None = None
+    first_nonfinite: tuple[int, Nonfinite] | None = None
 
     def _brief(self) -> str:
         diverged = "" if self.diverged_at is None else f", diverged at step {self.diverged_at}"
@@ -142,7 +161,14 @@ class Fit(Shown):
         if self.diverged_at is None:
             return replace(table, notes=("It did not diverge.",))
         note = f"It diverged: the loss is not finite at step {self.diverged_at}; the parameters are of the step before."
-        return replace(table, notes=(note,))
+        if self.first_nonfinite is None:
+            return replace(table, notes=(note,))
+        return replace(table, notes=(note, lost_in_words(*self.first_nonfinite)))
+
+
+def lost_in_words(step: int, located: Nonfinite) -> str:
+    """Where a run lost its numbers, as a sentence."""
+    return f"First not finite, at step {step}: {located.brief}."
 
 
 def _number(value: Any) -> str:

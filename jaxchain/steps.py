@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,12 +17,14 @@ from jax.tree_util import keystr, tree_leaves_with_path
 
 from jaxchain.checks import check_arrays
 from jaxchain.coordinates import is_inexact
-from jaxchain.diagnosis import GradientFlow
+from jaxchain.diagnosis import GradientFlow, Nonfinite
 from jaxchain.diagnosis.following import FlowObserver
+from jaxchain.diagnosis.nonfinite import lost_in_loss
+from jaxchain.errors import REFUSALS
 from jaxchain.fitted import Params, StepInfo
 from jaxchain.show.shapes import describe
 
-__all__ = ["Loss", "Observe", "check_scalar", "floating", "in_groups", "joined", "observed_update", "update"]
+__all__ = ["Loss", "Observe", "check_scalar", "floating", "in_groups", "joined", "lost", "observed_update", "update"]
 
 Batch = Any
 Loss = Callable[[Params, Batch], jax.Array]
@@ -69,6 +72,26 @@ def observed_update(
     seen = observe(StepInfo(step, params, batch, value, grads, updates))
     check_arrays(seen, "What observe returns")
     return after, opt_state, value, seen, before
+
+
+def lost(
+    step: int,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    opt_state: optax.OptState,
+    batches: Sequence[Batch],
+) -> tuple[int, Nonfinite] | None:
+    """At which step, from ``step`` and the first batch on, numbers stop being finite, and where; ``None`` if unknown."""
+    for number, batch in enumerate(batches, step):
+        try:
+            found = lost_in_loss(loss, params, batch)
+        except REFUSALS:  # a loss that is no chain of its data; a result of training is not lost for that
+            return None
+        if not found.finite:
+            return number, found
+        params, opt_state, *_ = jax.jit(partial(update, loss, optimizer))(params, opt_state, batch)
+    return None
 
 
 def in_groups(bare: Step, seen: Step, carry: Any, each: Any, *, every: int, ahead: int) -> tuple[Any, Any, Any]:

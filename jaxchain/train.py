@@ -7,7 +7,6 @@ Whatever costs time on the host (shuffling, checking, progress, files) happens b
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -20,16 +19,16 @@ import optax
 
 from jaxchain.batches import Chunk, Pick, Source, source
 from jaxchain.checks import LARGEST, check_function, flag, integer, shown
-from jaxchain.diagnosis import GradientFlow
+from jaxchain.diagnosis import GradientFlow, Nonfinite
 from jaxchain.diagnosis.following import FlowObserver
 from jaxchain.errors import warn
-from jaxchain.fitted import Fit, History, Params, StepInfo
+from jaxchain.fitted import Fit, History, Params, StepInfo, lost_in_words
 from jaxchain.meshes import all_parts, on_host, placed, sharding_of
 from jaxchain.resume.keeping import Keeper
 from jaxchain.resume.state import settled
 from jaxchain.resume.way import Point, Record, Way, begin, history
 from jaxchain.show.progress import progress_bar
-from jaxchain.steps import Loss, Observe, check_scalar, floating, in_groups, observed_update, update
+from jaxchain.steps import Loss, Observe, check_scalar, floating, in_groups, lost, observed_update, update
 
 __all__ = ["Fit", "History", "StepInfo", "fit"]
 
@@ -103,7 +102,7 @@ def fit(
     Returns
     -------
     Fit
-        ``.params``, ``.opt_state``, ``.history``, ``.diverged_at``.
+        ``.params``, ``.opt_state``, ``.history``, ``.diverged_at``, ``.first_nonfinite``.
 
     Raises
     ------
@@ -121,8 +120,8 @@ def fit(
     Warns
     -----
     RuntimeWarning
-        If the loss stops being finite, with the step; the last good parameters are returned. If
-        an iterable of batches ends early. If a checkpoint is damaged, with the reason; the one before is used. If one
+        If the loss stops being finite, with the step, and the first stage that did; the last good parameters are
+        returned. If an iterable of batches ends early. If a checkpoint is damaged, with the reason; the one before is used. If one
         cannot be written (a full disk): training goes on, and the next is tried.
 
     References
@@ -166,7 +165,7 @@ def fit(
 
 
 def _trained(
-    run: Callable[..., tuple[Point, Record]],
+    run: partial[tuple[Point, Record]],
     way: Way,
     batches: Source,
     keeper: Keeper,
@@ -177,7 +176,7 @@ def _trained(
 ) -> Fit:
     """Run the chunks that are left."""
     recent: deque[tuple[Point, Chunk]] = deque(maxlen=2)
-    diverged_at = None
+    diverged_at = lost_at = None
 
     def save(*, end: bool = False) -> None:
         keeper.save(way.here.step, way.kept, lambda: batches.last(way.chunk), end=end)
@@ -209,14 +208,14 @@ def _trained(
             save(end=True)
     here = way.here
     if diverged_at is not None:
-        here = _last_good(run, recent, diverged_at)
+        here, lost_at = _last_good(run, recent, diverged_at)
     elif here.step < steps:
         msg = (
             f"The iterable of batches ended after {here.step} of {steps} steps. "
             "Give one that can be iterated again (a list, a loader), or ask for fewer steps."
         )
         warn(msg, RuntimeWarning)
-    return Fit(here.params, here.opt_state, history(way.records, every, diverged_at), diverged_at)
+    return Fit(here.params, here.opt_state, history(way.records, every, diverged_at), diverged_at, lost_at)
 
 
 def _room(done: int, *, steps: int, every: int, most: int) -> int:
@@ -291,18 +290,24 @@ def _told(observe: Any, record: Record, done: int) -> str:
     return flows.worst
 
 
-def _last_good(run: Callable[..., tuple[Point, Record]], recent: deque[tuple[Point, Chunk]], step: int) -> Point:
-    """Where the loss was last finite: the step before ``step``, reached again from a chunk's start."""
+def _last_good(
+    run: partial[tuple[Point, Record]], recent: deque[tuple[Point, Chunk]], step: int
+) -> tuple[Point, tuple[int, Nonfinite] | None]:
+    """Where the loss was last finite: the step before ``step``, reached again from a chunk's start; and what was lost."""
     if step == 0:
         msg = "The loss is not finite at the very first step, so nothing was trained: look at the initial parameters and at the loss."
         raise ValueError(msg)
     found = next(((point, chunk) for point, chunk in reversed(recent) if point.step < step), None)
     point, chunk = found or recent[0]
     which = f"step {step - 1}, the last with a finite loss" if found else f"step {step}, where training went on"
+    again = step - 1 - point.step
+    good = run(point, chunk.first(again))[0] if again > 0 else point
+    steps = [(one, k - begun.step) for k in (step - 1, step) for begun, one in recent if 0 <= k - begun.step < len(one)]
+    batches = [run.keywords["pick"](one.fixed, jax.tree.map(lambda x, k=k: x[k], one.each)) for one, k in steps]
+    first = lost(good.step, run.keywords["loss"], run.keywords["optimizer"], good.params, good.opt_state, batches)
     msg = (
         f"Training diverged: the loss is not finite at step {step}. Returning the parameters of {which}. "
         "Lower the learning rate or clip gradients (optax.clip_by_global_norm)."
     )
-    warn(msg, RuntimeWarning)
-    again = step - 1 - point.step
-    return run(point, chunk.first(again))[0] if again > 0 else point
+    warn(msg if first is None else f"{msg} {lost_in_words(*first)}", RuntimeWarning)
+    return good, first

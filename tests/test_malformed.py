@@ -122,6 +122,10 @@ CALLS = {
         | {"in_axes": None, "krylov_steps": 8, "sharding": None},
     ),
     "diagnose": (jc.diagnose, {"chain": CHAIN, "args": (X,), "cotangent": X, "argnum": None, "granularity": None}),
+    "locate_nonfinite": (
+        jc.locate_nonfinite,
+        {"chain": CHAIN, "args": (X,), "argnum": None, "cotangent": X, "granularity": None},
+    ),
     "gradient_flow": (
         lambda stages_, **how: jc.gradient_flow(stages=stages_, **how),  # a chain's own stages are another thing
         {"chain": CHAIN, "args": (X,), "cotangent": X, "argnum": None, "granularity": None, "stages_": "sin"}

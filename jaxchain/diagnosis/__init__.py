@@ -4,6 +4,8 @@ from jaxchain.diagnosis.diagnosed import Diagnosis, Finding
 from jaxchain.diagnosis.flow_rows import FlowRow
 from jaxchain.diagnosis.flowing import GradientFlow
 from jaxchain.diagnosis.following import flow
+from jaxchain.diagnosis.located import Nonfinite
+from jaxchain.diagnosis.nonfinite import locate_nonfinite
 from jaxchain.diagnosis.passing import gradient_flow
 from jaxchain.diagnosis.singular import spectrum
 from jaxchain.diagnosis.spectra import SingularRow, Spectrum
@@ -15,11 +17,13 @@ __all__ = [
     "Finding",
     "FlowRow",
     "GradientFlow",
+    "Nonfinite",
     "SingularRow",
     "Spectrum",
     "diagnose",
     "flow",
     "gradient_flow",
+    "locate_nonfinite",
     "spectrum",
     "watch",
 ]

@@ -26,7 +26,7 @@ from jaxchain.show.values import count
 from jaxchain.stage import State
 from jaxchain.sweep import Args, chain_of
 
-__all__ = ["diagnose", "verdict_of"]
+__all__ = ["chain_at", "diagnose", "verdict_of"]
 
 STOPPED = "No gradient arrives at {}: what comes behind it is flat here, as a loss is that has been met."
 
@@ -87,10 +87,10 @@ def diagnose(
     """
     check_args(args)
     check_numbers(args, "A diagnosis")
-    return verdict_of(walk(*_looked_along(chain, args, argnum, granularity), cotangent))
+    return verdict_of(walk(*chain_at(chain, args, argnum, granularity), cotangent))
 
 
-def _looked_along(
+def chain_at(
     chain: Chain | Callable[..., Any], args: Args, argnum: int | None, granularity: Granularity | None
 ) -> tuple[Chain, Args]:
     """The chain along the last argument; or, of a model and a batch of several arrays, along the one that meets most weights."""

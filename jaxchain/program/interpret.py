@@ -34,7 +34,7 @@ from jaxchain.program.primitives import (
     opened,
 )
 
-__all__ = ["interpret", "numbers_of"]
+__all__ = ["interpret", "numbers_of", "values_of"]
 
 
 def numbers_of(fun: Callable[..., Any], *args: Any) -> Any:
@@ -54,7 +54,18 @@ def interpret(closed: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
         return _run(closed, args)
 
 
+def values_of(program: Jaxpr | ClosedJaxpr, args: Sequence[Any]) -> dict[Any, Any]:
+    """Every value that a program's results are made of, by its variable."""
+    with np.errstate(all="ignore"):  # as XLA does
+        return _values(program, args)
+
+
 def _run(program: Jaxpr | ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
+    env = _values(program, args)
+    return [env[atom] if is_var(atom) else _as_array(atom.val, atom) for atom in opened(program)[0].outvars]
+
+
+def _values(program: Jaxpr | ClosedJaxpr, args: Sequence[Any]) -> dict[Any, Any]:
     jaxpr, consts = opened(program)
     invars = [*jaxpr.constvars, *jaxpr.invars]
     given = [*consts, *args][-len(invars) :] if invars else []
@@ -74,12 +85,14 @@ def _run(program: Jaxpr | ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
             made = iter(call(*(env[var] if known else jnp.asarray(env[var]) for var in reads)))
             written = [next(made) if is_used(var) else None for var in eqn.outvars]
         env.update(zip(eqn.outvars, written, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+    return env
 
 
 def _as_array(value: Any, atom: Any) -> Any:
     """Python's numbers among a program's constants as NumPy's."""
-    return value if hasattr(value, "dtype") else np.asarray(value, dtype_of(atom))
+    # Of JAX's literals some are Python's numbers that have a dtype; NumPy takes them for double precision.
+    plain = isinstance(value, (bool, int, float, complex))
+    return np.asarray(value, dtype_of(atom)) if plain or not hasattr(value, "dtype") else value
 
 
 def _inside(eqn: JaxprEqn, values: Sequence[Any]) -> list[Any] | None:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxchain.program.flat import Equation, Program, needed
 from jaxchain.program.primitives import (
     Atom,
+    ClosedJaxpr,
     Jaxpr,
     JaxprEqn,
     Var,
@@ -75,6 +76,13 @@ class Segment:
     def call(self) -> Callable[..., list[Any]]:
         """``call(*sides, *inputs)`` → the values of ``outputs``, as arrays."""
         return run(self.program, self.equations, (*self.sides, *self.inputs), self.outputs, self.constants)
+
+    @property
+    def jaxpr(self) -> ClosedJaxpr:
+        """The same as a program of its own, of ``sides`` and ``inputs``; its equations are the flat program's."""
+        given = (*self.sides, *self.inputs)
+        values = [self.program.constants[var] for var in self.constants]
+        return ClosedJaxpr(new_jaxpr(self.constants, given, self.outputs, [e.eqn for e in self.equations]), values)
 
     @staticmethod
     def join(parts: Sequence[Segment]) -> Segment:

@@ -64,6 +64,13 @@ def test_a_program_has_the_bits_that_jax_computes(fun):
         assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
+def test_a_single_number_keeps_its_precision():
+    closed = jax.make_jaxpr(lambda x: (x * 1e30 * 1e30, x * 0.1 + 2))(1.5)
+    got, want = interpret(closed, [jnp.float32(1.5)]), jax.jit(lambda x: (x * 1e30 * 1e30, x * 0.1 + 2))(1.5)
+    assert [x.dtype for x in got] == [jnp.float32] * 2
+    np.testing.assert_array_equal(got, want)  # infinite, which it is not in double precision
+
+
 def test_a_function_that_looks_at_numbers_is_run_as_it_is():
     assert numbers_of(lambda x: x * 2 if x > 1 else x, jnp.float32(1.5)) == 3
 

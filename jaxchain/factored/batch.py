@@ -25,6 +25,7 @@ from jaxchain.factored.axis import sample_at, samples_in
 from jaxchain.factored.factors import Factor
 from jaxchain.factored.function import Factored
 from jaxchain.meshes import mesh_of
+from jaxchain.program.precision import precisely
 from jaxchain.program.reading import abstract
 from jaxchain.show.shapes import describe
 
@@ -90,6 +91,7 @@ class PerSample:
         with (
             nullcontext() if mesh is None else use_abstract_mesh(mesh),
             refused_in_words("reverse", self._what, WAY_OUT),
+            precisely(self.function.tapping.program),
         ):
             if how.chunk_size is None or not self.count:
                 return jax.vmap(lambda sample: run(self.factors(sample, multiplied)))(self.batch)

@@ -22,6 +22,7 @@ from jaxchain.factored.factors import Factor, Picked, Product, Whole, squared, w
 from jaxchain.factored.function import Factored, Leaf
 from jaxchain.factored.samples import TOLD, told
 from jaxchain.factored.sites import Site
+from jaxchain.program.precision import precisely_as
 from jaxchain.show.table import Shown, Table
 from jaxchain.show.values import count
 
@@ -123,6 +124,7 @@ def gradient_moments(
     return _moments(samples.function, samples.map(lambda factors: factors, "always"), samples.count)
 
 
+@precisely_as(lambda function, *_: function.tapping.program)
 def _moments(function: Factored, factors: Sequence[Factor], samples: int) -> GradientMoments:
     """Of factors with samples in front."""
     means, variances, squares, products = list[Any](), list[Any](), list[Any](), list[Any]()

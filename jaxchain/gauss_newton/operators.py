@@ -30,6 +30,7 @@ from jaxchain.gauss_newton.parts import number_of
 from jaxchain.gauss_newton.spread import Choice, always, for_norms, for_squares, matrices, norms, spread, squares
 from jaxchain.gauss_newton.symmetric import Symmetric
 from jaxchain.program.flat import Program
+from jaxchain.program.precision import precisely
 from jaxchain.program.primitives import JaxprEqn, any_equation_of, custom_rule
 
 __all__ = ["GaussNewton"]
@@ -250,7 +251,8 @@ class GaussNewton(Symmetric):
 
     def _mean(self, of_some: Callable[[Any], tuple[Any, Any]]) -> tuple[Any, Any]:
         """The mean over samples of what ``of_some`` sums over some of them, and what it says of each."""
-        sums, each = summed(of_some, (self.xs, self.ys), self.count, self.chunk_size)
+        with precisely(self.function.tapping.program):
+            sums, each = summed(of_some, (self.xs, self.ys), self.count, self.chunk_size)
         return jax.tree.map(lambda leaf: leaf / self.count, sums), each
 
     def _of_columns(self, make: Callable[[Evaluated, Any], Any], total: Callable[[Any, jax.Array], Any]) -> Any:

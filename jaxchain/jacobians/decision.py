@@ -14,6 +14,7 @@ from jaxchain.errors import ModeError
 from jaxchain.jacobians.bracketing import Step
 from jaxchain.jacobians.planner import Plan, make_plan, whole_colouring
 from jaxchain.jacobians.sparse import unavailable
+from jaxchain.program.precision import asked_precision
 from jaxchain.show.table import Table, Tabular, si
 from jaxchain.show.values import count, times_less
 
@@ -146,6 +147,11 @@ class Decision(Tabular):
             _compared(self.plan),
             f"The narrowest state is {self.plan.waist}, {count(min(self.sizes), 'number')}.",
         ]
+        precision = asked_precision(self.plan.found.program.eqns)
+        if precision != "default":
+            notes.append(
+                f"Matrices are multiplied at precision {precision!r}, the highest that the function itself asks for."
+            )
         if self.chunk_size:
             notes.append(f"The memory limit leaves room for {count(self.chunk_size, 'vector')} of a basis at a time.")
         title = f"Jacobian of {m} × {n} by {self.argument}: {self.mode} mode"

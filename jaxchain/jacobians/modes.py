@@ -29,6 +29,7 @@ from jaxchain.jacobians.execute import by_colours, execute
 from jaxchain.jacobians.within import SIMPLE, Run, compiled, within
 from jaxchain.meshes import laid_out_where_made, sharding_of
 from jaxchain.program.fingerprint import Kept
+from jaxchain.program.precision import precisely
 
 HOLOMORPHIC = "The function is promised to be holomorphic, and JAX's own modes know what that means."
 
@@ -348,6 +349,11 @@ def compute(
     found: Found, decision: Decision, args: tuple[Any, ...], how: Pass = ALL_AT_ONCE, *, like_output: bool = False
 ) -> Any:
     """Run a decision: the Jacobian at ``args``, as blocks in the dtypes of the input (or of the output)."""
+    with precisely(found.program):
+        return _computed(found, decision, args, how, like_output=like_output)
+
+
+def _computed(found: Found, decision: Decision, args: tuple[Any, ...], how: Pass, *, like_output: bool) -> Any:
     position = found.argnum % len(args)
 
     def of_input(x: Any) -> Any:

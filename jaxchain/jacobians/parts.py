@@ -26,6 +26,7 @@ from jaxchain.jacobians.execute import Linearised, by_colours, linearise, perfor
 from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Matrix
 from jaxchain.jacobians.modes import jacobian
 from jaxchain.jacobians.planner import Plan, make_plan
+from jaxchain.program.precision import precisely
 from jaxchain.stage import INPUT, State
 from jaxchain.sweep import start as start_of
 
@@ -259,7 +260,8 @@ def partial_jacobian(
     between = whole[first + 1 : last + 1]
     found = find(lambda s: between(*with_input(s)), (state,), 0)
     refuse_huge((Coordinates.of(found.out).size, here.size), here.dtype)
-    return _whole(make_plan(found), (state,)).dense()
+    with precisely(found.program):
+        return _whole(make_plan(found), (state,)).dense()
 
 
 def _position(chain: Chain, name: str) -> int:
@@ -280,7 +282,8 @@ def of_plan(
         call = Call.of(fun, default_argnum(fun) if argnums is None else argnums, False, args, kwargs)
         found = call.find()
         require_real(found)
-        return compute(make_plan(found), (jax.tree.map(jnp.asarray, call.chosen), {}))
+        with precisely(found.program):
+            return compute(make_plan(found), (jax.tree.map(jnp.asarray, call.chosen), {}))
 
     return named_like(fun, wrapped, what)
 

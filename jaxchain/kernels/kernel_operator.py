@@ -26,6 +26,7 @@ from jaxchain.kernels.choosing import choose
 from jaxchain.kernels.pricing import Block, Prices
 from jaxchain.kernels.tangent import ntk
 from jaxchain.meshes import first_axis, laid_out_by_compiler
+from jaxchain.program.precision import precisely
 
 __all__ = ["KernelOperator", "ntk_operator"]
 
@@ -158,7 +159,7 @@ class KernelOperator:
 
     def _diagonal(self) -> jax.Array:
         asked = Asked.of("ntk_operator", self.fun, self.params, self.xs, None, "diagonal", "auto", self.chunk_size)
-        with refused_in_words("reverse", "this function", WAY_OUT):
+        with refused_in_words("reverse", "this function", WAY_OUT), precisely(asked.basis.function.tapping.program):
             # Every sample is a pair with itself, whose derivative is made once.
             prices = Prices(asked.basis, Block(1, 1, None, symmetric=True), "diagonal")
             kernel = Kernel.of(prices, choose(prices, "auto"))

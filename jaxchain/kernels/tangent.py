@@ -21,6 +21,7 @@ from jaxchain.kernels.pairing import Outputs
 from jaxchain.kernels.planned import KernelPlan, planned
 from jaxchain.kernels.pricing import Prices
 from jaxchain.meshes import first_axis, laid_out_by_compiler
+from jaxchain.program.precision import precisely_as
 
 __all__ = ["ntk", "ntk_plan"]
 
@@ -100,6 +101,7 @@ def ntk(
     return laid_out_by_compiler(run, first_axis(xs), params, xs, ys)
 
 
+@precisely_as(lambda asked, *_: asked.basis.function.tapping.program)
 def _kernel(asked: Asked, params: Any, xs: Any, ys: Any) -> jax.Array:
     """The kernel that is asked for."""
     block, m = asked.block, asked.basis.space.size

@@ -663,6 +663,16 @@ def dot_of(eqn: JaxprEqn) -> Dot:
     return Dot(*eqn.params["dimension_numbers"])
 
 
+def precision_of(eqn: JaxprEqn) -> frozenset[str]:
+    """How precise a product is to be, one word an operand: ``"high"``, ``"highest"``; none where it is not told."""
+    told = eqn.params.get("precision") if FAMILY.get(eqn.primitive.name) == "product" else None
+    return frozenset(
+        str(getattr(one, "name", one)).lower()
+        for one in (told if isinstance(told, tuple) else [told])
+        if one is not None
+    )
+
+
 def ragged_axes(eqn: JaxprEqn) -> tuple[Sequence[int], Sequence[int]]:
     """Of a ``ragged_dot_general``: the left's axes that are cut into groups, the right's that hold a matrix a group."""
     numbers = eqn.params["ragged_dot_dimension_numbers"]

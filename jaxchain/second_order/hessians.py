@@ -20,6 +20,7 @@ from jaxchain.jacobians.blocks import as_blocks
 from jaxchain.jacobians.execute import state_and_sides
 from jaxchain.jacobians.planner import make_plan
 from jaxchain.meshes import laid_out_by_compiler
+from jaxchain.program.precision import precisely_as
 from jaxchain.program.primitives import any_equation_of, is_while
 from jaxchain.second_order import gather
 from jaxchain.second_order.products import Product, hessian_by, product
@@ -182,6 +183,7 @@ def decide_hessian(found: Found, mode: HessianMode = "auto", argument: str = "ar
     return decide_second(found, "matrix", mode, argument)
 
 
+@precisely_as(lambda found, *_: found.program)
 def compute_hessian(found: Found, way: HessianPlan, chosen: Any, how: Pass = ALL_AT_ONCE) -> Any:
     """Run a decision: the Hessian where the argument is ``chosen``, as blocks."""
     here = Coordinates.of(chosen)

@@ -24,6 +24,7 @@ from jaxchain.jacobians.execute import state_and_sides
 from jaxchain.jacobians.matrix import Identity
 from jaxchain.meshes import laid_out_by_compiler, without_layout
 from jaxchain.program.fingerprint import Kept
+from jaxchain.program.precision import precisely_as
 from jaxchain.program.primitives import is_inexact, size_of
 from jaxchain.second_order.columnwise import columns, over_columns
 from jaxchain.second_order.gather import point
@@ -198,6 +199,7 @@ def _at_once(asked: Pass, found: Found, form: Weights) -> Pass:
     return asked if chunk >= form.form.columns else Pass(chunk)
 
 
+@precisely_as(lambda found, *_: found.program)
 def _columns(
     found: Found, way: HessianPlan, chosen: Any, form: Weights, how: Pass, *, total: bool = False
 ) -> jax.Array:

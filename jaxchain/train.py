@@ -7,7 +7,7 @@ Whatever costs time on the host (shuffling, checking, progress, files) happens b
 from __future__ import annotations
 
 from collections import deque
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -260,7 +260,9 @@ def _scan(
 def _run(here: Point, chunk: Chunk, *, observe_every: int, **how: Any) -> tuple[Point, Record]:
     ahead = min(-here.step % observe_every, len(jax.tree.leaves(chunk.each)[0]))
     args = jnp.int32(here.step), here.params, here.opt_state, chunk, here.before
-    carry, losses, observed = _scan(*args, observe_every=observe_every, ahead=ahead, **how)
+    # In a gradient flow NaN is what a stage has not, which is no reason to stop.
+    with jax.debug_nans(False) if isinstance(how["observe"], FlowObserver) else nullcontext():
+        carry, losses, observed = _scan(*args, observe_every=observe_every, ahead=ahead, **how)
     _, params, opt_state, before = settled(carry)
     record = Record(here.step, on_host(losses).astype(np.float64), jax.device_get(jax.tree.map(all_parts, observed)))
     return Point(here.step + len(record.losses), params, opt_state, before), record

@@ -280,6 +280,66 @@ def test_only_one_file_imports_the_types_of_jaxprs():
     assert of_jax("program.primitives", "jax.extend")
 
 
+def decorators(function: ast.FunctionDef) -> Iterator[tuple[str, ast.expr]]:
+    for decorator in function.decorator_list:
+        call = decorator.func if isinstance(decorator, ast.Call) else decorator
+        yield dotted(call).rpartition(".")[2], decorator
+
+
+def test_what_is_remembered_is_bounded():
+    """A cache on a module's function holds one value, or says how many; others are `Kept`, which has a bound and a lock."""
+    boundless = [
+        (module, function.lineno)
+        for module in MODULES
+        for function in tree(module).body
+        if isinstance(function, ast.FunctionDef)
+        for name, decorator in decorators(function)
+        if (name == "cache" and (function.args.args or function.args.kwonlyargs))
+        or (name == "lru_cache" and "maxsize" not in [k.arg for k in getattr(decorator, "keywords", [])])
+    ]
+    assert not boundless, f"Say how many values are remembered:\n{places(boundless)}"
+
+
+LOADERS = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "yaml", "dbm"}
+"""What runs code that a file holds."""
+
+
+def test_nothing_is_unpickled():
+    loaded = [(module, line) for module in MODULES for name, _, line in imports(module) if {*name.split(".")} & LOADERS]
+    allowed = [
+        (module, keyword.lineno)
+        for module in MODULES
+        for keyword in ast.walk(tree(module))
+        if isinstance(keyword, ast.keyword) and keyword.arg == "allow_pickle" and ast.unparse(keyword.value) != "False"
+    ]
+    silent = [
+        (module, call.lineno)
+        for module in MODULES
+        for call in ast.walk(tree(module))
+        if isinstance(call, ast.Call)
+        and dotted(call.func) in ("np.load", "numpy.load", "jnp.load")
+        and "allow_pickle" not in [keyword.arg for keyword in call.keywords]
+    ]
+    assert not [*loaded, *allowed, *silent], (
+        f"Files hold arrays and JSON alone:\n{places([*loaded, *allowed, *silent])}"
+    )
+
+
+RUNS_TEXT = {"lesson.cell"}
+"""Modules that run text as code, their own: the lesson's cells."""
+
+
+def test_no_text_is_run_as_code():
+    found = [
+        (module, call.lineno)
+        for module in MODULES
+        if module not in RUNS_TEXT
+        for call in ast.walk(tree(module))
+        if isinstance(call, ast.Call) and dotted(call.func) in ("eval", "exec", "compile", "__import__", "os.system")
+    ]
+    assert not found, f"Text of others is never code:\n{places(found)}"
+
+
 def test_nothing_imports_the_private_parts_of_jax():
     found = [place for module in MODULES for place in of_jax(module, "jax._src")]
     assert not found, f"jax._src is not for us:\n{places(found)}"

@@ -22,6 +22,41 @@ print(json.dumps(found))
 """
 
 
+UNCHANGED = """
+import gc, json, locale, logging, os, signal, sys, threading, warnings
+import jax, numpy as np, optax, scipy.sparse, scipy.special  # which have globals of their own
+def state():
+    return {
+        "flags of JAX": {name: repr(value) for name, value in jax.config.values.items()},
+        "filters of warnings": repr(warnings.filters),
+        "environment": dict(os.environ),
+        "errors of NumPy": repr(np.geterr()),
+        "printing of NumPy": repr(np.get_printoptions()),
+        "logging": [logging.root.level, len(logging.root.handlers), logging.getLogger("jax").level],
+        "hooks": [repr(sys.excepthook), repr(sys.displayhook), repr(sys.breakpointhook)],
+        "path": list(sys.path),
+        "limits": [sys.getrecursionlimit(), gc.get_threshold(), gc.isenabled()],
+        "interrupts": repr(signal.getsignal(signal.SIGINT)),
+        "threads": threading.active_count(),
+        "locale": locale.setlocale(locale.LC_ALL),
+    }
+before = state()
+import jaxchain as jc
+after = state()
+# What it stands for, but what loads matplotlib and the like, which have globals of their own.
+for name in set(jc.__all__) - {"plot"}:
+    getattr(jc, name)
+used = state()
+print(json.dumps([[name for name in before if before[name] != later[name]] for later in (after, used)]))
+"""
+
+
+def test_importing_changes_nothing_that_others_share():
+    run = subprocess.run([sys.executable, "-c", UNCHANGED], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == [[], []]
+
+
 @pytest.fixture(scope="module")
 def loaded():
     run = subprocess.run([sys.executable, "-W", "error", "-c", SCRIPT], capture_output=True, text=True, check=False)

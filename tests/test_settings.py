@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import assert_close, draw, named
 
@@ -19,6 +20,8 @@ SETTINGS = {
     "dtype promotion": lambda: jax.numpy_dtype_promotion("strict"),
     "tracer leaks": jax.checking_leaks,
     "no jit": jax.disable_jit,
+    "stop at NaN": lambda: jax.debug_nans(True),
+    "stop at infinity": lambda: jax.debug_infs(True),
 }
 X = draw(jnp.zeros(3), 1)
 
@@ -36,6 +39,68 @@ def test_a_jacobian_is_the_same(setting: Callable[[], Any]):
     with setting():
         got = jc.jacobian(fun, mode="mixed")(X), jc.jacobian(fun, chunk_size=2)(X)
     assert_close(got, (jax.jit(jax.jacrev(fun))(X),) * 2)
+
+
+NET = jc.nets.mlp([3, 4, 2], activation="relu")
+PARAMS = NET.init(jax.random.key(0))
+BATCH = (draw(jnp.zeros((4, 3)), 1), draw(jnp.zeros((4, 2)), 2))
+
+
+def loss(params: Any, batch: Any) -> jax.Array:
+    xs, ys = batch
+    return jnp.mean((jax.vmap(NET, (None, 0))(params, xs) - ys) ** 2)
+
+
+def trained(observe: Any = None) -> Any:
+    how = {"batch_size": 2, "key": jax.random.key(1), "observe": observe, "progress": False}
+    return jc.train.fit(loss, PARAMS, BATCH, optax.adam(0.1), steps=2, **how)
+
+
+def net_of_x(x: jax.Array) -> jax.Array:
+    return NET(PARAMS, x)
+
+
+SINE = jc.Chain([jc.Stage("sin", jnp.sin)])
+
+PARTS: dict[str, Callable[[Any], Any]] = {
+    "discover": lambda _: jc.discover(net_of_x, X)(X),
+    "forward": lambda _: jc.forward_sweep(NET, (PARAMS, X), X).tangents,
+    "reverse": lambda _: jc.reverse_sweep(NET, (PARAMS, X), jnp.ones(2)).arg_cotangents,
+    "local": lambda _: [j.matrix for j in jc.local_jacobians(NET, (PARAMS, X))],
+    **{
+        mode: lambda _, mode=mode: jc.jacobian(net_of_x, mode=mode)(X)
+        for mode in ("auto", "forward", "reverse", "mixed")
+    },
+    "batch": lambda _: jc.batch_jacobian(jax.vmap(net_of_x))(BATCH[0]),
+    "hessian": lambda _: jc.hessian(lambda x: jnp.sum(net_of_x(x) ** 3), (X,)),
+    "kernel": lambda _: jc.ntk(NET, PARAMS, BATCH[0]),
+    "samples": lambda _: jc.sample_gradients(loss, PARAMS, BATCH),
+    "norms": lambda _: jc.sample_gradient_norms(loss, PARAMS, BATCH).whole,
+    "fit": lambda _: trained().params,
+    # What follows computes with numbers, or takes long where leaks are looked for.
+    "spectrum": lambda _: jc.spectrum(NET, (PARAMS, X)).whole,
+    "curvature": lambda _: jc.ggn(NET, lambda z, y: jnp.sum((z - y) ** 2), PARAMS, BATCH).diagonal(),
+    "flow": lambda _: jc.gradient_flow(NET, (PARAMS, X), jnp.ones(2)).cotangent,
+    "followed": lambda _: jnp.asarray(trained(jc.flow()).history.observed.gradient),
+    "finite": lambda _: jnp.float32(jc.locate_nonfinite(NET, (PARAMS, X)).finite),
+    "lens": lambda _: jc.lens.fit(SINE, [(jnp.ones((6, 2)),)], skip_first=1, progress=False).jacobians,
+    "report": lambda folder: jnp.float32(jc.report(net_of_x, X, path=folder / "page.html", progress=False).exists()),
+}
+
+LEAKS = list(PARTS)[: list(PARTS).index("spectrum")]
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return {name: part(tmp_path_factory.mktemp("usual")) for name, part in PARTS.items()}
+
+
+@pytest.mark.parametrize("name", ["tracer leaks", "no jit", "stop at NaN", "stop at infinity"])
+def test_all_parts_say_the_same(name: str, usual: dict[str, Any], tmp_path: Any):
+    parts = LEAKS if name == "tracer leaks" else list(PARTS)
+    with SETTINGS[name]():
+        got = {part: PARTS[part](tmp_path) for part in parts}
+    assert_close(got, {part: usual[part] for part in parts}, 1e-5)
 
 
 def energy(x: jax.Array) -> jax.Array:

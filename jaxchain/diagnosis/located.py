@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.program.births import Birth, broken
@@ -140,4 +141,5 @@ def advice_of(birth: Birth, *, back: bool) -> str:
 
 def _overflows(operands: Sequence[Any]) -> bool:
     """Whether the same in float32 might hold: nothing that was read is zero."""
-    return all(bool(np.all(np.asarray(operand, np.float64))) for operand in operands if broken(operand).size)
+    numbers = (operand for operand in operands if jnp.issubdtype(operand.dtype, jnp.floating))
+    return all(bool(np.all(np.asarray(operand, np.float64))) for operand in numbers)

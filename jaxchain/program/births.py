@@ -89,7 +89,8 @@ class Trail(NamedTuple):
 
 def broken(value: Any, *, nan: bool = False) -> np.ndarray:
     """Which entries are NaN or infinite; with ``nan``, which are NaN alone."""
-    if not jnp.issubdtype(getattr(value, "dtype", np.asarray(value).dtype), jnp.inexact):
+    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    if not jnp.issubdtype(dtype, jnp.inexact):
         return np.zeros(np.shape(value), bool)
     array = np.asarray(value)
     return np.isnan(array) if nan else ~np.isfinite(array)

@@ -108,6 +108,11 @@ CASES = {
         (jnp.ones(2),),
         ("", "state", "log at test_nonfinite.py", "zero or less"),
     ),
+    "a product beside a random key": (
+        lambda key, x: jax.random.normal(key, (2,), x.dtype) * x * x,
+        (jax.random.key(0), jnp.full(2, 1e38, jnp.bfloat16)),
+        ("", "state", "mul at test_nonfinite.py", "in bfloat16"),
+    ),
     "what a parameter is made of": (
         normalised,
         ({"v": jnp.zeros((2, 2))}, jnp.ones(2)),

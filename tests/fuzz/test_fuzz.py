@@ -1,6 +1,6 @@
 """Whatever JAX says of a random program, jaxchain says: its value, its sweeps, its Jacobians in every mode, its parts.
 
-Thirty programs by default; ``pytest -m long -s`` takes three thousand and prints how many there were. A failure
+A hundred programs by default; ``pytest -m long -s`` takes three thousand and prints how many there were. A failure
 prints the program, whose number makes it again: ``print(program(17))``.
 """
 
@@ -247,7 +247,7 @@ def quiet() -> Any:
         yield
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(100))
 def test_a_random_program_is_differentiated_as_jax_does(seed: int) -> None:
     agree(seed, Counter())
 

@@ -146,7 +146,7 @@ def over_positions(seed: int) -> dict[str, Case]:
         q, k, v = ((x @ w).reshape(len(x), heads, -1).swapaxes(0, 1) for w in layers[:3])
         scores = q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1])
         seen = jnp.tril(jnp.ones(scores.shape[1:], bool)) if causal else True
-        mixed = jax.nn.softmax(jnp.where(seen, scores, -1e9)) @ v
+        mixed = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf)) @ v
         return mixed.swapaxes(0, 1).reshape(x.shape) @ layers[3]
 
     def transformer(positions: int, width: int, depth: int, *, causal: bool) -> Case:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from jaxchain.cost.count import flops, summed
+from jaxchain.program.fingerprint import repeated
 from jaxchain.program.flow import moved_results
 from jaxchain.program.primitives import (
     ELEMENTWISE,
@@ -72,16 +73,19 @@ def linear_work(jaxpr: Jaxpr, moved: Iterable[Var], outs: Sequence[Atom] | None 
     """
     outs = jaxpr.outvars if outs is None else outs
     moving, uses, work = set(moved), Counter[Var](), Work(0.0, 0.0)
-    for eqn in needed_eqns(jaxpr, outs):
+    eqns = needed_eqns(jaxpr, outs)
+    for eqn, again in zip(eqns, repeated(eqns), strict=True):
         marks = [is_var(atom) and atom in moving for atom in eqn.invars]
         if not any(marks):
-            work = work.plus(Work(0.0, 0.0, flops(eqn)))
+            work = work.plus(Work(0.0, 0.0, 0.0 if again else flops(eqn)))
             continue
         for var, moves in zip(eqn.outvars, moved_results(eqn, marks), strict=True):
             if moves and is_used(var) and is_inexact(var):
                 moving.add(var)
         uses.update(atom for atom, moves in zip(eqn.invars, marks, strict=True) if moves and is_var(atom))
-        work = work.plus(_of(eqn, marks)).plus(Work(0.0, _stretched(eqn, marks)))
+        vector = _of(eqn, marks).plus(Work(0.0, _stretched(eqn, marks)))
+        # The same product of a tangent twice is one; on the way back there are two cotangents for it.
+        work = work.plus(vector._replace(tangent=0.0, once=0.0) if again and math.isfinite(vector.tangent) else vector)
     uses.update(out for out in outs if is_var(out) and out in moving)
     # What is read in several places gets a cotangent from each, and they are added.
     joined = sum((times - 1) * size_of(var) for var, times in uses.items())

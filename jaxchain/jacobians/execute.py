@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxchain.derivative import ALL_AT_ONCE, Linear, Pass
 from jaxchain.discovery.find import Found
 from jaxchain.jacobians.bracketing import Step
-from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Layout, Matrix, multiply
+from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Layout, Matrix, Triangle, multiply
 from jaxchain.jacobians.planner import Plan
 from jaxchain.jacobians.sparse import Colouring
 from jaxchain.jacobians.unit import Unit, known_together
@@ -76,6 +76,10 @@ class Linearised:
             return Dense(unit.colouring.jacobian(self.sides, self.state, self.how.chunk_size))
         if unit.inside is not None:
             return Dense(unit.inside.matrix(self.sides, self.state))
+        if kind == "accumulate tangent" and unit.positions is None:
+            pushed = self._onward(Identity(unit.here.size, unit.here.dtype))
+            if pushed is not None:
+                return pushed
         mode: Direction = "forward" if kind == "accumulate tangent" else "reverse"
         if unit.positions is not None:
             return self._blocks(*unit.positions, mode)
@@ -88,6 +92,25 @@ class Linearised:
             return Blocks(out.split(columns, 0), into, out)
         rows = self.linear.rows(out.everywhere(self.unit.there.dtype), self.how)
         return Blocks(jnp.moveaxis(into.split(rows, 1), 0, 1), into, out)
+
+    def _onward(self, columns: Matrix) -> Triangle | None:
+        """J · columns, in stretches of positions, where no position reaches an earlier one in either."""
+        through = self.unit.onward if self.how == ALL_AT_ONCE else None
+        if through is None:
+            return None
+        # A block for each position, or a triangle of them: of the positions that this unit has before.
+        into = columns.into if isinstance(columns, Blocks | Triangle) else through.into
+        blocks = Triangle.of(columns, into, through.into)
+        return None if blocks is None else through.push(self.sides, self.state, blocks)
+
+    def pushed(self, columns: Matrix) -> Matrix:
+        """J · columns, as what they are."""
+        if isinstance(columns, Blocks | Triangle):
+            if self.unit.kind in ("identity", "diagonal"):
+                return multiply(self.matrix("read off"), columns)
+            if (pushed := self._onward(columns)) is not None:
+                return pushed
+        return Dense(self.after(columns.dense()))
 
     def after(self, columns: jax.Array) -> jax.Array:
         """J · columns."""
@@ -192,10 +215,10 @@ def perform(steps: Sequence[Step], units: Sequence[Linearised]) -> dict[tuple[in
             else:
                 ready[i, j] = multiply(left, right)
         elif step.kind == "eliminate tangent":
-            columns = ready.pop((i, k)).dense()
+            columns = ready.pop((i, k))
             for unit in units[k:j]:
-                columns = unit.after(columns)
-            ready[i, j] = Dense(columns)
+                columns = unit.pushed(columns)
+            ready[i, j] = columns
         else:
             rows = ready.pop((k, j)).dense()
             for unit in reversed(units[i:k]):

@@ -47,7 +47,7 @@ from jaxchain.program.primitives import (
 from jaxchain.program.segment import Segment, computing, known_values
 from jaxchain.show.values import count
 
-__all__ = ["DerivativeGraph", "graph_of"]
+__all__ = ["DerivativeGraph", "graph_of", "jvp_program"]
 
 MOST_EQUATIONS, MOST_EDGES = 400, 2500
 """A stage or graph of more is not looked at: that takes long, and so does a program of so many numbers."""
@@ -156,7 +156,8 @@ def graph_of(segment: Segment, carries: Sequence[bool]) -> DerivativeGraph | Non
     if any(equation.name in WHOLE for equation in segment.equations):
         return None
     try:
-        program, sides, here = _program(segment, carries)
+        here = Coordinates.of(tuple(map(like, segment.inputs)))
+        program, sides = jvp_program(segment, carries, here)
         return _Builder(program, here).graph(sides)
     except _RefusedError:
         return None
@@ -176,22 +177,31 @@ WHOLE = names_in("loop", "matrix", "solve", "opaque", "collective", "sparse", "e
 """Primitives whose derivative is not looked into."""
 
 
-def _program(segment: Segment, carries: Sequence[bool]) -> tuple[Program, tuple[int, ...], Coordinates]:
-    here = Coordinates.of(tuple(map(like, segment.inputs)))
-    free = {var for var in segment.sides if var in segment.program.open}
-    if len(needed(segment.program.equations, set(segment.sides) - free)) > MOST_BEFOREHAND:
+def jvp_program(
+    segment: Segment, carries: Sequence[bool], here: Coordinates | None = None
+) -> tuple[Program, tuple[int, ...]]:
+    """The program of a stage's JVP, and which of its side values it takes; the others are constants of it.
+
+    Its arguments are the tangent (a leaf each, or with ``here`` one vector of coordinates), those side values, the state.
+    """
+    if len(needed(segment.program.equations, set(segment.sides) - (free := _open(segment)))) > MOST_BEFOREHAND:
         free.update(filter(is_inexact, segment.sides))  # places among the side values are still looked up
     sides = tuple(k for k, var in enumerate(segment.sides) if var in free)
     fixed = known_values(segment.program, [var for var in segment.sides if var not in free])
 
-    def linear(vector: jax.Array, given: list[Any], state: tuple[Any, ...]) -> Any:
+    def linear(tangent: Any, given: list[Any], state: tuple[Any, ...]) -> Any:
         known, own = iter(fixed), iter(given)
         values = [next(own if var in free else known) for var in segment.sides]
-        return jvp(lambda state: tuple(segment.call(*values, *state)), state, here.unflatten(vector), carries)[1]
+        leaves = tangent if here is None else here.unflatten(tangent)
+        return jvp(lambda state: tuple(segment.call(*values, *state)), state, leaves, carries)[1]
 
-    given = [like(segment.sides[k]) for k in sides]
-    vector = jax.ShapeDtypeStruct((here.size,), here.dtype)
-    return flatten(jax.make_jaxpr(linear)(vector, given, tuple(map(like, segment.inputs)))), sides, here
+    given, state = [like(segment.sides[k]) for k in sides], tuple(map(like, segment.inputs))
+    tangent = state if here is None else jax.ShapeDtypeStruct((here.size,), here.dtype)
+    return flatten(jax.make_jaxpr(linear)(tangent, given, state)), sides
+
+
+def _open(segment: Segment) -> set[Var]:
+    return {var for var in segment.sides if var in segment.program.open}
 
 
 @dataclass

@@ -15,7 +15,13 @@ from jax.tree_util import register_dataclass
 
 from jaxchain.coordinates import pieces, widest
 
-__all__ = ["Blocks", "Dense", "Diagonal", "Identity", "Layout", "Matrix", "multiply", "scattered"]
+__all__ = [
+    "Blocks", "Dense", "Diagonal", "Identity", "Layout", "Matrix", "Triangle", "multiply", "scattered", "stretched_share",
+    "stretches",
+]  # fmt: skip
+
+STRETCHES, LEAST = 4, 4
+"""Into so many stretches positions are divided at most, of so many at least: each is one more program to compile."""
 
 
 Runs = tuple[tuple[int, bool], ...]
@@ -53,6 +59,12 @@ class Layout:
     def width(self) -> int:
         """How many numbers each position has."""
         return sum(self.widths)
+
+    def of_positions(self, count: int) -> Layout:
+        """The same of so many positions; each array counts them along one axis."""
+        return Layout(
+            tuple(tuple((count if counts else size, counts) for size, counts in runs) for runs in self.arrays)
+        )
 
     def split(self, array: jax.Array, axis: int) -> jax.Array:
         """An array whose ``axis`` counts coordinates, with two in its place: positions, and numbers in each."""
@@ -182,7 +194,80 @@ class Blocks:
         return Blocks(jnp.swapaxes(self.entries, 1, 2), self.out, self.into)
 
 
-Matrix = Identity | Diagonal | Blocks | Dense
+@partial(register_dataclass, data_fields=("parts",), meta_fields=("into", "out"))
+@dataclass(frozen=True)
+class Triangle:
+    """Blocks on and below the diagonal, (P · m, P · n): no position reaches an earlier one.
+
+    Attributes
+    ----------
+    parts
+        (P − start, m, L, n), of each stretch of L positions before the blocks from its first position on.
+    into, out
+        Where the coordinates of each position are, in the state before and in the state after.
+    """
+
+    parts: tuple[jax.Array, ...]
+    into: Layout
+    out: Layout
+
+    @classmethod
+    def of(cls, matrix: Matrix, into: Layout, out: Layout) -> Triangle | None:
+        """One of the kinds that are made of positions' blocks, of positions that lie so; ``None``: it is another."""
+        match matrix:
+            case Identity() if into == out:
+                each = jnp.broadcast_to(jnp.eye(into.width, dtype=matrix.dtype), (into.count, into.width, into.width))
+            case Diagonal() if into == out:
+                each = into.split(matrix.entries, 0)[:, :, None] * jnp.eye(into.width, dtype=matrix.entries.dtype)
+            case Blocks() if (into, out) == (matrix.into, matrix.out):
+                each = jnp.broadcast_to(matrix.entries, (into.count, *matrix.entries.shape[1:]))
+            case Triangle() if (into, out) == (matrix.into, matrix.out):
+                return matrix
+            case _:
+                return None
+        parts: list[jax.Array] = []
+        for start, stop in stretches(into.count):
+            at, rest = np.arange(stop - start), (into.count - start, each.shape[1], stop - start, each.shape[2])
+            parts.append(jnp.zeros(rest, each.dtype).at[at, :, at, :].set(each[start:stop]))
+        return cls(tuple(parts), into, out)
+
+    @property
+    def entries(self) -> jax.Array:
+        """All of them."""
+        return self.dense()
+
+    def dense(self) -> jax.Array:
+        """All its entries."""
+        count = self.out.count
+        full = [jnp.pad(part, ((count - len(part), 0), (0, 0), (0, 0), (0, 0))) for part in self.parts]
+        return self.into.join(self.out.join(jnp.concatenate(full, 2), 0), 1)
+
+    def scaled(self, diagonal: jax.Array) -> Triangle:
+        """Rows times the entries of a diagonal."""
+        each = self.out.split(diagonal, 0)
+        return replace(self, parts=tuple(each[-len(part) :, :, None, None] * part for part in self.parts))
+
+    def before(self, left: Blocks) -> Triangle:
+        """Blocks of the same positions times this."""
+        made: list[jax.Array] = []
+        for part in self.parts:
+            own = left.entries if len(left.entries) == 1 else left.entries[-len(part) :]
+            made.append((own @ part.reshape(*part.shape[:2], -1)).reshape(len(part), -1, *part.shape[2:]))
+        return Triangle(tuple(made), self.into, left.out)
+
+
+def stretches(count: int) -> list[tuple[int, int]]:
+    """The first position of each stretch, and the first after it."""
+    parts = max(min(STRETCHES, count // LEAST), 1)
+    return list(itertools.pairwise(np.linspace(0, count, parts + 1).astype(int).tolist()))
+
+
+def stretched_share(count: int) -> float:
+    """What a triangle of so many positions keeps of its blocks."""
+    return sum((count - start) * (stop - start) for start, stop in stretches(count)) / count**2
+
+
+Matrix = Identity | Diagonal | Blocks | Triangle | Dense
 
 
 def multiply(left: Matrix, right: Matrix) -> Matrix:
@@ -191,6 +276,13 @@ def multiply(left: Matrix, right: Matrix) -> Matrix:
         return right
     if isinstance(right, Identity):
         return left
+    match left, right:
+        case Diagonal(), Triangle():
+            return right.scaled(left.entries)
+        case Blocks(), Triangle() if left.into == right.out:
+            return right.before(left)
+        case _:
+            left, right = (Dense(each.dense()) if isinstance(each, Triangle) else each for each in (left, right))
     dtype = widest(left.entries.dtype, right.entries.dtype)
     a, b = left.entries.astype(dtype), right.entries.astype(dtype)
     match left, right:

@@ -23,7 +23,7 @@ from jaxchain.errors import unknown
 from jaxchain.jacobians.blocks import Call, named_like, require_real
 from jaxchain.jacobians.bracketing import Step
 from jaxchain.jacobians.execute import Linearised, by_colours, linearise, perform
-from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Matrix
+from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Matrix, Triangle
 from jaxchain.jacobians.modes import jacobian
 from jaxchain.jacobians.planner import Plan, make_plan
 from jaxchain.program.precision import precisely
@@ -192,7 +192,7 @@ def gram_diagonal(fun: Callable[..., Any], argnums: int | None = None) -> Callab
         split, direct = _best_split(plan, lambda k: (m + n) * k * k, m * n)
         if direct:
             whole = _whole(plan, args)
-            full = isinstance(whole, Blocks | Dense)
+            full = isinstance(whole, Blocks | Triangle | Dense)
             return jnp.sum(whole.dense() ** 2, axis=0) if full else _diagonal_of(whole) ** 2
         right, left = _factors(plan, args, split)
         return jnp.sum(right * ((left.T @ left) @ right), axis=0)

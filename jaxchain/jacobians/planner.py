@@ -17,6 +17,7 @@ import numpy as np
 from jaxchain.discovery.find import Found
 from jaxchain.jacobians.bracketing import Costs, Solution, Step, solve
 from jaxchain.jacobians.bundles import opened_at_bundles
+from jaxchain.jacobians.matrix import stretched_share
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse
 from jaxchain.jacobians.unit import Unit, joined, known_together, units_of
 from jaxchain.show.values import count
@@ -94,6 +95,16 @@ class Plan:
         """How many positions the product of units i … j has blocks for, at [i, j]."""
         return _positions(self.units)
 
+    @cached_property
+    def _share(self) -> np.ndarray:
+        """What is left of the work of pushing the columns of state i through unit k, at [i, k]."""
+        return _stretched(self.units)[0]
+
+    def _goes_on(self, step: Step) -> bool:
+        """Whether a step pushes columns in stretches of positions."""
+        first = step.start if step.middle is None else step.middle
+        return bool((self._share[step.start, first : step.stop] < 1).any())
+
     def is_diagonal(self, start: int, stop: int) -> bool:
         """Whether the matrix between two states is diagonal."""
         return all(unit.kind in ("identity", "diagonal") for unit in self.units[start:stop])
@@ -128,16 +139,17 @@ class Plan:
                 "linear": "is I ⊗ its weights, read off" if blocks else "is its weights, read off",
                 "dense": f"by {count(unit.vectors[how == 'cotangent'], how)}",
             }[unit.kind]
-            return f"{whole} {words}{blocks}"
+            later = ", each through later positions alone" if how == "tangent" and self._goes_on(step) else ""
+            return f"{whole} {words}{blocks}{later}"
         left, right = f"∂{name[step.stop]}/∂{name[step.middle]}", f"∂{name[step.middle]}/∂{name[step.start]}"
         if step.kind == "multiply":
             once = ", computed once" if known_together(self.units[step.start : step.stop]) else ""
             blocks = ", block by block" if self._positions[step.start, step.stop] > 1 else ""
             return f"{whole} = {left} · {right}{blocks}{once}"
         if step.kind == "eliminate tangent":
-            return (
-                f"{whole}: push the {count(self.sizes[step.start], 'column')} of {right} through to {name[step.stop]}"
-            )
+            columns = count(self.sizes[step.start], "column")
+            later = ", each through later positions alone" if self._goes_on(step) else ""
+            return f"{whole}: push the {columns} of {right} through to {name[step.stop]}{later}"
         return f"{whole}: pull the {count(self.sizes[step.stop], 'row')} of {left} back to {name[step.start]}"
 
 
@@ -233,7 +245,9 @@ def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
     free = np.array([u.known for u in units])  # and computed in the cheaper mode
     free_by_tangents = free & (by_tangents <= by_cotangents)
     full = np.concatenate([[0], np.cumsum([u.kind not in ("identity", "diagonal") for u in units])])
-    pushed, pulled, positions, known = _running(tangent), _running(adjoint), _positions(units), _known(units)
+    pulled, positions, known = _running(adjoint), _positions(units), _known(units)
+    share, later = _stretched(units)
+    own = np.diagonal(share)
 
     def multiply(i: Any, k: Any, j: Any) -> Any:
         # Two matrices; one scaled by a diagonal, or two diagonals: a multiplication without its addition.
@@ -241,16 +255,43 @@ def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
         whole, before, after = positions[i, j], positions[i, k], positions[k, j]
         # Blocks by blocks of the same positions, else each position of one meets all of the other.
         product = n[i] * n[k] * n[j] / np.where(whole > 1, before * after, np.maximum(before, after))
+        product = product * np.where(after > 1, later[i, k], 1.0)
         scaled = np.where(left & right, product, np.where(left | right, n[i] * n[j] / whole, n[i]) / 2)
         return np.where(known[i, j], 0.0, scaled)
 
     return Costs(
-        tangent=np.where(free & ~free_by_tangents, math.inf, np.minimum(by_tangents, ready)),
+        tangent=np.where(free & ~free_by_tangents, math.inf, np.minimum(by_tangents * own, ready)),
         adjoint=np.where(free & ~free_by_tangents, 0.0, by_cotangents),
         multiply=multiply,
-        push=lambda i, k, j: _times(n[i], pushed(k, j)),
+        push=lambda i, k, j: _times(n[i], _from_each(tangent, share)(i, k, j)),
         pull=lambda i, k, j: _times(n[j], pulled(i, k)),
     )
+
+
+def _stretched(units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray]:
+    """What pushing columns in stretches of positions leaves of the work.
+
+    Where no position reaches an earlier one: at [i, k] of the columns of state i through unit k, and of a product of their
+    matrix up to state k with blocks.
+    """
+    q = len(units)
+    share, later = np.ones((q, q)), np.ones((q + 1, q + 1))
+    for i in range(q):
+        layout, blocks = None, True
+        for k in range(i, q):
+            unit = units[k]
+            if unit.kind in ("identity", "diagonal"):
+                pass
+            elif blocks and unit.layouts is not None and layout in (None, unit.layouts[0]):
+                layout = unit.layouts[1]
+            elif unit.onward is not None and layout in (None, unit.onward.into):
+                share[i, k], layout, blocks = unit.onward.share, unit.onward.out, False
+            else:
+                break
+            if not blocks and layout is not None and k + 1 < q:
+                following = units[k + 1].layouts
+                later[i, k + 1] = stretched_share(layout.count) if following and following[0] == layout else 1.0
+    return share, later
 
 
 def _positions(units: Sequence[Unit]) -> np.ndarray:
@@ -285,6 +326,14 @@ def _known(units: Sequence[Unit]) -> np.ndarray:
 def _times(count: Any, work: Any) -> Any:
     with np.errstate(invalid="ignore"):  # no vectors through a stage without that mode: 0 · ∞ is still ∞
         return np.where(np.isinf(work), math.inf, count * work)
+
+
+def _from_each(work: np.ndarray, share: np.ndarray) -> Callable[[Any, Any, Any], Any]:
+    """Sums over ranges of units, of the share that is left for the columns of each state; infinite where a member is."""
+    never = np.concatenate([[0], np.cumsum(np.isinf(work))])
+    each = np.where(np.isinf(work), 0.0, work) * share
+    total = np.concatenate([np.zeros((len(work), 1)), np.cumsum(each, axis=1)], axis=1)
+    return lambda i, k, j: np.where(never[j] > never[k], math.inf, total[i, j] - total[i, k])
 
 
 def _running(work: np.ndarray) -> Callable[[Any, Any], Any]:

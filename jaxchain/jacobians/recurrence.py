@@ -24,6 +24,7 @@ import numpy as np
 from jaxchain.coordinates import pieces
 from jaxchain.cost.linear import Work
 from jaxchain.derivative import Linear
+from jaxchain.jacobians.matrix import stretches
 from jaxchain.program.flow import moved_results
 from jaxchain.program.primitives import (
     Jaxpr,
@@ -40,9 +41,6 @@ from jaxchain.program.primitives import (
 from jaxchain.program.segment import Segment
 
 __all__ = ["Recurrence", "reads_rows", "recurrence_of"]
-
-STRETCHES, LEAST = 4, 4
-"""Into so many stretches the steps are divided at most, of so many steps at least: each is one more loop to compile."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +125,7 @@ class Recurrence:
     @cached_property
     def stretches(self) -> list[tuple[int, int]]:
         """The first step of each stretch, and the first after it."""
-        count = max(min(STRETCHES, self.loop.length // LEAST), 1)
-        return list(itertools.pairwise(np.linspace(0, self.loop.length, count + 1).astype(int).tolist()))
+        return stretches(self.loop.length)
 
     @property
     def cost(self) -> float:

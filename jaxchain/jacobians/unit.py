@@ -26,12 +26,14 @@ from jaxchain.errors import REFUSALS, refusal
 from jaxchain.jacobians.graph import DerivativeGraph, graph_of
 from jaxchain.jacobians.local import Local, read_off
 from jaxchain.jacobians.matrix import Layout
+from jaxchain.jacobians.onward import Onward, onward_of
 from jaxchain.jacobians.recurrence import Recurrence, recurrence_of
 from jaxchain.jacobians.sparse import LEAST, Colouring, available, colouring_of, may_be_sparse
 from jaxchain.program.fingerprint import Kept, fingerprint
 from jaxchain.program.flat import Equation
+from jaxchain.program.flatten import flatten
 from jaxchain.program.flow import dependent
-from jaxchain.program.primitives import Atom, Jaxpr, JaxprEqn, Var, any_equation_of, is_var, like
+from jaxchain.program.primitives import Atom, Jaxpr, JaxprEqn, Var, any_equation_of, is_var, like, new_jaxpr
 from jaxchain.program.segment import Segment
 from jaxchain.samples.positions import position_axes
 
@@ -56,6 +58,10 @@ GRAPH = 0.7
 LEAST_FOR_LOOP, LOOP = 50_000, 0.6
 """A loop is gone through step by step where a basis takes so many multiply-adds at least, and the steps less than this
 share of them: else the loops that this takes are slower than the one that it saves."""
+
+LEAST_ONWARD, SHARE = 10_000_000, 0.8
+"""Columns are pushed in stretches of positions where all of them take so many multiply-adds at least, and the stretches
+less than this share: each is one more program to compile."""
 
 MOST, MOST_OF_MUCH, MUCH = 128, 384, 1e12
 """More units than this are joined: a program of so many products is traced and compiled long. Where the better simple
@@ -244,6 +250,16 @@ class Unit:
         graph = graph_of(self.segment, self.carries) if columns * rows <= MOST_IN_GRAPH else None
         return graph if graph is not None and graph.cost < GRAPH * basis else None
 
+    @cached_property
+    def onward(self) -> Onward | None:
+        """How columns are pushed through it in stretches of positions, where none reaches an earlier one and that saves much."""
+        if self.kind not in ("dense", "linear") or not self.sparse or self.known or self.colouring or self.inside:
+            return None
+        if not LEAST_ONWARD <= self.here.size * self.tangent < math.inf:
+            return None
+        found = onward_of(self.segment, self.carries)
+        return found if found is not None and found.share < SHARE else None
+
     def call(self, sides: Sequence[Any], state: tuple[Any, ...]) -> tuple[Any, ...]:
         """Its function, from the leaves of a state to those of the next."""
         return tuple(self.segment.call(*sides, *state))
@@ -306,7 +322,9 @@ class Unit:
             value, pull = vjp(of_state, tuple(state), which=self.carries)
             return value, pull(space.unflatten_cotangent(vector))
 
-        jaxpr = jax.make_jaxpr(linear)(jax.ShapeDtypeStruct((space.size,), space.dtype), sides, state).jaxpr
+        # Calls looked through, as XLA does: what two of them compute alike is computed once.
+        flat = flatten(jax.make_jaxpr(linear)(jax.ShapeDtypeStruct((space.size,), space.dtype), sides, state))
+        jaxpr = new_jaxpr(list(flat.constants), flat.invars, flat.outs, flat.eqns)
         outs = jaxpr.outvars[len(self.segment.outputs) :]
         return Program(jaxpr, jaxpr.invars[:1], jaxpr.invars[1 + len(sides) :], outs)
 

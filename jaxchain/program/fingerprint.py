@@ -21,7 +21,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxchain.program.primitives import Atom, ClosedJaxpr, JaxprEqn, Var, is_jaxpr, is_used, is_var, opened
 
-__all__ = ["Kept", "digest", "digests", "fingerprint", "same_arrays", "tree_digest"]
+__all__ = ["Kept", "digest", "digests", "fingerprint", "repeated", "same_arrays", "tree_digest"]
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -68,6 +68,30 @@ def fingerprint(
         for eqn in equations
     )
     return head, tuple(map(_value, constants.values())), body, tuple(map(mark, outputs))
+
+
+def repeated(equations: Sequence[JaxprEqn]) -> list[bool]:
+    """Which equations compute again what an earlier one has: the same operation of the same values, without effects.
+
+    A compiler runs it once. Programs inside programs are compared whole.
+    """
+    first: dict[Var, Var] = {}  # what is computed again, and what has the same value
+    made: dict[Hashable, list[JaxprEqn]] = {}
+    told: list[bool] = []
+
+    def mark(atom: Atom) -> Hashable:
+        return first.get(atom, atom) if is_var(atom) else ("literal", atom.aval, _value(atom.val))
+
+    for eqn in equations:
+        # Parameters are compared where all else is equal: of programs that takes long.
+        alike = made.setdefault((eqn.primitive.name, tuple(map(mark, eqn.invars))), [])
+        same = None if eqn.effects else next((e for e in alike if _value(e.params) == _value(eqn.params)), None)
+        told.append(same is not None)
+        if same is None:
+            alike.append(eqn)
+        else:
+            first.update((var, was) for var, was in zip(eqn.outvars, same.outvars, strict=True) if is_used(was))
+    return told
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from jaxchain.program.segment import Segment
 from jaxchain.samples.place import Place
 from jaxchain.samples.proof import Batch
 
-__all__ = ["Axes", "position_axes"]
+__all__ = ["Axes", "candidates", "position_axes"]
 
 KNOWN = Kept(1024)
 """What was proven, by program: equal blocks of a network are looked at once."""
@@ -44,7 +44,7 @@ def position_axes(segment: Segment) -> Axes | None:
 
 def _proven(segment: Segment) -> Axes | None:
     proven: list[tuple[list[int], list[int]]] = []
-    for into, count in _candidates(list(map(shape_of, segment.inputs))):
+    for into, count in candidates(list(map(shape_of, segment.inputs))):
         out = _follow(segment, into, count)
         # An axis that a reshape has joined with others counts positions no more by itself.
         plain = [
@@ -63,7 +63,7 @@ def _proven(segment: Segment) -> Axes | None:
     return Axes(into, out)
 
 
-def _candidates(shapes: list[tuple[int, ...]]) -> Iterator[tuple[list[int], int]]:
+def candidates(shapes: list[tuple[int, ...]]) -> Iterator[tuple[list[int], int]]:
     """Axes that may count the same positions, one of each array, and how many: the same axis, else the first as long."""
     if not shapes:
         return

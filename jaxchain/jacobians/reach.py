@@ -1,0 +1,306 @@
+"""How far a tangent reaches in the program of a JVP: which numbers of each array it may enter, and which are then zero.
+
+Of a tangent that begins at some positions alone. Every product is read as a sum over labelled axes, so that what may
+be another number than zero, and what matters for the results, follow from patterns of zeros and ones: those of masks
+and of other values that are known before any call, and ones for what is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxchain.program.flat import Equation
+from jaxchain.program.primitives import (
+    Atom,
+    JaxprEqn,
+    Var,
+    axes_of,
+    broadcast_axes,
+    dot_of,
+    is_var,
+    keeps_order,
+    ndim_of,
+    permutation_of,
+    shape_of,
+)
+
+__all__ = ["Box", "Labels", "enclosing", "followed", "labels_of", "whole"]
+
+Box = tuple[tuple[int, int], ...]
+"""The first entry along each axis, and the first after it."""
+
+MOST_TERMS = 1 << 24
+"""A pattern of more terms is not worked out: all of it may then be other than zero."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A product as a sum over labelled axes.
+
+    Attributes
+    ----------
+    operands
+        A label for each axis of each operand; ``None``: an axis all of which is read for any entry of the result,
+        or an operand without axes beside others.
+    out
+        A label for each axis of the result; ``None``: an axis that is made as a whole.
+    """
+
+    operands: tuple[tuple[int | None, ...], ...]
+    out: tuple[int | None, ...]
+
+
+def labels_of(eqn: JaxprEqn, moves: Sequence[bool], is_zero: Sequence[bool]) -> Labels | None:
+    """How an equation that is linear in what ``moves`` reads its operands; ``None``: nobody knows.
+
+    Parameters
+    ----------
+    eqn
+        Of a JVP.
+    moves
+        Which operands are tangents.
+    is_zero
+        Which of the others are known to be zero: such may stand beside tangents in a sum.
+    """
+    name, out = eqn.primitive.name, tuple(range(ndim_of(eqn.outvars[0])))
+    added = all(moving or zero for moving, zero in zip(moves, is_zero, strict=True))
+    chosen = all(moving or zero for moving, zero in zip(moves[1:], is_zero[1:], strict=True)) and not moves[0]
+    alone = sum(moves) == 1
+    known = {
+        "add": added,
+        "add_any": added,
+        "sub": added,
+        "select_n": chosen,
+        "mul": alone,
+        "div": alone and moves[0],
+        "neg": True,
+        "convert_element_type": True,
+        "copy": True,
+    }
+    if known.get(name):
+        each = [_beside(shape_of(atom), shape_of(eqn.outvars[0])) for atom in eqn.invars]
+        return None if None in each else Labels(tuple(own for own in each if own is not None), out)
+    rule = RULES.get(name)
+    return rule(eqn) if rule is not None and (added if name == "concatenate" else alone) else None
+
+
+def _beside(shape: Sequence[int], out: Sequence[int]) -> tuple[int | None, ...] | None:
+    """Labels of an elementwise operand: as long as the result, or of one entry that is read everywhere."""
+    if not shape:
+        return ()
+    if len(shape) != len(out) or any(size not in (1, to) for size, to in zip(shape, out, strict=True)):
+        return None
+    return tuple(axis if size == to else None for axis, (size, to) in enumerate(zip(shape, out, strict=True)))
+
+
+def _broadcast(eqn: JaxprEqn) -> Labels:
+    shape = shape_of(eqn.outvars[0])
+    own = [
+        to if shape[to] == size else None for to, size in zip(broadcast_axes(eqn), shape_of(eqn.invars[0]), strict=True)
+    ]
+    return Labels((tuple(own),), tuple(range(len(shape))))
+
+
+def _summed(eqn: JaxprEqn) -> Labels:
+    every = tuple(range(ndim_of(eqn.invars[0])))
+    return Labels((every,), tuple(axis for axis in every if axis not in axes_of(eqn)))
+
+
+def _transposed(eqn: JaxprEqn) -> Labels:
+    return Labels((tuple(range(ndim_of(eqn.invars[0]))),), tuple(permutation_of(eqn)))
+
+
+def _dot(eqn: JaxprEqn) -> Labels:
+    product, fresh = dot_of(eqn), iter(range(99))
+    operands: list[list[int | None]] = [[None] * ndim_of(atom) for atom in eqn.invars]
+    out: list[int | None] = []
+    for one, other in zip(*product.batched, strict=True):
+        operands[0][one] = operands[1][other] = label = next(fresh)
+        out.append(label)
+    for which in (0, 1):
+        for axis in product.free(which, len(operands[which])):
+            operands[which][axis] = label = next(fresh)
+            out.append(label)
+    for one, other in zip(*product.contracted, strict=True):
+        operands[0][one] = operands[1][other] = next(fresh)
+    return Labels((tuple(operands[0]), tuple(operands[1])), tuple(out))
+
+
+def _reshaped(eqn: JaxprEqn) -> Labels | None:
+    """An axis keeps its label where as many numbers lie before it, and as many after."""
+    if not keeps_order(eqn):
+        return None
+    before, after = shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
+
+    def places(shape: Sequence[int]) -> list[tuple[int, int]]:
+        return [(int(np.prod(shape[:k])), size) for k, size in enumerate(shape)]
+
+    found: dict[tuple[int, int], int] = {place: k for k, place in enumerate(places(before)) if place[1] > 1}
+    out = tuple(found.get(place) for place in places(after))
+    return Labels((tuple(k if k in out else None for k in range(len(before))),), out)
+
+
+def _side_by_side(eqn: JaxprEqn) -> Labels:
+    along = axes_of(eqn)[0]
+    own = tuple(None if axis == along else axis for axis in range(ndim_of(eqn.outvars[0])))
+    return Labels((own,) * len(eqn.invars), own)
+
+
+def _cut(eqn: JaxprEqn) -> Labels:
+    before, after = shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
+    own = tuple(axis if size == after[axis] else None for axis, size in enumerate(before))
+    return Labels((own,), own)
+
+
+RULES = {
+    "broadcast_in_dim": _broadcast,
+    "concatenate": _side_by_side,
+    "dot_general": _dot,
+    "expand_dims": _reshaped,
+    "reduce_sum": _summed,
+    "reshape": _reshaped,
+    "slice": _cut,
+    "split": _cut,
+    "squeeze": _reshaped,
+    "transpose": _transposed,
+}
+"""Primitives that are linear in one operand, or in all."""
+
+
+def whole(atom: Atom) -> Box:
+    """All of an array."""
+    return tuple((0, size) for size in shape_of(atom))
+
+
+def enclosing(pattern: np.ndarray) -> Box | None:
+    """The smallest box around what is not zero; ``None``: all is."""
+    if not pattern.any():
+        return None
+    each = [
+        np.flatnonzero(pattern.any(tuple(k for k in range(pattern.ndim) if k != axis))) for axis in range(pattern.ndim)
+    ]
+    return tuple((int(at[0]), int(at[-1]) + 1) for at in each)
+
+
+def followed(
+    equations: Sequence[Equation],
+    labels: Mapping[int, Labels | None],
+    starts: Mapping[Any, np.ndarray],
+    known: Mapping[Any, np.ndarray],
+    ends: Mapping[Any, np.ndarray],
+) -> dict[Any, np.ndarray]:
+    """Where each tangent may be another number than zero and matters for the results.
+
+    Parameters
+    ----------
+    equations
+        Those that tangents enter, in order.
+    labels
+        How each of them reads, by its place.
+    starts
+        Where the first tangents may be other than zero.
+    known
+        Where other values may be, of those that are known.
+    ends
+        Which entries of the results are wanted.
+    """
+    found = dict(starts)
+    for k, equation in enumerate(equations):
+        eqn, how = equation.eqn, labels[k]
+        reads = [found.get(atom) if is_var(atom) else None for atom in eqn.invars]
+        for var in equation.writes:
+            found[var] = np.ones(shape_of(var), bool)
+            if how is not None:
+                each = [_product(eqn, how, j, read, known, var) for j, read in enumerate(reads) if read is not None]
+                found[var] = np.logical_or.reduce(each)
+    wanted: dict[Any, np.ndarray] = {var: found[var] & end for var, end in ends.items() if var in found}
+    for k, equation in reversed(list(enumerate(equations))):
+        eqn, how = equation.eqn, labels[k]
+        for j, atom in enumerate(eqn.invars):
+            if not is_var(atom) or atom not in found:
+                continue
+            ways = [wanted[var] for var in equation.writes if var in wanted and wanted[var].any()]
+            for way in ways:
+                asked = np.ones(shape_of(atom), bool) if how is None else _asked(eqn, how, j, way, known)
+                wanted[atom] = wanted.get(atom, False) | (asked & found[atom])
+    return {var: wanted.get(var, np.zeros(shape_of(var), bool)) for var in found}
+
+
+def _still(eqn: JaxprEqn, how: Labels, moving: int, known: Mapping[Any, np.ndarray]) -> list[tuple[np.ndarray, Any]]:
+    """The patterns of the other factors that are known, with their labels."""
+    if eqn.primitive.name == "select_n":  # what the predicate keeps of this case
+        predicate = known.get(eqn.invars[0]) if is_var(eqn.invars[0]) else None
+        return [] if predicate is None else [(predicate == moving - 1, how.operands[0])]
+    if eqn.primitive.name not in ("mul", "dot_general"):
+        return []
+    other = eqn.invars[1 - moving]
+    pattern = known.get(other) if is_var(other) else None
+    return [] if pattern is None else [(pattern != 0, how.operands[1 - moving])]
+
+
+def _product(
+    eqn: JaxprEqn, how: Labels, moving: int, read: np.ndarray, known: Mapping[Any, np.ndarray], out: Var
+) -> np.ndarray:
+    """Where a tangent's product with what is known may be other than zero."""
+    factors = [(read, how.operands[moving]), *_still(eqn, how, moving, known)]
+    return _spread(_summed_over(factors, how.out, _terms(eqn, how)), how.out, shape_of(out))
+
+
+def _asked(eqn: JaxprEqn, how: Labels, moving: int, wanted: np.ndarray, known: Mapping[Any, np.ndarray]) -> np.ndarray:
+    """Which entries of a tangent enter what is wanted."""
+    own = how.operands[moving]
+    factors = [(wanted, how.out), *_still(eqn, how, moving, known)]
+    return _spread(_summed_over(factors, own, _terms(eqn, how)), own, shape_of(eqn.invars[moving]))
+
+
+def _terms(eqn: JaxprEqn, how: Labels) -> float:
+    sizes = {
+        label: size
+        for atom, own in zip((*eqn.invars, eqn.outvars[0]), (*how.operands, how.out), strict=True)
+        for label, size in zip(own, shape_of(atom), strict=False)
+        if label is not None
+    }
+    return float(np.prod(list(sizes.values()), dtype=float)) if sizes else 1.0
+
+
+def _summed_over(
+    factors: Sequence[tuple[np.ndarray, Sequence[int | None]]], out: Sequence[int | None], terms: float
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Whether any term of a product is other than zero, by the labels that factors and result share."""
+    reduced: list[tuple[np.ndarray, list[int]]] = []
+    for pattern, labels in factors:
+        if pattern.ndim != len(labels):  # a number beside arrays
+            pattern, labels = pattern.any(), ()
+        gone = tuple(axis for axis, label in enumerate(labels) if label is None)
+        reduced.append(_without_copies(pattern.any(gone), [label for label in labels if label is not None]))
+    if terms > MOST_TERMS:
+        reduced = [(np.ones_like(pattern), labels) for pattern, labels in reduced[:1]]
+    shared = {label for _, labels in reduced for label in labels}
+    kept = tuple(label for label in out if label is not None and label in shared)
+    given: list[Any] = []
+    for pattern, labels in reduced:
+        given += [pattern.astype(np.float32), labels]
+    return np.einsum(*given, list(kept)) > 0, kept
+
+
+def _without_copies(pattern: np.ndarray, labels: list[int]) -> tuple[np.ndarray, list[int]]:
+    """A pattern without the axes along which it is the same everywhere."""
+    for axis in reversed(range(pattern.ndim)):
+        first = pattern.take(0, axis)
+        if (pattern == np.expand_dims(first, axis)).all():
+            pattern, labels = first, [label for k, label in enumerate(labels) if k != axis]
+    return pattern, labels
+
+
+def _spread(
+    found: tuple[np.ndarray, tuple[int, ...]], labels: Sequence[int | None], shape: tuple[int, ...]
+) -> np.ndarray:
+    """A pattern by labels, laid out as an array: the same wherever it has no label."""
+    pattern, kept = found
+    lengths = [size if label in kept else 1 for label, size in zip(labels, shape, strict=True)]
+    order = sorted(range(len(kept)), key=lambda k: list(labels).index(kept[k]))
+    return np.broadcast_to(pattern.transpose(order).reshape(lengths), shape)

@@ -27,13 +27,17 @@ __all__ = ["Linearised", "by_colours", "execute", "linearise", "perform", "state
 
 @dataclass(frozen=True, eq=False)
 class Linearised:
-    """One unit at one state: its matrix, and its action on matrices from either side."""
+    """One unit at one state: its matrix, and its action on matrices from either side.
+
+    Where ``stretched``, columns that begin at later positions are pushed through what they reach alone.
+    """
 
     unit: Unit
     sides: list[Any]
     core_sides: list[Any]
     state: tuple[Any, ...]
     how: Pass
+    stretched: bool = False
 
     @cached_property
     def linear(self) -> Linear:
@@ -93,9 +97,9 @@ class Linearised:
         rows = self.linear.rows(out.everywhere(self.unit.there.dtype), self.how)
         return Blocks(jnp.moveaxis(into.split(rows, 1), 0, 1), into, out)
 
-    def _onward(self, columns: Matrix) -> Triangle | None:
+    def _onward(self, columns: Matrix) -> Triangle | Dense | None:
         """J · columns, in stretches of positions, where no position reaches an earlier one in either."""
-        through = self.unit.onward if self.how == ALL_AT_ONCE else None
+        through = self.unit.onward if self.stretched and self.how == ALL_AT_ONCE else None
         if through is None:
             return None
         # A block for each position, or a triangle of them: of the positions that this unit has before.
@@ -158,8 +162,8 @@ def linearise(plan: Plan, steps: Sequence[Step], args: tuple[Any, ...], how: Pas
     units: list[Linearised] = []
     for number, unit in enumerate(plan.units):
         sides, core_sides = ([values[v] for v in wanted[number]] for wanted in (evaluated, core))
-        units.append(Linearised(unit, sides, core_sides, state, how))
-        if number > last:
+        units.append(Linearised(unit, sides, core_sides, state, how, stretched=True))
+        if number >= last:
             continue
         mode = _direction(unit, modes.get(number))
         state = unit.call(sides, state) if mode is None else units[-1].linear.value(mode)

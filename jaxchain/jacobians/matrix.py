@@ -20,8 +20,8 @@ __all__ = [
     "stretches",
 ]  # fmt: skip
 
-STRETCHES, LEAST = 4, 4
-"""Into so many stretches positions are divided at most, of so many at least: each is one more program to compile."""
+STRETCHES = 4
+"""Into so many stretches positions are divided at most: each is one more program to compile."""
 
 
 Runs = tuple[tuple[int, bool], ...]
@@ -256,9 +256,9 @@ class Triangle:
         return Triangle(tuple(made), self.into, left.out)
 
 
-def stretches(count: int) -> list[tuple[int, int]]:
-    """The first position of each stretch, and the first after it."""
-    parts = max(min(STRETCHES, count // LEAST), 1)
+def stretches(count: int, least: int = 1) -> list[tuple[int, int]]:
+    """The first position of each stretch, and the first after it; of so many at ``least``."""
+    parts = max(min(STRETCHES, count // least), 1)
     return list(itertools.pairwise(np.linspace(0, count, parts + 1).astype(int).tolist()))
 
 

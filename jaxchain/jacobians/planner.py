@@ -286,6 +286,8 @@ def _stretched(units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray]:
                 layout = unit.layouts[1]
             elif unit.onward is not None and layout in (None, unit.onward.into):
                 share[i, k], layout, blocks = unit.onward.share, unit.onward.out, False
+                if layout is None:
+                    break
             else:
                 break
             if not blocks and layout is not None and k + 1 < q:

@@ -26,6 +26,7 @@ from jaxchain.program.primitives import (
     ndim_of,
     permutation_of,
     shape_of,
+    slice_of,
 )
 
 __all__ = ["Box", "Labels", "enclosing", "followed", "labels_of", "whole"]
@@ -214,7 +215,15 @@ def followed(
         reads = [found.get(atom) if is_var(atom) else None for atom in eqn.invars]
         for var in equation.writes:
             found[var] = np.ones(shape_of(var), bool)
-            if how is not None:
+            if not any(read is not None and read.any() for read in reads):
+                found[var] = np.zeros(shape_of(var), bool)
+            elif eqn.primitive.name in CUTS:
+                found[var] = _cut_out(
+                    eqn,
+                    var,
+                    [np.zeros(shape_of(a), bool) if r is None else r for a, r in zip(eqn.invars, reads, strict=True)],
+                )
+            elif how is not None:
                 each = [_product(eqn, how, j, read, known, var) for j, read in enumerate(reads) if read is not None]
                 found[var] = np.logical_or.reduce(each)
     wanted: dict[Any, np.ndarray] = {var: found[var] & end for var, end in ends.items() if var in found}
@@ -223,11 +232,47 @@ def followed(
         for j, atom in enumerate(eqn.invars):
             if not is_var(atom) or atom not in found:
                 continue
-            ways = [wanted[var] for var in equation.writes if var in wanted and wanted[var].any()]
-            for way in ways:
-                asked = np.ones(shape_of(atom), bool) if how is None else _asked(eqn, how, j, way, known)
+            for var in equation.writes:
+                way = wanted.get(var)
+                if way is None or not way.any():
+                    continue
+                if eqn.primitive.name in CUTS:
+                    asked = _put_back(eqn, var, j, way)
+                else:
+                    asked = np.ones(shape_of(atom), bool) if how is None else _asked(eqn, how, j, way, known)
                 wanted[atom] = wanted.get(atom, False) | (asked & found[atom])
     return {var: wanted.get(var, np.zeros(shape_of(var), bool)) for var in found}
+
+
+CUTS = frozenset(["concatenate", "slice", "split"])
+"""Primitives that take an array apart, or put some together: followed entry by entry."""
+
+
+def _place(eqn: JaxprEqn, var: Var, operand: int) -> tuple[slice, ...]:
+    """Where a result lies in the operand, or of what is put together the operand in the result."""
+    if eqn.primitive.name == "slice":
+        return tuple(slice(*along) for along in slice_of(eqn))
+    along, before, array = axes_of(eqn)[0], eqn.outvars[: eqn.outvars.index(var)], var
+    if eqn.primitive.name == "concatenate":
+        before, array = eqn.invars[:operand], eqn.invars[operand]
+    start = sum(shape_of(part)[along] for part in before)
+    return tuple(
+        slice(start, start + size) if axis == along else slice(size) for axis, size in enumerate(shape_of(array))
+    )
+
+
+def _cut_out(eqn: JaxprEqn, var: Var, reads: Sequence[np.ndarray]) -> np.ndarray:
+    if eqn.primitive.name == "concatenate":
+        return np.concatenate(reads, axes_of(eqn)[0])
+    return reads[0][_place(eqn, var, 0)]
+
+
+def _put_back(eqn: JaxprEqn, var: Var, operand: int, wanted: np.ndarray) -> np.ndarray:
+    if eqn.primitive.name == "concatenate":
+        return wanted[_place(eqn, var, operand)]
+    asked = np.zeros(shape_of(eqn.invars[0]), bool)
+    asked[_place(eqn, var, 0)] = wanted
+    return asked
 
 
 def _still(eqn: JaxprEqn, how: Labels, moving: int, known: Mapping[Any, np.ndarray]) -> list[tuple[np.ndarray, Any]]:
@@ -274,9 +319,11 @@ def _summed_over(
     reduced: list[tuple[np.ndarray, list[int]]] = []
     for pattern, labels in factors:
         if pattern.ndim != len(labels):  # a number beside arrays
-            pattern, labels = pattern.any(), ()
+            pattern, labels = np.asarray(pattern.any()), ()
         gone = tuple(axis for axis, label in enumerate(labels) if label is None)
-        reduced.append(_without_copies(pattern.any(gone), [label for label in labels if label is not None]))
+        reduced.append(
+            _without_copies(np.logical_or.reduce(pattern, gone), [label for label in labels if label is not None])
+        )
     if terms > MOST_TERMS:
         reduced = [(np.ones_like(pattern), labels) for pattern, labels in reduced[:1]]
     shared = {label for _, labels in reduced for label in labels}

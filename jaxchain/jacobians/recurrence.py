@@ -43,6 +43,10 @@ from jaxchain.program.segment import Segment
 __all__ = ["Recurrence", "reads_rows", "recurrence_of"]
 
 
+LEAST = 4
+"""A stretch has so many steps at least: each is one more loop to compile."""
+
+
 @dataclass(frozen=True, eq=False)
 class Recurrence:
     """The loop that a segment is, but for reshapes and shifts.
@@ -125,7 +129,7 @@ class Recurrence:
     @cached_property
     def stretches(self) -> list[tuple[int, int]]:
         """The first step of each stretch, and the first after it."""
-        return stretches(self.loop.length)
+        return stretches(self.loop.length, LEAST)
 
     @property
     def cost(self) -> float:

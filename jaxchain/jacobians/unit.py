@@ -63,6 +63,9 @@ LEAST_ONWARD, SHARE = 10_000_000, 0.8
 """Columns are pushed in stretches of positions where all of them take so many multiply-adds at least, and the stretches
 less than this share: each is one more program to compile."""
 
+LEAST_OPENED, OPENED = 500, 0.7
+"""The same where short loops are opened for it: a loop in a program is slow, but so are many small steps."""
+
 MOST, MOST_OF_MUCH, MUCH = 128, 384, 1e12
 """More units than this are joined: a program of so many products is traced and compiled long. Where the better simple
 mode takes many multiply-adds there may be more of them: that is nothing beside running it."""
@@ -82,18 +85,19 @@ class Counted(NamedTuple):
 class Program(NamedTuple):
     """The program of a stage's value and of one tangent or cotangent, the variables that hold that and the state.
 
-    And those of its results that come after the value.
+    And those of its results that come after the value; whether it does something beside, such as naming a mapped axis.
     """
 
     jaxpr: Jaxpr
     vector: Sequence[Var]
     state: Sequence[Var]
     outs: Sequence[Atom]
+    has_effects: bool
 
     def counted(self) -> Counted:
         """What it says."""
         entered = dependent(self.jaxpr.eqns, self.state)
-        bends = bool(self.jaxpr.effects) or any(is_var(out) and out in entered for out in self.outs)
+        bends = self.has_effects or any(is_var(out) and out in entered for out in self.outs)
         work = linear_work(self.jaxpr, self.vector, self.outs)
         return Counted(work, linear_work(self.jaxpr, self.vector).once, bends)
 
@@ -255,10 +259,12 @@ class Unit:
         """How columns are pushed through it in stretches of positions, where none reaches an earlier one and that saves much."""
         if self.kind not in ("dense", "linear") or not self.sparse or self.known or self.colouring or self.inside:
             return None
-        if not LEAST_ONWARD <= self.here.size * self.tangent < math.inf:
+        loops = [e for e in self.segment.equations if e.name == "scan"]
+        # A loop in a program is slow, whatever it does: opened into a few steps, these need not be large.
+        if not (LEAST_OPENED if loops else LEAST_ONWARD) <= self.here.size * self.tangent < math.inf:
             return None
         found = onward_of(self.segment, self.carries)
-        return found if found is not None and found.share < SHARE else None
+        return found if found is not None and found.share < (OPENED if loops else SHARE) else None
 
     def call(self, sides: Sequence[Any], state: tuple[Any, ...]) -> tuple[Any, ...]:
         """Its function, from the leaves of a state to those of the next."""
@@ -323,10 +329,11 @@ class Unit:
             return value, pull(space.unflatten_cotangent(vector))
 
         # Calls looked through, as XLA does: what two of them compute alike is computed once.
-        flat = flatten(jax.make_jaxpr(linear)(jax.ShapeDtypeStruct((space.size,), space.dtype), sides, state))
+        closed = jax.make_jaxpr(linear)(jax.ShapeDtypeStruct((space.size,), space.dtype), sides, state)
+        flat = flatten(closed)
         jaxpr = new_jaxpr(list(flat.constants), flat.invars, flat.outs, flat.eqns)
         outs = jaxpr.outvars[len(self.segment.outputs) :]
-        return Program(jaxpr, jaxpr.invars[:1], jaxpr.invars[1 + len(sides) :], outs)
+        return Program(jaxpr, jaxpr.invars[:1], jaxpr.invars[1 + len(sides) :], outs, bool(closed.jaxpr.effects))
 
 
 def units_of(found: Found) -> list[Unit]:

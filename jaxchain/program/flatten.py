@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from jaxchain.program.flat import Call, Equation, Origin, Program
@@ -40,7 +41,7 @@ from jaxchain.program.primitives import (
 from jaxchain.program.source import is_library
 from jaxchain.show.table import shorten
 
-__all__ = ["append", "flatten", "unrolled"]
+__all__ = ["append", "flatten", "in_steps", "unrolled"]
 
 MOST = 2048
 """The most equations that unrolling adds to a program: XLA compiles each, where a loop's body is compiled once."""
@@ -80,6 +81,25 @@ def unrolled(program: Program, inputs: Iterable[Var], unroll_limit: int) -> Prog
     return flat.program
 
 
+def in_steps(program: Program, equations: Iterable[Equation], longest: int) -> tuple[list[Equation], dict[Var, Atom]]:
+    """Some equations of a program, those loops opened that have so many steps at most; what stands for their results.
+
+    Constants of a loop's body become constants of the program.
+    """
+    flat = _Flattener(Program(program.invars, constants=program.constants))
+    renamed: dict[Var, Atom] = {}
+    for equation in equations:
+        read = [renamed.get(atom, atom) if is_var(atom) else atom for atom in equation.eqn.invars]
+        eqn = equation.eqn.replace(invars=read)
+        if equation.name == "scan" and 0 < scan_of(eqn).length <= longest and not eqn.effects:
+            carry, rows = _steps(flat, eqn, equation.origin)
+            stacked = [flat.stack(row, scan_of(eqn).reverse, equation.origin) for row in rows]
+            renamed.update(zip(eqn.outvars, [*carry, *stacked], strict=True))
+        else:
+            flat.program.equations.append(Equation(eqn, equation.origin))
+    return flat.program.equations, renamed
+
+
 def append(program: Program, call: ClosedJaxpr, inputs: Sequence[Atom], origin: Origin) -> list[Atom]:
     """Append to a flat program what another does to ``inputs``; its results."""
     return _Flattener(program).call(call, inputs, origin)
@@ -109,6 +129,12 @@ class _Flattener:
         """Append what a program does to ``inputs``; return its results."""
         jaxpr, consts = opened(program)
         return self.inline(jaxpr, [*self.constants(consts), *inputs], origin)
+
+    def stack(self, parts: Sequence[Any], backwards: bool, origin: Origin) -> Atom:
+        """Append what stacks the results of steps."""
+        ordered = parts[::-1] if backwards else parts
+        (stacked,) = self.call(jax.make_jaxpr(lambda *each: jnp.stack(each))(*map(like, ordered)), ordered, origin)
+        return stacked
 
     def inline(self, jaxpr: Jaxpr, inputs: Sequence[Atom], origin: Origin) -> list[Atom]:
         """Append the equations of ``jaxpr`` (constants first among ``inputs``); return its results."""
@@ -183,7 +209,7 @@ def _unroll(flat: _Flattener, inputs: set[Var], limit: int) -> tuple[_Flattener,
             continue
         eqn = equation.eqn.replace(invars=[now(atom) for atom in equation.eqn.invars])
         if id(equation.eqn) in affordable:
-            steps = _steps(again, eqn, equation.origin)
+            steps, _ = _steps(again, eqn, equation.origin)
             renamed.update(zip(eqn.outvars, steps, strict=False))
             gone.update(filter(is_used, eqn.outvars[len(steps) :]))
             unrolled = True
@@ -235,19 +261,22 @@ def _carries_the_chain(eqn: JaxprEqn, dependent: set[Var], used: set[Var]) -> bo
     return any(carried) and not any(aside) and used.isdisjoint(eqn.outvars[loop.carries :]) and loop.length > 0
 
 
-def _steps(flat: _Flattener, eqn: JaxprEqn, origin: Origin) -> list[Atom]:
-    """Append every step of a scan; return its final carry."""
+def _steps(flat: _Flattener, eqn: JaxprEqn, origin: Origin) -> tuple[list[Atom], list[list[Atom]]]:
+    """Append every step of a scan; its final carry, and of each row that it stacks the steps' results in order."""
     loop, number = scan_of(eqn), next(flat.loops)
     first = loop.consts + loop.carries
     fixed, carry = list(eqn.invars[: loop.consts]), list(eqn.invars[loop.consts : first])
     rows = [_rows(flat, atom, loop.length, origin) for atom in eqn.invars[first:]]
+    made: list[list[Atom]] = []
     order = reversed(range(loop.length)) if loop.reverse else range(loop.length)
     for step, index in enumerate(order):
         here = replace(origin, scope=(*origin.scope, f"step_{step}"), steps=(*origin.steps, (number, step)))
         inputs = [*fixed, *carry, *(row[index] for row in rows)]
-        carry = flat.call(loop.body, inputs, here)[: loop.carries]
+        results = flat.call(loop.body, inputs, here)
+        carry = results[: loop.carries]
+        made.append(results[loop.carries :])
         flat.program.carries[len(flat.program.equations)] = list(filter(is_var, carry))
-    return carry
+    return carry, [list(row) for row in zip(*made, strict=True)]
 
 
 def _rows(flat: _Flattener, atom: Any, length: int, origin: Origin) -> list[Atom]:

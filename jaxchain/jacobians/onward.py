@@ -27,7 +27,7 @@ from jaxchain.jacobians.reach import Box, Labels, enclosing, followed, labels_of
 from jaxchain.program.flat import Equation, Program
 from jaxchain.program.flatten import in_steps
 from jaxchain.program.flow import reach
-from jaxchain.program.primitives import JaxprEqn, Var, dtype_of, is_var, shape_of, size_of
+from jaxchain.program.primitives import JaxprEqn, Var, dtype_of, inner_programs, is_var, shape_of, size_of
 from jaxchain.program.segment import Segment, computing, known_values
 from jaxchain.samples.positions import candidates
 
@@ -248,6 +248,9 @@ def _proven(segment: Segment, program: Program, sides: tuple[int, ...]) -> Onwar
     equations = tuple(e for e in program.needed() if not moved.isdisjoint(e.writes))
     known = _known(program, equations, moved)
     labels = {k: _labels(e.eqn, moved, known) for k, e in enumerate(equations)}
+    # A loop or a branch may compute values beside tangents, which are no zeros where these are.
+    if any(how is None and _may_hold_values(equations[k].eqn) for k, how in labels.items()):
+        return None
     best: Onward | None = None
     for axes, count in candidates([shape_of(v) for v in segment.inputs]):
         bounds = stretches(count)
@@ -266,6 +269,11 @@ def _proven(segment: Segment, program: Program, sides: tuple[int, ...]) -> Onwar
         found = Onward(program, sides, equations, labels, into, out, (axes, outs), tuple(parts))
         best = found if best is None or found.share < best.share else best
     return best
+
+
+def _may_hold_values(eqn: JaxprEqn) -> bool:
+    """Whether not all results of an equation that reads a tangent need be tangents."""
+    return len(eqn.outvars) > 1 or any(True for _ in inner_programs(eqn))
 
 
 def _known(program: Program, equations: Sequence[Equation], moved: set[Var]) -> dict[Var, np.ndarray]:

@@ -86,7 +86,7 @@ def labels_of(eqn: JaxprEqn, moves: Sequence[bool], is_zero: Sequence[bool]) -> 
         each = [_beside(shape_of(atom), shape_of(eqn.outvars[0])) for atom in eqn.invars]
         return None if None in each else Labels(tuple(own for own in each if own is not None), out)
     rule = RULES.get(name)
-    return rule(eqn) if rule is not None and (added if name == "concatenate" else alone) else None
+    return rule(eqn) if rule is not None and (added if name in JOINED else alone) else None
 
 
 def _beside(shape: Sequence[int], out: Sequence[int]) -> tuple[int | None, ...] | None:
@@ -157,6 +157,14 @@ def _cut(eqn: JaxprEqn) -> Labels:
     return Labels((own,), own)
 
 
+def _stacked(eqn: JaxprEqn) -> Labels:
+    out = tuple(None if axis in axes_of(eqn) else axis for axis in range(ndim_of(eqn.outvars[0])))
+    return Labels((tuple(label for label in out if label is not None),) * len(eqn.invars), out)
+
+
+JOINED = ("concatenate", "stack")
+"""Primitives that put arrays together."""
+
 RULES = {
     "broadcast_in_dim": _broadcast,
     "concatenate": _side_by_side,
@@ -167,6 +175,7 @@ RULES = {
     "slice": _cut,
     "split": _cut,
     "squeeze": _reshaped,
+    "stack": _stacked,
     "transpose": _transposed,
 }
 """Primitives that are linear in one operand, or in all."""
@@ -244,7 +253,7 @@ def followed(
     return {var: wanted.get(var, np.zeros(shape_of(var), bool)) for var in found}
 
 
-CUTS = frozenset(["concatenate", "slice", "split"])
+CUTS = frozenset(["concatenate", "slice", "split", "stack"])
 """Primitives that take an array apart, or put some together: followed entry by entry."""
 
 
@@ -262,12 +271,14 @@ def _place(eqn: JaxprEqn, var: Var, operand: int) -> tuple[slice, ...]:
 
 
 def _cut_out(eqn: JaxprEqn, var: Var, reads: Sequence[np.ndarray]) -> np.ndarray:
-    if eqn.primitive.name == "concatenate":
-        return np.concatenate(reads, axes_of(eqn)[0])
+    if eqn.primitive.name in JOINED:
+        return (np.stack if eqn.primitive.name == "stack" else np.concatenate)(reads, axes_of(eqn)[0])
     return reads[0][_place(eqn, var, 0)]
 
 
 def _put_back(eqn: JaxprEqn, var: Var, operand: int, wanted: np.ndarray) -> np.ndarray:
+    if eqn.primitive.name == "stack":
+        return wanted.take(operand, axes_of(eqn)[0])
     if eqn.primitive.name == "concatenate":
         return wanted[_place(eqn, var, operand)]
     asked = np.zeros(shape_of(eqn.invars[0]), bool)

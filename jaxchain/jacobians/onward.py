@@ -96,6 +96,11 @@ class Onward:
         """Of the work of all columns pushed through all of it."""
         return sum(part.share * (part.stop - part.start) for part in self.parts) / self.into.count
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether all of its program is: what is not works on whole arrays, for each stretch again."""
+        return None not in self.labels.values()
+
     def push(self, sides: Sequence[Any], state: Sequence[Any], columns: Triangle) -> Triangle | Dense:
         """J · columns."""
         at_point = computing(self.program, self._read, self.program.invars[len(self.axes[0]) :])

@@ -259,12 +259,14 @@ class Unit:
         """How columns are pushed through it in stretches of positions, where none reaches an earlier one and that saves much."""
         if self.kind not in ("dense", "linear") or not self.sparse or self.known or self.colouring or self.inside:
             return None
-        loops = [e for e in self.segment.equations if e.name == "scan"]
+        loops = any(equation.name == "scan" for equation in self.segment.equations)
         # A loop in a program is slow, whatever it does: opened into a few steps, these need not be large.
         if not (LEAST_OPENED if loops else LEAST_ONWARD) <= self.here.size * self.tangent < math.inf:
             return None
         found = onward_of(self.segment, self.carries)
-        return found if found is not None and found.share < (OPENED if loops else SHARE) else None
+        if found is None or found.share >= (OPENED if loops else SHARE) or (loops and not found.is_followed):
+            return None
+        return found
 
     def call(self, sides: Sequence[Any], state: tuple[Any, ...]) -> tuple[Any, ...]:
         """Its function, from the leaves of a state to those of the next."""

@@ -182,3 +182,18 @@ def test_a_sharding_that_has_no_say_is_refused():
     for call in (jc.jacobian, jc.batch_jacobian):
         with pytest.raises(TypeError, match=r"sharding is a jax\.sharding\.Mesh, .* but 3 was given. All devices: "):
             call(jnp.sin, sharding=3)
+
+
+def test_what_two_calls_compute_alike_counts_once():
+    inner, outer = (jnp.ones((3, 3)) * number for number in (0.3, 0.7))
+
+    def net(x):
+        return outer @ jnp.tanh(inner @ x)
+
+    def twice(x):  # pulled back, both begin with the same rows times the same weights; pushed, they do not
+        return jax.checkpoint(net)(x) + jax.jit(net)(jnp.sin(x))
+
+    x = jnp.ones(3)
+    plan = jc.jacobian(twice).plan(x)
+    assert plan.reverse_cost < plan.forward_cost
+    assert flops(jc.jacobian(twice), x) <= min(flops(jax.jacfwd(twice), x), flops(jax.jacrev(twice), x))

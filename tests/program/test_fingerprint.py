@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxchain.program.fingerprint import Kept, fingerprint
+from jaxchain.program.fingerprint import Kept, fingerprint, repeated
 from jaxchain.program.flatten import flatten
 
 X = jnp.arange(4.0)
@@ -255,3 +255,13 @@ def test_numbers_among_the_parameters_are_compared_by_what_they_are(one, other, 
         return of_closed(jax.make_jaxpr(fun)(jnp.arange(4.0)))
 
     assert (filled(one) == filled(other)) == same
+
+
+def test_what_is_computed_again_is_found():
+    def fun(x, y):
+        one, two = jnp.sin(x) * y, jnp.sin(x) * y
+        return one + lax.cumsum(two) + lax.cumsum(two, reverse=True), jnp.sin(y)
+
+    eqns = jax.make_jaxpr(fun)(jnp.ones(3), jnp.ones(3)).jaxpr.eqns
+    again = [eqn.primitive.name for eqn, is_again in zip(eqns, repeated(eqns), strict=True) if is_again]
+    assert again == ["sin", "mul"]

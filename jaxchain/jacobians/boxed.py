@@ -1,21 +1,24 @@
 """One equation that is linear in tangents, in the boxes around what is not zero and matters of them.
 
-References: `jaxchain.jacobians.reach` says which those are.
+`jaxchain.jacobians.reach` says which those are.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxchain.jacobians.reach import Box, Labels, whole
+from jaxchain.coordinates import pieces
+from jaxchain.jacobians.labels import Labels
+from jaxchain.jacobians.reach import Box, whole
 from jaxchain.program.primitives import JaxprEqn, Var, broadcast_axes, dtype_of, is_var, shape_of, slice_of
 
-__all__ = ["Boxes", "evaluated", "fit", "lengths", "part_of", "size"]
+__all__ = ["Boxes", "Held", "evaluated", "fit_columns", "lengths", "part_of", "size"]
 
 Boxes = Mapping[Var, Box]
 """Tangents → their boxes; without those that are zero, or do not matter."""
@@ -40,6 +43,12 @@ def fit(value: jax.Array, box: Box, wanted: Box) -> jax.Array:
         return jnp.zeros(lengths(wanted), value.dtype)
     cut = value[tuple(slice(lo - a, hi - a) for (lo, hi), (a, _) in zip(inner, box, strict=True))]
     return jnp.pad(cut, [(lo - c, d - hi) for (lo, hi), (c, d) in zip(inner, wanted, strict=True)])
+
+
+def fit_columns(value: jax.Array, box: Box, wanted: Box) -> jax.Array:
+    """The same of columns, which come last."""
+    columns = ((0, value.shape[-1]),)
+    return fit(value, (*box, *columns), (*wanted, *columns))
 
 
 def evaluated(
@@ -123,3 +132,29 @@ def _applied(eqn: JaxprEqn, values: Sequence[Any], box: Box) -> Any:
         cuts = zip(slice_of(eqn), values[0].shape, before, after, strict=True)
         return values[0][tuple(slice(length) if old == new else slice(*cut) for cut, length, old, new in cuts)]
     return eqn.primitive.bind(*values, **eqn.params)
+
+
+@dataclass
+class Held:
+    """Tangents, their columns last: of several stretches in one array, where these are computed together."""
+
+    widths: list[int]
+    arrays: dict[Var, dict[tuple[int, ...], jax.Array]] = field(default_factory=dict)
+
+    def put(self, var: Var, numbers: tuple[int, ...], value: jax.Array) -> None:
+        """Keep the columns of some stretches."""
+        self.arrays.setdefault(var, {})[numbers] = value
+
+    def get(self, var: Var, numbers: tuple[int, ...]) -> jax.Array:
+        """The columns of some stretches, in order."""
+        kept = self.arrays[var]
+        if numbers not in kept:
+            each = {n: part for group, value in kept.items() for n, part in self._apart(group, value, numbers)}
+            parts = [each[n] for n in numbers]
+            kept[numbers] = parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
+        return kept[numbers]
+
+    def _apart(self, group: tuple[int, ...], value: jax.Array, numbers: tuple[int, ...]) -> list[tuple[int, jax.Array]]:
+        if not set(group) & set(numbers):
+            return []
+        return list(zip(group, pieces(value, [self.widths[n] for n in group], -1), strict=True))

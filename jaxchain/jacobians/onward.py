@@ -8,7 +8,7 @@ is not zero and matters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,11 +19,12 @@ import numpy as np
 from jaxchain.coordinates import pieces
 from jaxchain.cost.count import flops
 from jaxchain.errors import REFUSALS, refusal
-from jaxchain.jacobians.boxed import Boxes, evaluated, fit, lengths, part_of, size
+from jaxchain.jacobians.boxed import Boxes, Held, evaluated, fit_columns, lengths, part_of, size
 from jaxchain.jacobians.graph import jvp_program
+from jaxchain.jacobians.labels import Labels, labels_of
 from jaxchain.jacobians.masks import zeros_of
 from jaxchain.jacobians.matrix import Dense, Layout, Triangle, stretches
-from jaxchain.jacobians.reach import Box, Labels, enclosing, followed, labels_of, whole
+from jaxchain.jacobians.reach import Box, enclosing, followed, whole
 from jaxchain.program.flat import Equation, Program
 from jaxchain.program.flatten import in_steps
 from jaxchain.program.flow import reach
@@ -121,7 +122,7 @@ class Onward:
 
     def _through(self, point: Mapping[Var, Any], columns: Triangle) -> list[jax.Array]:
         """(P − start, m, L, n) of each stretch, of the same before; where no positions are after it (m, L, n)."""
-        held = _Held([part.shape[2] * part.shape[3] for part in columns.parts])
+        held = Held([part.shape[2] * part.shape[3] for part in columns.parts])
         for number, (part, given) in enumerate(zip(self.parts, columns.parts, strict=True)):
             layout = self.into.of_positions(self.into.count - part.start)
             flat = layout.join(given.reshape(*given.shape[:2], -1), 0)
@@ -131,7 +132,7 @@ class Onward:
                     held.put(
                         var,
                         (number,),
-                        _fitted(leaf.reshape(*lengths(box), -1).astype(dtype_of(var)), box, part.boxes[var]),
+                        fit_columns(leaf.reshape(*lengths(box), -1).astype(dtype_of(var)), box, part.boxes[var]),
                     )
         for k, equation in enumerate(self.equations):
             for numbers in self._alike(equation.eqn):
@@ -157,14 +158,14 @@ class Onward:
                 together.setdefault(tuple(part.boxes.get(v) for v in variables), []).append(number)
         return [tuple(numbers) for numbers in together.values()]
 
-    def _end(self, number: int, held: _Held, given: jax.Array) -> jax.Array:
+    def _end(self, number: int, held: Held, given: jax.Array) -> jax.Array:
         """What has come out for the columns of one stretch."""
         part, outs = self.parts[number], self.program.outs
         made: list[jax.Array] = []
         for var, axis in zip(filter(is_var, outs), self.axes[1], strict=True):
             box = whole(var) if self.out is None else _from(var, axis, part.start)
             if var in part.boxes:
-                value = _fitted(held.get(var, (number,)), part.boxes[var], box)
+                value = fit_columns(held.get(var, (number,)), part.boxes[var], box)
             else:
                 value = jnp.zeros((*lengths(box), held.widths[number]), dtype_of(var))
             made.append(value.reshape(size(box), -1))
@@ -176,38 +177,6 @@ class Onward:
     @property
     def _tangents(self) -> Sequence[Var]:
         return self.program.invars[: len(self.axes[0])]
-
-
-@dataclass
-class _Held:
-    """Tangents, their columns last: of several stretches in one array, where these are computed together."""
-
-    widths: list[int]
-    arrays: dict[Var, dict[tuple[int, ...], jax.Array]] = field(default_factory=dict)
-
-    def put(self, var: Var, numbers: tuple[int, ...], value: jax.Array) -> None:
-        """Keep the columns of some stretches."""
-        self.arrays.setdefault(var, {})[numbers] = value
-
-    def get(self, var: Var, numbers: tuple[int, ...]) -> jax.Array:
-        """The columns of some stretches, in order."""
-        kept = self.arrays[var]
-        if numbers not in kept:
-            each = {n: part for group, value in kept.items() for n, part in self._apart(group, value, numbers)}
-            parts = [each[n] for n in numbers]
-            kept[numbers] = parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
-        return kept[numbers]
-
-    def _apart(self, group: tuple[int, ...], value: jax.Array, numbers: tuple[int, ...]) -> list[tuple[int, jax.Array]]:
-        if not set(group) & set(numbers):
-            return []
-        return list(zip(group, pieces(value, [self.widths[n] for n in group], -1), strict=True))
-
-
-def _fitted(value: jax.Array, box: Box, wanted: Box) -> jax.Array:
-    """`fit`, of columns."""
-    columns = ((0, value.shape[-1]),)
-    return fit(value, (*box, *columns), (*wanted, *columns))
 
 
 def _from(var: Any, axis: int | None, start: int) -> Box:

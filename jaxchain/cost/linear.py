@@ -59,7 +59,7 @@ class Work(NamedTuple):
         return Work(*(one + two for one, two in zip(self, other, strict=True)))
 
 
-def linear_work(jaxpr: Jaxpr, moved: Iterable[Var], outs: Sequence[Atom] | None = None) -> Work:
+def linear_work(jaxpr: Jaxpr, moved: Iterable[Var], outs: Sequence[Atom] | None = None, *, exact: bool = False) -> Work:
     """What a program takes, of what is needed for its results: the part that is linear in some of its inputs, the rest.
 
     Parameters
@@ -70,11 +70,13 @@ def linear_work(jaxpr: Jaxpr, moved: Iterable[Var], outs: Sequence[Atom] | None 
         The tangents among its inputs.
     outs
         Those of its results that are asked for; default: all.
+    exact
+        Whether what is computed again counts once, which takes some time to find.
     """
     outs = jaxpr.outvars if outs is None else outs
     moving, uses, work = set(moved), Counter[Var](), Work(0.0, 0.0)
     eqns = needed_eqns(jaxpr, outs)
-    for eqn, again in zip(eqns, repeated(eqns), strict=True):
+    for eqn, again in zip(eqns, repeated(eqns) if exact else [False] * len(eqns), strict=True):
         marks = [is_var(atom) and atom in moving for atom in eqn.invars]
         if not any(marks):
             work = work.plus(Work(0.0, 0.0, 0.0 if again else flops(eqn)))

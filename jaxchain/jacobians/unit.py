@@ -85,7 +85,8 @@ class Counted(NamedTuple):
 class Program(NamedTuple):
     """The program of a stage's value and of one tangent or cotangent, the variables that hold that and the state.
 
-    And those of its results that come after the value; whether it does something beside, such as naming a mapped axis.
+    And those of its results that come after the value; whether it does something beside, such as naming a mapped axis;
+    whether what it computes again is to count once.
     """
 
     jaxpr: Jaxpr
@@ -93,12 +94,13 @@ class Program(NamedTuple):
     state: Sequence[Var]
     outs: Sequence[Atom]
     has_effects: bool
+    exact: bool
 
     def counted(self) -> Counted:
         """What it says."""
         entered = dependent(self.jaxpr.eqns, self.state)
         bends = self.has_effects or any(is_var(out) and out in entered for out in self.outs)
-        work = linear_work(self.jaxpr, self.vector, self.outs)
+        work = linear_work(self.jaxpr, self.vector, self.outs, exact=self.exact)
         return Counted(work, linear_work(self.jaxpr, self.vector).once, bends)
 
 
@@ -330,12 +332,15 @@ class Unit:
             value, pull = vjp(of_state, tuple(state), which=self.carries)
             return value, pull(space.unflatten_cotangent(vector))
 
-        # Calls looked through, as XLA does: what two of them compute alike is computed once.
         closed = jax.make_jaxpr(linear)(jax.ShapeDtypeStruct((space.size,), space.dtype), sides, state)
-        flat = flatten(closed)
-        jaxpr = new_jaxpr(list(flat.constants), flat.invars, flat.outs, flat.eqns)
+        jaxpr = closed.jaxpr
+        if self.exact:  # calls looked through, as XLA does: what two of them compute alike is computed once
+            flat = flatten(closed)
+            jaxpr = new_jaxpr(list(flat.constants), flat.invars, flat.outs, flat.eqns)
         outs = jaxpr.outvars[len(self.segment.outputs) :]
-        return Program(jaxpr, jaxpr.invars[:1], jaxpr.invars[1 + len(sides) :], outs, bool(closed.jaxpr.effects))
+        return Program(
+            jaxpr, jaxpr.invars[:1], jaxpr.invars[1 + len(sides) :], outs, bool(closed.jaxpr.effects), self.exact
+        )
 
 
 def units_of(found: Found) -> list[Unit]:

@@ -19,7 +19,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.program.primitives import Atom, ClosedJaxpr, JaxprEqn, Var, is_jaxpr, is_used, is_var, opened
+from jaxchain.program.primitives import Atom, ClosedJaxpr, JaxprEqn, Var, dtype_of, is_jaxpr, is_used, is_var, opened
 
 __all__ = ["Kept", "digest", "digests", "fingerprint", "repeated", "same_arrays", "tree_digest"]
 
@@ -80,7 +80,7 @@ def repeated(equations: Sequence[JaxprEqn]) -> list[bool]:
     told: list[bool] = []
 
     def mark(atom: Atom) -> Hashable:
-        return first.get(atom, atom) if is_var(atom) else ("literal", atom.aval, _value(atom.val))
+        return first.get(atom, atom) if is_var(atom) else (repr(atom.val), dtype_of(atom))
 
     for eqn in equations:
         # Parameters are compared where all else is equal: of programs that takes long.

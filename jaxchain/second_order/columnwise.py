@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.derivative import ALL_AT_ONCE, Pass
-from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Matrix, multiply
+from jaxchain.jacobians.matrix import Blocks, Dense, Diagonal, Identity, Matrix, Triangle, multiply
 from jaxchain.second_order.gather import Point, entries_of, matrix, walked
 from jaxchain.second_order.opened import Inside
 from jaxchain.second_order.order import Stretch, Turn, Walk
@@ -126,7 +126,7 @@ def _count(seed: Matrix) -> int:
             return len(seed.entries)
         case Dense():
             return seed.entries.shape[1]
-        case Blocks():
+        case Blocks() | Triangle():
             return seed.into.count * seed.into.width
 
 
@@ -181,6 +181,8 @@ def _times(matrix: Matrix, column: jax.Array) -> jax.Array:
             return entries * column
         case Dense(entries):
             return entries @ column
+        case Triangle():
+            return matrix.dense() @ column
         case Blocks():
             return matrix.times(column[:, None])[:, 0]
 

@@ -16,19 +16,25 @@ from jaxchain.program.primitives import (
     JaxprEqn,
     Var,
     bodies,
+    branches_of,
     dtype_of,
     is_used,
     is_var,
     needed_eqns,
+    opened,
     size_of,
 )
 
 __all__ = ["bytes_of", "most_alive"]
 
 
+ALIGNED = 64
+"""XLA places values at multiples of so many bytes."""
+
+
 def bytes_of(atom: Atom) -> int:
-    """Bytes of one value."""
-    return size_of(atom) * max(dtype_of(atom).itemsize, 1)
+    """Bytes that one value takes in memory."""
+    return -(-size_of(atom) * max(dtype_of(atom).itemsize, 1) // ALIGNED) * ALIGNED
 
 
 def most_alive(jaxpr: Jaxpr, results: Container[Var] = (), inputs: Sequence[Var] = ()) -> int:
@@ -58,11 +64,16 @@ def most_alive(jaxpr: Jaxpr, results: Container[Var] = (), inputs: Sequence[Var]
         made = {
             var: bytes_of(var)
             for var in filter(is_used, eqn.outvars)
-            if not (var in results or (uses[var] == 1 and last[var] < len(eqns) and _on_the_way(eqn, eqns[last[var]])))
+            if not (
+                (var in results and not _loops(eqn))
+                or (uses[var] == 1 and last[var] < len(eqns) and _on_the_way(eqn, eqns[last[var]]))
+            )
         }
         held.update(made)
         alive += sum(made.values())
-        most = max(most, alive + max(_inside(eqn) - sum(made.values()), 0))
+        # A loop's results are what goes from step to step, beside what a step makes; those of a call it makes itself.
+        inside = _inside(eqn)
+        most = max(most, alive + (inside if _loops(eqn) else max(inside - sum(made.values()), 0)))
         alive -= sum(held.pop(atom, 0) for atom in dying)
     return most
 
@@ -74,6 +85,13 @@ def _on_the_way(maker: JaxprEqn, reader: JaxprEqn) -> bool:
     return entrywise and (reader.primitive.name in ELEMENTWISE or FAMILY.get(reader.primitive.name) == "reduction")
 
 
+def _loops(eqn: JaxprEqn) -> bool:
+    return eqn.primitive.name in ("scan", "while")
+
+
 def _inside(eqn: JaxprEqn) -> int:
     """The most that one equation's own programs hold."""
-    return max((most_alive(body) for body, _ in bodies(eqn)), default=0)
+    programs = [body for body, _ in bodies(eqn)]
+    if eqn.primitive.name == "cond":
+        programs = [opened(branch)[0] for branch in branches_of(eqn)]
+    return max(map(most_alive, programs), default=0)

@@ -99,6 +99,9 @@ class Loop:
         held = {*program.jaxpr.invars[:first], *program.jaxpr.invars[rows:]}
         residuals = Residuals(program.jaxpr, len(body.outvars), held, ())
         peak = most_alive(pulled.jaxpr, inputs=pulled.jaxpr.invars[len(body.invars) :])
+        # A loop holds the sums of its constants' cotangents, their transposes, and its carry and rows beside a step's.
+        peak += 2 * sum(bytes_of(var) for var, moves in zip(body.invars[:first], which, strict=False) if moves)
+        peak += 3 * sum(map(bytes_of, body.invars[first:]))
         chosen = [residuals.stacked(), *residuals.choices()]
         return cls(
             eqn,

@@ -73,6 +73,20 @@ def test_a_deep_network_keeps_within_the_limit(share):
     assert flops(gradient(lean), *args) == pytest.approx(whole.flops + plan.extra_flops, rel=0.05)
 
 
+@pytest.mark.skipif(not RERUNS, reason="this compiler for CPUs runs at once what is to be run again")
+def test_every_chain_of_the_zoo_keeps_within_the_limit(reverse_case):
+    chain, args = reverse_case.chain, reverse_case.args
+
+    def loss(*args):
+        inexact = [leaf for leaf in jax.tree.leaves(chain(*args)) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+        return sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in inexact)
+
+    curve = jc.memory_plan(loss, args).curve
+    limit = curve[len(curve) // 2][0]
+    lean = jax.value_and_grad(jc.checkpoint(loss, limit), argnums=tuple(range(len(args))), allow_int=True)
+    assert temporaries(lean, *args) <= limit
+
+
 @pytest.mark.parametrize("share", [0.5, 0.25, 0.15])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_loop_keeps_within_the_limit(share, reverse):

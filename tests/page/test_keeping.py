@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 import jaxchain as jc
 from jaxchain.page.keeping import keeping
+from jaxchain.show.table import si
 
 
 def test_less_memory_is_told_with_more_work():
@@ -21,7 +22,7 @@ def test_less_memory_is_told_with_more_work():
         assert more["work"] <= less["work"]
     full = jc.memory_plan(net, args).full_bytes
     assert told["rows"][0]["bytes"] == full
-    assert f"keeps {full} B" in told["finding"]
+    assert f"keeps {si(full, 'B')}" in told["finding"]
 
 
 def test_where_nothing_can_be_saved_a_sentence_is_enough():

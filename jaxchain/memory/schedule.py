@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Again", "Kept", "Links", "Part", "Tables", "Way", "tables"]
+__all__ = ["Again", "Kept", "Links", "Part", "Tables", "Way"]
 
 SLOTS = 4096
 """How finely memory is divided at most; sizes are rounded up, the limit down."""
@@ -101,11 +101,6 @@ class Again(NamedTuple):
 
 Part = Kept | Again
 Costs = NDArray[np.float32]
-
-
-def tables(links: Links, limit: int) -> Tables:
-    """The least work within any number of bytes up to ``limit``."""
-    return Tables(links, limit)
 
 
 class Tables:

@@ -139,7 +139,8 @@ class Plan:
                 "linear": "is I ⊗ its weights, read off" if blocks else "is its weights, read off",
                 "dense": f"by {count(unit.vectors[how == 'cotangent'], how)}",
             }[unit.kind]
-            later = ", each through later positions alone" if how == "tangent" and self._goes_on(step) else ""
+            pushed = unit.kind == "dense" and how == "tangent"
+            later = ", each through later positions alone" if pushed and self._goes_on(step) else ""
             return f"{whole} {words}{blocks}{later}"
         left, right = f"∂{name[step.stop]}/∂{name[step.middle]}", f"∂{name[step.middle]}/∂{name[step.start]}"
         if step.kind == "multiply":

@@ -220,9 +220,10 @@ def test_keyword_arguments_and_closed_over_tracers_work():
 def test_a_plan_in_print_says_what_is_kept_and_what_runs_again():
     loss, args = scanned(64)
     plan = jc.memory_plan(loss, args, 10**6)
-    assert "a loop by a schedule of its own" in str(plan)
-    assert "within 1.00 MB" in str(plan)
-    assert "Less memory, more work" in str(jc.memory_plan(loss, args))
+    words = " ".join(str(plan).split())  # wherever lines break
+    assert "within 1.00 MB" in words
+    assert "a loop by a schedule of its own" in {row.how for row in plan.rows}
+    assert "Less memory, more work" in " ".join(str(jc.memory_plan(loss, args)).split())
     assert plan.peak_bytes <= 10**6 < plan.full_bytes
     assert {row.name for row in plan.rows} == {row.name for row in jc.memory_plan(loss, args).rows}
 

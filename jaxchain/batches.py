@@ -271,7 +271,7 @@ def _stacked(*leaves: Any) -> Any:
 
 
 def _signature(batch: Any) -> str:
-    return str(jax.tree.map(lambda leaf: (np.shape(leaf), np.result_type(leaf)), batch))
+    return str(jax.tree.map(lambda leaf: (np.shape(leaf), jnp.result_type(leaf)), batch))
 
 
 def _again(data: Iterable[Any]) -> Iterator[Any]:

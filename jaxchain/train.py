@@ -88,10 +88,11 @@ def fit(
         A folder for checkpoints, which Orbax writes whole or not at all: parameters, the optimiser's state, the place in
         the data and the history so far. If there is one of the same call, training goes on from the newest, and all of
         the result is to the bit that of a call that was never interrupted (on GPUs, if XLA is told to be deterministic);
-        a run that is done is returned. ``steps`` may be more than before. An iterable of batches has to begin where it began: those that were seen are drawn
-        again and passed over. On SIGTERM the chunk of at most 100 steps that is under way is finished and written, then
-        the signal does what it did before; an exception or Ctrl-C is written, too. One run at a time a folder. Needs
-        the extra ``jaxchain[checkpoint]``.
+        a run that is done is returned. ``steps`` may be more than before (to the bit where they were a multiple of 100 and
+        of ``observe_every``, else to rounding). An iterable of batches has to begin where it began: those that were seen
+        are drawn again and passed over. On SIGTERM the chunk of at most 100 steps that is under way is finished and
+        written, then the signal does what it did before; what was done before an exception or Ctrl-C is written, too, but
+        for the chunk under way. One run at a time a folder. Needs the extra ``jaxchain[checkpoint]``.
     checkpoint_every
         After how many steps one is written, at the end of a chunk; and at the end. No chunk is longer.
     keep

@@ -143,6 +143,23 @@ def test_more_steps_go_on_from_a_run_that_was_done(tmp_path):
     assert_same(fit(tmp_path, **SMALL), fit(**SMALL))
 
 
+def times(slope):
+    """The loss, whose derivative rule says something else."""
+
+    @jax.custom_vjp
+    def h(value):
+        return value
+
+    h.defvjp(lambda value: (value, None), lambda _, cotangent: (cotangent * slope,))
+    return lambda params, batch: h(loss(params, batch))
+
+
+def test_another_derivative_rule_is_another_loss(tmp_path):
+    fit(tmp_path / "run", objective=times(1.0))
+    with pytest.raises(ValueError, match="a derivative rule of its loss"):
+        fit(tmp_path / "run", objective=times(-1.0))
+
+
 @pytest.mark.parametrize("keep", [1, 2])
 def test_the_newest_are_kept(keep, tmp_path):
     fit(tmp_path, keep=keep, **SMALL)

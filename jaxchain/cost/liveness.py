@@ -20,12 +20,13 @@ from jaxchain.program.primitives import (
     dtype_of,
     is_used,
     is_var,
+    ndim_of,
     needed_eqns,
     opened,
     size_of,
 )
 
-__all__ = ["bytes_of", "most_alive"]
+__all__ = ["bytes_of", "indices_of", "most_alive"]
 
 
 ALIGNED = 64
@@ -79,10 +80,10 @@ def most_alive(jaxpr: Jaxpr, results: Container[Var] = (), inputs: Sequence[Var]
 
 
 def _on_the_way(maker: JaxprEqn, reader: JaxprEqn) -> bool:
-    """Whether a value goes from one equation to the next entry by entry, so that it is never written to memory."""
+    """Whether a value is spread out to where it is read entry by entry, so that it is never written to memory."""
     name = maker.primitive.name
-    entrywise = name in ELEMENTWISE or name == "broadcast_in_dim" or FAMILY.get(name) == "fresh"
-    return entrywise and (reader.primitive.name in ELEMENTWISE or FAMILY.get(reader.primitive.name) == "reduction")
+    spread = name == "broadcast_in_dim" or FAMILY.get(name) == "fresh"
+    return spread and (reader.primitive.name in ELEMENTWISE or FAMILY.get(reader.primitive.name) == "reduction")
 
 
 def _loops(eqn: JaxprEqn) -> bool:
@@ -94,4 +95,17 @@ def _inside(eqn: JaxprEqn) -> int:
     programs = [body for body, _ in bodies(eqn)]
     if eqn.primitive.name == "cond":
         programs = [opened(branch)[0] for branch in branches_of(eqn)]
+    if eqn.primitive.name == "conv_general_dilated":  # which is run on copies, laid out anew
+        return 2 * sum(map(bytes_of, (*eqn.invars, *eqn.outvars)))
     return max(map(most_alive, programs), default=0)
+
+
+def indices_of(eqn: JaxprEqn) -> int:
+    """Bytes of the places that XLA looks up to tell which entry of a window is the greatest or the least: one an axis.
+
+    They do not depend on the cotangent, and it makes them ahead of it.
+    """
+    if not eqn.primitive.name.startswith(("select_and_scatter", "select_and_gather")):
+        return 0
+    most = max((*eqn.invars, *eqn.outvars), key=size_of)
+    return (ndim_of(most) + 2) * 4 * size_of(most)

@@ -82,7 +82,7 @@ class Marks:
             constants=constants,
             argument=tree_digest(blocks.call.chosen),
             block=blocks.block,
-            way=" ".join(digests(program)[0] for program in made),
+            way=" ".join(mark for program in made for mark in digests(program)),  # rules may close over arrays
         )
 
     def plain(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxchain.arguments import check_args, check_numbers
 from jaxchain.checks import flag, path_to_write
@@ -105,6 +106,12 @@ def jacobian_to_zarr(
     check_args(args)
     check_numbers(args, "jacobian_to_zarr", "writes")
     blocks = jacobian_blocks(fun, args, argnum=argnum, block=block, memory_limit=memory_limit, mode=mode)
+    if 0 in blocks.shape:
+        msg = f"The Jacobian has {blocks.shape[0]:,} rows and {blocks.shape[1]:,} columns: there is no number to write."
+        raise ValueError(msg)
+    if any(isinstance(value, Tracer) for value in blocks.plan.found.closed.consts):
+        msg = "jacobian_to_zarr writes numbers, but the function closes over traced ones. Call it outside jit, vmap and grad."
+        raise TypeError(msg)
     store = _Store(place, blocks, Marks.of(blocks))
     with telling(progress, f"looking for blocks in {escaped(str(place))}"):
         array = store.opened()

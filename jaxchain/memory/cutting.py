@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -68,15 +68,18 @@ class Cutting:
 
     def waiting(self, segment: Segment) -> int:
         """Bytes of the cotangents of parts of an argument, which stay until those of all parts are there."""
-        carrying = self.program.carrying
-        return sum(bytes_of(var) for var in segment.sides if var in self.free and var in carrying)
+        return self.cotangents(self.free.intersection(segment.sides))
+
+    def cotangents(self, values: Iterable[Var]) -> int:
+        """Bytes of the cotangents of some values."""
+        return sum(bytes_of(var) for var in values if var in self.program.carrying)
 
     @property
     def held_bytes(self) -> int:
-        """Of what is held throughout, and of the sums of cotangents of arguments that several stages read."""
-        readers = Counter(var for segment in self.segments for var in segment.sides if var in self.program.carrying)
-        sums = (bytes_of(var) for var in self.program.invars if readers[var] > 1)
-        return sum(map(bytes_of, self.held)) + sum(sums)
+        """Of what is held throughout and its cotangents, and of those of arguments that several stages read, to be added."""
+        readers = Counter(var for segment in self.segments for var in segment.sides)
+        added = 2 * self.cotangents(var for var in self.program.invars if readers[var] > 1)
+        return sum(map(bytes_of, self.held)) + self.cotangents(self.held) + added
 
 
 def cut(closed: ClosedJaxpr) -> Cutting:

@@ -10,18 +10,21 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxchain.arguments import check_args
 from jaxchain.checks import check_arrays, check_function, check_result, integer
+from jaxchain.errors import warn
 from jaxchain.memory.schedule import Again, Part, Tables
 from jaxchain.memory.stages import LOOPED, Pieces, pieces_of
+from jaxchain.program.primitives import ClosedJaxpr, any_equation_of, only_prints
 from jaxchain.program.reading import abstract, trace_program
 from jaxchain.show.table import Table, Tabular, si
 from jaxchain.show.values import count
 
-__all__ = ["MemoryPlan", "MemoryRow", "limit", "memory_plan", "plan_of"]
+__all__ = ["MemoryPlan", "MemoryRow", "limit", "memory_plan", "plan_of", "traced"]
 
-RESERVE = 0.1
+RESERVE = 0.12
 """The share of a limit that is left for what XLA aligns and copies."""
 
 OWN = 512
@@ -91,7 +94,7 @@ class MemoryPlan(Tabular):
     >>> params, x = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct((512, 64), jnp.float32)
     >>> plan = jc.memory_plan(jax.vmap(net, in_axes=(None, 0)), (params, x), memory_limit=1_300_000)
     >>> max(row.runs for row in plan.rows), f"{1 + plan.extra_flops / plan.flops:.2f} times the work"
-    (2, '1.21 times the work')
+    (2, '1.23 times the work')
     """
 
     memory_limit: int | None
@@ -149,14 +152,15 @@ class MemoryPlan(Tabular):
     def _gain(self) -> str:
         if not self.extra_flops:
             return f"everything is kept, {si(self.full_bytes, 'B')}"
-        share = 1 + self.extra_flops / self.flops
+        share = 1 + self.extra_flops / max(self.flops, 1.0)
         return f"{si(self.peak_bytes, 'B')} in place of {si(self.full_bytes, 'B')}, for {share:.2f} times the work"
 
     def _notes(self) -> list[str]:
         if self.memory_limit is None:
             steps = self.curve[:: max(len(self.curve) // 6, 1)]
             ways = ", ".join(
-                f"{si(size, 'B')} for {1 + extra / self.flops:.2f}×" for size, extra in (*steps, self.curve[-1])
+                f"{si(size, 'B')} for {1 + extra / max(self.flops, 1.0):.2f}×"
+                for size, extra in dict.fromkeys((*steps, self.curve[-1]))
             )
             return [f"Less memory, more work: {ways}."]
         if self.unrolled and jax.default_backend() == "cpu" and jax.__version_info__ < SAVES_UNROLLED:
@@ -166,26 +170,46 @@ class MemoryPlan(Tabular):
         return []
 
 
-def plan_of(fun: Callable[..., Any], args: Any, kwargs: Any, memory_limit: int | None) -> tuple[MemoryPlan, Any]:
-    """The plan of one call, and its result as shapes.
+def traced(fun: Callable[..., Any], args: Any, kwargs: Any) -> tuple[ClosedJaxpr, Any]:
+    """The program of one call, and its result as shapes.
 
     Raises
     ------
     TypeError
-        If an argument or the result is not made of arrays.
-    ValueError
-        If the limit cannot be met; says the least that can.
+        If an argument or the result is not made of arrays, or the call lies in a ``jax.shard_map``.
     """
     check_function(fun, "checkpoint", args)
-    check_arrays(kwargs, "Keyword arguments")
+    check_arrays(kwargs, "Keyword argument ")
     if not jax.tree.leaves((args, kwargs)):
         msg = "There is nothing to differentiate with respect to: the arguments hold no array."
         raise TypeError(msg)
     closed, out = trace_program(lambda args, kwargs: fun(*args, **kwargs), (args, kwargs))
     check_result(out)
+    if any(_varies(jax.typeof(leaf)) for leaf in jax.tree.leaves((args, kwargs)) if isinstance(leaf, Tracer)):
+        msg = "Inside jax.shard_map values belong to devices of a mesh, and a plan is of a whole program: call what jc.checkpoint makes outside, or use jax.checkpoint there."
+        raise TypeError(msg)
+    if printed := [eqn for eqn in closed.jaxpr.eqns if any_equation_of(eqn, only_prints)]:
+        warn(f"{count(len(printed), 'equation')} print, which a checkpointed function does not do.", UserWarning)
+    return closed, out
+
+
+def _varies(aval: Any) -> bool:
+    """Whether a value differs from device to device of a mesh that is mapped over."""
+    kind = getattr(aval, "manual_axis_type", None)
+    return bool(getattr(kind, "varying", ()))
+
+
+def plan_of(closed: ClosedJaxpr, memory_limit: int | None) -> MemoryPlan:
+    """The plan of a program.
+
+    Raises
+    ------
+    ValueError
+        If the limit cannot be met; says the least that can.
+    """
     pieces = pieces_of(closed)
     links, held = pieces.links, pieces.held + OWN
-    coarse = Tables(links, _enough(pieces))
+    coarse = Tables(links, max(_enough(pieces), 1))
     costs = coarse.work()
     steps = np.flatnonzero(costs < np.concatenate([[np.inf], costs[:-1]]))
     curve = tuple((math.ceil(step * coarse.unit * (1 + RESERVE)) + held, float(costs[step])) for step in steps[::-1])
@@ -193,11 +217,10 @@ def plan_of(fun: Callable[..., Any], args: Any, kwargs: Any, memory_limit: int |
     if memory_limit is not None and memory_limit < curve[-1][0]:
         msg = f"memory_limit={memory_limit} bytes cannot be met: the least that reverse mode of this function needs is {curve[-1][0]} bytes."
         raise ValueError(msg)
-    fine = Tables(links, room)  # near the limit
+    fine = Tables(links, max(room, 1))  # near the limit
     extra, tables = min(((float(t.within(room)), t) for t in (fine, coarse)), key=lambda pair: pair[0])
-    parts = tables.parts(room)
     reverse = sum(piece.reverse for piece in pieces.pieces)
-    return MemoryPlan(memory_limit, curve, reverse, extra, parts, pieces), out
+    return MemoryPlan(memory_limit, curve, reverse, extra, tables.parts(room), pieces)
 
 
 def _room(size: int) -> int:
@@ -238,6 +261,8 @@ def memory_plan(fun: Callable[..., Any], args: tuple[Any, ...], memory_limit: in
         If the limit cannot be met; says the least that can.
     TypeError
         If ``args`` is no tuple, or the function cannot be traced to a program.
+    Exception
+        JAX's own, where there is no reverse mode.
 
     References
     ----------
@@ -256,7 +281,10 @@ def memory_plan(fun: Callable[..., Any], args: tuple[Any, ...], memory_limit: in
     check_args(args)
     check_function(fun, "memory_plan", args)
     limit(memory_limit, optional=True)
-    return plan_of(fun, abstract(args), {}, memory_limit)[0]
+    plan = plan_of(traced(fun, abstract(args), {})[0], memory_limit)
+    if plan.pieces.refused is not None:
+        raise plan.pieces.refused
+    return plan
 
 
 def limit(memory_limit: Any, *, optional: bool = False) -> None:

@@ -5,6 +5,7 @@ Builds on `cutting`, `inside` and `loops`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -13,9 +14,10 @@ from typing import Any
 import jax
 
 from jaxchain.cost.count import total_flops
-from jaxchain.cost.liveness import bytes_of, most_alive
+from jaxchain.cost.liveness import bytes_of, indices_of, most_alive
 from jaxchain.derivative import residual_program
 from jaxchain.discovery.name import names
+from jaxchain.errors import REFUSALS, refusal
 from jaxchain.memory.cutting import cut
 from jaxchain.memory.inside import Chosen, Residuals, named
 from jaxchain.memory.loops import Loop, LoopPart
@@ -63,6 +65,10 @@ class Piece:
         Bytes that it takes to run for its result alone, the result included.
     waiting
         Bytes of cotangents of parts of an argument, which stay until those of all parts are there.
+    ahead
+        Bytes of what XLA makes for its derivative ahead of it, whatever is kept.
+    refused
+        Why JAX does not differentiate it in reverse mode.
     reverse
         FLOPs of its evaluation and of one cotangent.
     ways
@@ -79,6 +85,8 @@ class Piece:
     state: int
     running: int = 0
     waiting: int = 0
+    ahead: int = 0
+    refused: Exception | None = None
     reverse: float = 0.0
     ways: tuple[Way, ...] = ()
     words: tuple[str, ...] = ()
@@ -127,6 +135,11 @@ class Pieces:
     held: int
 
     @property
+    def refused(self) -> Exception | None:
+        """Why JAX does not differentiate a stage in reverse mode; ``None`` where it does."""
+        return next((piece.refused for piece in self.pieces if piece.refused is not None), None)
+
+    @property
     def links(self) -> Links:
         """What a schedule is made of."""
         return Links(
@@ -149,15 +162,23 @@ def pieces_of(closed: ClosedJaxpr) -> Pieces:
             Piece(label, segment, cutting.making(segment), size, waiting=cutting.waiting(segment)),
             cutting.there,
             after,
+            cutting.cotangents(before & after),
             known,
         )
-        for label, segment, size, after in zip(labels, cutting.segments, sizes, cutting.states[1:], strict=False)
+        for label, segment, size, (before, after) in zip(
+            labels, cutting.segments, sizes, itertools.pairwise(cutting.states), strict=False
+        )
     ]
-    return Pieces(cutting.program, tuple(pieces), cutting.held_bytes)
+    return Pieces(cutting.program, tuple(pieces), cutting.held_bytes + sum(piece.ahead for piece in pieces))
 
 
-def _measured(piece: Piece, there: Container[Var], after: Container[Var], known: dict[Any, Piece]) -> Piece:
-    """A stage with what it takes; those of the same program are measured once."""
+def _measured(
+    piece: Piece, there: Container[Var], after: Container[Var], passing: int, known: dict[Any, Piece]
+) -> Piece:
+    """A stage with what it takes; those of the same program are measured once.
+
+    ``passing`` are the bytes of the cotangents that wait meanwhile, of what is read before and after it.
+    """
     segment = piece.segment
     pattern = tuple((var in there, var in segment.program.carrying) for var in segment.sides)
     given = [*segment.constants, *segment.sides]
@@ -172,8 +193,10 @@ def _measured(piece: Piece, there: Container[Var], after: Container[Var], known:
     return replace(
         piece,
         running=like_it.running,
+        ahead=like_it.ahead,
+        refused=like_it.refused,
         reverse=like_it.reverse,
-        ways=like_it.ways,
+        ways=tuple(way._replace(peak=way.peak + passing) for way in like_it.ways),
         words=like_it.words,
         makes=like_it.makes,
     )
@@ -190,22 +213,29 @@ def _measure(piece: Piece, there: Container[Var], after: Container[Var]) -> Piec
     # What its author made run again already is left so.
     whole = any(equation.origin.remat is not None for equation in segment.equations)
     tagged = partial(named, *_program(segment))
-    program, pulled = residual_program(segment.call if whole else lambda *values: tagged(values), *shapes, which=which)
+    try:
+        program, pulled = residual_program(
+            segment.call if whole else lambda *values: tagged(values), *shapes, which=which
+        )
+    except REFUSALS as error:  # a while loop: it may still be evaluated, and pushed through
+        refusal(error)
+        way = Way(0, 0.0, running, reads_state=False)
+        return replace(piece, running=running, refused=error, ways=(way,), words=(NOTHING,), makes=(_plain,))
     held = {var for var, read in zip(program.jaxpr.invars, reads, strict=True) if read in there}
     moved = [read for read, moves in zip(reads, which, strict=True) if moves]
     gradients = {out for out, read in zip(pulled.jaxpr.outvars, moved, strict=True) if is_var(out) and read in there}
     peak = most_alive(pulled.jaxpr, gradients, pulled.jaxpr.invars[len(reads) :])
     state = [k for k, var in enumerate(piece.writes) if var in after]
     residuals = Residuals(program.jaxpr, len(piece.writes), held, state)
-    moved = [read for read, moves in zip(reads, which, strict=True) if moves]
-    gradients = {out for out, read in zip(pulled.jaxpr.outvars, moved, strict=True) if is_var(out) and read in there}
-    peak = most_alive(pulled.jaxpr, gradients, pulled.jaxpr.invars[len(piece.reads) :])
-    ways, words, makes = [_way(residuals.everything(), peak, running)], [EVERYTHING], [_plain]
+    everything = residuals.everything()
+    ways, words, makes = [_way(everything, peak, running)], [EVERYTHING], [_plain]
     if len(segment.equations) == 1 and segment.equations[0].name == "scan":
         eqn = segment.equations[0].eqn
         loop = Loop.of(eqn, [is_var(atom) and atom in segment.program.carrying for atom in eqn.invars])
+        # What the loop is given and gives back beside what its steps take.
+        beside = sum(bytes_of(var) for var in (*moved, *piece.writes) if var not in there and is_inexact(var))
         for way, parts in loop.plans()[1:]:
-            ways.append(way)
+            ways.append(way._replace(peak=max(way.peak + 2 * beside, running)))  # put together of parts
             words.append(LOOPED)
             makes.append(partial(_looped, loop, parts))
     elif not whole:
@@ -214,7 +244,10 @@ def _measure(piece: Piece, there: Container[Var], after: Container[Var]) -> Piec
             words.append(f"{count(len(chosen.names), 'value')} kept" if chosen.names else AGAIN)
             makes.append(partial(_keeping, chosen.names))
     reverse = total_flops(needed_eqns(pulled.jaxpr, pulled.jaxpr.outvars))
-    return replace(piece, running=running, reverse=reverse, ways=tuple(ways), words=tuple(words), makes=tuple(makes))
+    ahead = sum(map(indices_of, pulled.jaxpr.eqns))
+    return replace(
+        piece, running=running, ahead=ahead, reverse=reverse, ways=tuple(ways), words=tuple(words), makes=tuple(makes)
+    )
 
 
 def _way(chosen: Chosen, peak: int, running: int) -> Way:

@@ -6,6 +6,7 @@ How many steps are asked for is no part of it, unless a schedule is made of them
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,11 +17,11 @@ from jaxchain.meshes import mesh_of
 from jaxchain.program.fingerprint import digest, digests, tree_digest
 from jaxchain.program.reading import abstract
 from jaxchain.show.escape import escaped
-from jaxchain.steps import Loss, Observe, observed_update
+from jaxchain.steps import Loss, Observe, observed_update, update
 
 __all__ = ["identity", "other_jax", "unlike"]
 
-PROGRAMS = ("loss", "optimizer", "observe")
+PROGRAMS = ("loss", "optimizer", "step", "observe")
 """The parts that another version of JAX writes differently."""
 
 REASONS = {
@@ -30,6 +31,7 @@ REASONS = {
     "loss": "its loss was another program",
     "state": "its optimiser began in another state (another kind, or other numbers)",
     "optimizer": "its optimiser was another (a learning rate, or a schedule made for another number of steps)",
+    "step": "a step of it was another program: a derivative rule of its loss, say",
     "observe": "observe or observe_every was another",
 }
 """What is said where a part is another one; the first that is, from top to bottom."""
@@ -72,6 +74,7 @@ def identity(
         "loss": _program(loss, params, first)[0],
         "state": tree_digest(opt_state),
         "optimizer": _program(optimizer.update, params, opt_state, params)[0],
+        "step": _program(partial(update, loss, optimizer), params, opt_state, first)[0],
         "observe": digest((program, every)),
     }
     return {**found, "jax": jax.__version__}, like

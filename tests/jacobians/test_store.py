@@ -50,6 +50,33 @@ def rows_of(tree, out):
     )
 
 
+def sine(slope):
+    """A sine whose derivative rule says something else."""
+
+    @jax.custom_jvp
+    def h(x):
+        return jnp.sin(x)
+
+    h.defjvp(lambda primals, tangents: (jnp.sin(*primals), tangents[0] * slope))
+    return h
+
+
+@pytest.mark.parametrize("slope", [3.0, jnp.array([3.0, 3.0, 3.0])], ids=["number", "array"])
+def test_another_derivative_rule_is_another_function(slope, tmp_path):
+    path = tmp_path / "jacobian.zarr"
+    jc.jacobian_to_zarr(sine(slope - 1.0), (jnp.ones(3),), path, progress=False)
+    with pytest.raises(ValueError, match="derivative rule"):
+        jc.jacobian_to_zarr(sine(slope), (jnp.ones(3),), path, progress=False)
+
+
+def test_what_cannot_be_written_is_refused(tmp_path):
+    path = tmp_path / "jacobian.zarr"
+    with pytest.raises(ValueError, match="there is no number to write"):
+        jc.jacobian_to_zarr(lambda x: x[:0], (jnp.ones(3),), path, progress=False)
+    with pytest.raises(TypeError, match="closes over traced ones"):
+        jax.jit(lambda s: jc.jacobian_to_zarr(lambda x: x * s, (np.ones(3),), path, progress=False)[:])(2.0)
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("argnum", [0, 1])
 def test_what_is_stored_is_the_jacobian_of_jax(tmp_path, argnum):

@@ -87,7 +87,7 @@ def test_every_chain_of_the_zoo_keeps_within_the_limit(reverse_case):
     assert temporaries(lean, *args) <= limit
 
 
-@pytest.mark.parametrize("share", [0.5, 0.25, 0.15])
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.2])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_loop_keeps_within_the_limit(share, reverse):
     loss, args = scanned(64, reverse=reverse)
@@ -233,3 +233,52 @@ def test_planning_computes_nothing():
     shapes = jax.eval_shape(net.init, jax.random.key(0)), jax.ShapeDtypeStruct((10**6, 4096), jnp.float32)
     plan = jc.memory_plan(jax.vmap(net, in_axes=(None, 0)), shapes, 10**11)
     assert plan.peak_bytes <= 10**11 < plan.full_bytes
+
+
+def test_a_plan_is_of_the_program_that_is_traced_now():
+    lean = jc.checkpoint(lambda x: jnp.sum(x) / jax.lax.axis_size("i"), 10**6)
+    for size in (8, 4):
+        assert jax.vmap(lean, axis_name="i")(jnp.ones((size, 4)))[0] == 4 / size
+    dot = jc.checkpoint(lambda x: jnp.sum(x @ x), 10**6)
+    assert "HIGHEST" not in str(jax.make_jaxpr(dot)(jnp.eye(3)))
+    with jax.default_matmul_precision("highest"):
+        assert "HIGHEST" in str(jax.make_jaxpr(dot)(jnp.eye(3)))
+
+
+def test_where_there_is_no_reverse_mode_the_function_still_runs_and_the_plan_says_why():
+    def fun(x):
+        return jnp.sum(jax.lax.while_loop(lambda x: x[0] < 9, lambda x: 2 * x, jnp.sin(x)))
+
+    x = jnp.ones(3)
+    lean = jc.checkpoint(fun, 10**6)
+    close(lean(x), fun(x))
+    close(jax.jvp(lean, (x,), (x,)), jax.jvp(fun, (x,), (x,)))
+    with pytest.raises(ValueError, match="Reverse-mode differentiation does not work"):
+        jc.memory_plan(fun, (x,))
+
+
+def test_what_is_printed_is_missed_aloud():
+    def fun(x):
+        jax.debug.print("{x}", x=x)
+        return jnp.sin(x)
+
+    with pytest.warns(UserWarning, match="1 equations? print"):
+        jc.checkpoint(fun, 10**6)(1.0)
+
+
+def test_functions_without_work_or_derivative_have_plans():
+    for fun in (lambda x: x, lambda x: jnp.ones(3)):
+        assert "everything is kept" in str(jc.memory_plan(fun, (jnp.ones(3),)))
+
+
+def test_an_argument_that_is_no_array_is_named():
+    with pytest.raises(TypeError, match="Argument 1 is 'train'"):
+        jc.checkpoint(lambda x, mode: x, 10**6)(jnp.ones(3), "train")
+
+
+def test_inside_a_shard_map_the_way_out_is_said():
+    mesh = jax.make_mesh((1,), ("b",), axis_types=(jax.sharding.AxisType.Auto,))
+    lean = jc.checkpoint(lambda x: jnp.sum(x**2), 10**6)
+    spec = jax.sharding.PartitionSpec("b")
+    with pytest.raises(TypeError, match=r"Inside jax\.shard_map"):
+        jax.shard_map(lambda x: lean(x)[None], mesh=mesh, in_specs=spec, out_specs=spec)(jnp.ones(4))

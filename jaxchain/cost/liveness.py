@@ -80,10 +80,12 @@ def most_alive(jaxpr: Jaxpr, results: Container[Var] = (), inputs: Sequence[Var]
 
 
 def _on_the_way(maker: JaxprEqn, reader: JaxprEqn) -> bool:
-    """Whether a value is spread out to where it is read entry by entry, so that it is never written to memory."""
-    name = maker.primitive.name
+    """Whether a value goes entry by entry to where it is read, so that it is never written to memory."""
+    name, entrywise = maker.primitive.name, reader.primitive.name in ELEMENTWISE
+    if name in ELEMENTWISE:
+        return entrywise
     spread = name == "broadcast_in_dim" or FAMILY.get(name) == "fresh"
-    return spread and (reader.primitive.name in ELEMENTWISE or FAMILY.get(reader.primitive.name) == "reduction")
+    return spread and (entrywise or FAMILY.get(reader.primitive.name) == "reduction")
 
 
 def _loops(eqn: JaxprEqn) -> bool:

@@ -83,25 +83,22 @@ class Counted(NamedTuple):
 
 
 class Program(NamedTuple):
-    """The program of a stage's value and of one tangent or cotangent, the variables that hold that and the state.
+    """The program of a stage's value and of one tangent or cotangent, and the variables that hold that.
 
-    And those of its results that come after the value; whether it does something beside, such as naming a mapped axis;
-    whether what it computes again is to count once.
+    And those of its results that come after the value; whether the state enters these, or something is done beside, such
+    as naming a mapped axis; whether what is computed again is to count once.
     """
 
     jaxpr: Jaxpr
     vector: Sequence[Var]
-    state: Sequence[Var]
     outs: Sequence[Atom]
-    has_effects: bool
+    bends: bool
     exact: bool
 
     def counted(self) -> Counted:
         """What it says."""
-        entered = dependent(self.jaxpr.eqns, self.state)
-        bends = self.has_effects or any(is_var(out) and out in entered for out in self.outs)
         work = linear_work(self.jaxpr, self.vector, self.outs, exact=self.exact)
-        return Counted(work, linear_work(self.jaxpr, self.vector).once, bends)
+        return Counted(work, linear_work(self.jaxpr, self.vector).once, self.bends)
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,13 +331,15 @@ class Unit:
 
         closed = jax.make_jaxpr(linear)(jax.ShapeDtypeStruct((space.size,), space.dtype), sides, state)
         jaxpr = closed.jaxpr
+        entered = dependent(jaxpr.eqns, jaxpr.invars[1 + len(sides) :])
+        bends = bool(jaxpr.effects) or any(
+            is_var(out) and out in entered for out in jaxpr.outvars[len(self.segment.outputs) :]
+        )
         if self.exact:  # calls looked through, as XLA does: what two of them compute alike is computed once
             flat = flatten(closed)
             jaxpr = new_jaxpr(list(flat.constants), flat.invars, flat.outs, flat.eqns)
         outs = jaxpr.outvars[len(self.segment.outputs) :]
-        return Program(
-            jaxpr, jaxpr.invars[:1], jaxpr.invars[1 + len(sides) :], outs, bool(closed.jaxpr.effects), self.exact
-        )
+        return Program(jaxpr, jaxpr.invars[:1], outs, bends, self.exact)
 
 
 def units_of(found: Found) -> list[Unit]:

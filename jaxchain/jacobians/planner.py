@@ -167,7 +167,7 @@ def make_plan(found: Found) -> Plan:
 def _between_cuts(found: Found) -> Plan:
     """The cheapest order of multiplication of the segments' matrices."""
     units = tuple(units_of(found))
-    if _are_close(units):
+    if len(units) == 1 and _are_close(units):  # of several the order matters more
         units = tuple(replace(unit, exact=True) for unit in units)
     sizes = np.array([units[0].here.size, *(u.there.size for u in units)], float)
     solution = solve(_costs(units, sizes))

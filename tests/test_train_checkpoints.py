@@ -349,7 +349,8 @@ def test_a_disk_that_is_full_ends_no_training(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert_same(found, fit(data=[BATCHES[0]]))
-    said = [str(warning.message) for warning in told if issubclass(warning.category, RuntimeWarning)]  # not of caches
+    # A coroutine of Orbax's that is refused in time is never awaited, which Python may say in between.
+    said = [words for warning in told if (words := str(warning.message)).startswith("The checkpoint")]
     assert all("File too large. Training goes on, and it is tried again 3 steps later" in words for words in said)
     assert "the checkpoint of step 3 is kept" in said[-1] or "there is none before it" in said[0]
     assert {3, 18, 20} & {*survivor.steps_in(tmp_path)} >= {18, 20}

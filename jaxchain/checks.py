@@ -81,6 +81,11 @@ def integers(name: str, values: Any, what: str, *, least: int, most: int | None 
     return [integer(f"Each of {name}", value, what, least=least, most=most) for value in values]
 
 
+def check_limit(memory_limit: Any, *, optional: bool = True) -> None:
+    """Refuse what is no number of bytes."""
+    integer("memory_limit", memory_limit, "a number of bytes, such as 2**30", least=1, optional=optional)
+
+
 def number(
     name: str, value: Any, what: str, *, least: float = 0, most: float = math.inf, optional: bool = False
 ) -> Any:

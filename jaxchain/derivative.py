@@ -191,14 +191,15 @@ def residual_program(fn: Callable[..., State], *args: Any, which: Carries = None
         From the leaves of x, then of the cotangents that f(x) can have, to those of x's own that are not held fixed.
     """
 
-    def run(*given: Any) -> Any:
+    def differentiated(given: tuple[Any, ...]) -> tuple[Any, Callable[..., Any]]:
         of_moved, values, _ = _fixed(fn, given, which)
-        out, back = jax.vjp(of_moved, *values)
-        return jax.tree.leaves(out), jax.tree.leaves(back)
+        return jax.vjp(of_moved, *values)
+
+    def run(*given: Any) -> Any:
+        return tuple(map(jax.tree.leaves, differentiated(given)))
 
     def pull(given: tuple[Any, ...], cotangents: list[Any]) -> Any:
-        of_moved, values, _ = _fixed(fn, given, which)
-        out, back = jax.vjp(of_moved, *values)
+        out, back = differentiated(given)
         leaves, tree = jax.tree.flatten(out)
         some = iter(cotangents)
         return back(tree.unflatten([next(some) if is_inexact(leaf) else _zero(leaf) for leaf in leaves]))

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, get_args
 
 import jax
-from jax.core import Tracer
 
 from jaxchain.arguments import position_among
 from jaxchain.chain import Chain
@@ -19,7 +18,7 @@ from jaxchain.discovery.name import names
 from jaxchain.discovery.stage import bundles, chain_stages, split_after, split_at_cuts
 from jaxchain.discovery.start import all_integers, first_state, way_to
 from jaxchain.errors import warn
-from jaxchain.program.fingerprint import fingerprint, same_arrays
+from jaxchain.program.fingerprint import mark_of, same_arrays
 from jaxchain.program.flat import Equation, Program
 from jaxchain.program.flatten import flatten, unrolled
 from jaxchain.program.flow import active, reach
@@ -31,7 +30,6 @@ from jaxchain.program.primitives import (
     is_var,
     like,
     only_prints,
-    opened,
     pruned,
 )
 from jaxchain.program.reading import trace_program
@@ -185,13 +183,10 @@ class Found:
 
     @property
     def mark(self) -> Hashable | None:
-        """Equal for functions traced to the same program of the same constants; ``None`` where those may change."""
-        jaxpr, consts = opened(self.closed)
-        if not all(isinstance(value, jax.Array) and not isinstance(value, Tracer) for value in consts):
-            return None  # NumPy's arrays are written to in place
-        program = fingerprint(jaxpr.eqns, [*jaxpr.constvars, *jaxpr.invars], jaxpr.outvars, {}, rules=False)
+        """Equal for functions traced to the same program of the same constants and rules; ``None`` where these may change."""
+        mark = mark_of(self.closed)
         trees = (self.in_tree, self.other_tree, self.out_tree, self.aux_tree)
-        return program, same_arrays([*consts, *trees])
+        return None if mark is None else (mark, same_arrays(trees))
 
     @property
     def input(self) -> Any:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxchain.arguments import check_args, default_argnum, differentiated
-from jaxchain.checks import check_function, flag, integer, refuse_huge, shown, word
+from jaxchain.checks import check_function, check_limit, flag, refuse_huge, shown, word
 from jaxchain.coordinates import Coordinates
 from jaxchain.derivative import ALL_AT_ONCE, Linear, Pass, whole
 from jaxchain.discovery.find import Found
@@ -141,7 +141,7 @@ def jacobian(
         if isinstance(read, Decision):
             return None, read, None
         # The function is traced at every call, since it may close over what changes; planned where its program is new.
-        afresh = read.foreign or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(call.chosen))
+        afresh = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(call.chosen))
         mark = None if afresh else read.mark
         return planned(call, read) if mark is None else kept.get(mark, lambda: planned(call, read))
 
@@ -197,7 +197,7 @@ def _check(fun: Any, mode: Any, chunk_size: Any, memory_limit: Any, sharding: An
     check_function(fun, "jacobian")
     word("mode", mode, get_args(Mode))
     flag("holomorphic", holomorphic)
-    _check_limit(memory_limit)
+    check_limit(memory_limit)
     if holomorphic and mode in ("mixed", "sparse"):
         msg = f'mode="{mode}" multiplies real Jacobians; leave it out where holomorphic=True.'
         raise ValueError(msg)
@@ -210,10 +210,6 @@ def _check(fun: Any, mode: Any, chunk_size: Any, memory_limit: Any, sharding: An
     if memory_limit is not None and (chunk_size is not None or holomorphic):
         msg = "memory_limit chooses the chunks itself, of real Jacobians: leave chunk_size and holomorphic out."
         raise ValueError(msg)
-
-
-def _check_limit(memory_limit: Any) -> None:
-    integer("memory_limit", memory_limit, "a number of bytes, such as 2**30", least=1, optional=True)
 
 
 def plan(
@@ -256,7 +252,7 @@ def plan(
     """
     check_args(args)
     check_function(fun, "plan")
-    _check_limit(memory_limit)
+    check_limit(memory_limit)
     call = Call.of(fun, differentiated(fun, argnum, args), False, args, {})
     found = call.find()  # what cannot be read is an error here, where jacobian would do without
     require_real(found)

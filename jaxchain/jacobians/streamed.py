@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxchain.arguments import check_args, differentiated
-from jaxchain.checks import check_function, integer, word
+from jaxchain.checks import check_function, check_limit, integer, word
 from jaxchain.cost.budget import fit
 from jaxchain.derivative import ALL_AT_ONCE, Pass
 from jaxchain.errors import ModeError, refused_in_words
@@ -100,7 +100,7 @@ def jacobian_blocks(
     check_args(args)
     word("mode", mode, get_args(RowMode))
     block = integer("block", block, "how many rows a block has", least=1, optional=True)
-    integer("memory_limit", memory_limit, "a number of bytes, such as 2**30", least=1, optional=True)
+    check_limit(memory_limit)
     call = Call.of(fun, differentiated(fun, argnum, args), False, args, {})
     found = call.find()
     require_real(found)

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.core import Tracer
 
-from jaxchain.checks import check_function
+from jaxchain.checks import check_function, check_limit
 from jaxchain.jacobians.blocks import named_like
-from jaxchain.memory.plan import MemoryPlan, limit, plan_of, traced
+from jaxchain.memory.plan import MemoryPlan, plan_of, traced
 from jaxchain.memory.rebuild import Rebuilt
-from jaxchain.program.fingerprint import Kept, fingerprint, same_arrays
-from jaxchain.program.primitives import opened
+from jaxchain.program.fingerprint import Kept, mark_of
 
 __all__ = ["checkpoint"]
 
@@ -65,18 +63,15 @@ def checkpoint(fun: Callable[..., Any], memory_limit: int) -> Callable[..., Any]
     True
     """
     check_function(fun, "checkpoint")
-    limit(memory_limit)
+    check_limit(memory_limit, optional=False)
     plans = Kept(PLANS)
 
     def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[MemoryPlan, Any]:
         # Traced at every call, since it may close over what changes; planned where its program is new.
         closed, out = traced(fun, args, kwargs)
-        _, consts = opened(closed)
-        if not all(isinstance(value, jax.Array) and not isinstance(value, Tracer) for value in consts):
-            return plan_of(closed, memory_limit), out  # NumPy's arrays are written to in place
-        jaxpr = closed.jaxpr
-        program = fingerprint(jaxpr.eqns, [*jaxpr.constvars, *jaxpr.invars], jaxpr.outvars, {}, rules=False)
-        return plans.get((program, same_arrays(consts)), lambda: plan_of(closed, memory_limit)), out
+        if (mark := mark_of(closed)) is None:
+            return plan_of(closed, memory_limit), out
+        return plans.get(mark, lambda: plan_of(closed, memory_limit)), out
 
     def lean(*args: Any, **kwargs: Any) -> Any:
         plan, out = planned(args, kwargs)

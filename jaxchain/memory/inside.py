@@ -27,6 +27,7 @@ from jaxchain.cost.count import flops
 from jaxchain.cost.liveness import bytes_of
 from jaxchain.program.primitives import (
     MOVES,
+    Atom,
     Jaxpr,
     JaxprEqn,
     Var,
@@ -101,9 +102,7 @@ class Residuals:
     @cached_property
     def needed(self) -> list[Var]:
         """What the VJP keeps, each once, of what is not there anyway."""
-        wanted = filter(is_var, self.program.outvars[self.results :])
-        given = set(self.program.constvars)
-        return [var for var in dict.fromkeys(wanted) if var not in given and var not in self.held]
+        return self._not_there(self.program.outvars[self.results :])
 
     @cached_property
     def after(self) -> set[Var]:
@@ -125,14 +124,17 @@ class Residuals:
                 made.update(state.intersection(reads))
             else:
                 kept.add(var)
-        reads_state = any(var not in self.makers for var in self.needed)
-        return Chosen((), sum(map(bytes_of, kept)), 0.0, reads_state, not made.isdisjoint(state))
+        return Chosen((), sum(map(bytes_of, kept)), 0.0, self._needs_state, not made.isdisjoint(state))
 
     def stacked(self) -> Chosen:
         """All of it kept, of a loop's steps: as it is, since it is stacked."""
-        made = [var for var in self.needed if var in self.makers]
-        own = {self._own(var) for var in made}
-        return Chosen((), sum(map(bytes_of, own)), 0.0, len(made) < len(self.needed), holds_next=False)
+        own = {self._own(var) for var in self.needed if var in self.makers}
+        return Chosen((), sum(map(bytes_of, own)), 0.0, self._needs_state, holds_next=False)
+
+    @property
+    def _needs_state(self) -> bool:
+        """Whether some of what the VJP keeps is of the state before."""
+        return any(var not in self.makers for var in self.needed)
 
     def _own(self, var: Var) -> Var:
         """What a named value is."""
@@ -166,8 +168,7 @@ class Residuals:
         on = _solved([*needed, *read], np.array(list(map(self._work, eqns))), sizes, limit)
         kept = [var for k, var in enumerate(values) if on[len(eqns) + k]]
         again = [eqn for k, eqn in enumerate(eqns) if on[k]]
-        reads_state = any(var not in self.makers for var in self.needed)
-        reads_state |= any(var not in self.makers for eqn in again for var in self._reads(eqn))
+        reads_state = self._needs_state or any(var not in self.makers for eqn in again for var in self._reads(eqn))
         return Chosen(
             tuple(self.names[var] for var in kept),
             sum(bytes_of(var) for var in kept if var not in self.after),
@@ -202,9 +203,12 @@ class Residuals:
 
     def _reads(self, eqn: JaxprEqn) -> Sequence[Var]:
         """What an equation reads that is not there anyway."""
-        read = dict.fromkeys(filter(is_var, eqn.invars))
-        given = set(self.program.constvars)
-        return [var for var in read if var not in given and var not in self.held]
+        return self._not_there(eqn.invars)
+
+    def _not_there(self, atoms: Sequence[Atom]) -> list[Var]:
+        """The variables among some atoms, each once, that are neither constants nor held."""
+        given = self.program.constvars
+        return [var for var in dict.fromkeys(filter(is_var, atoms)) if var not in given and var not in self.held]
 
 
 def _solved(

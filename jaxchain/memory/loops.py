@@ -120,9 +120,8 @@ class Loop:
         length = scan_of(self.eqn).length
         found: list[tuple[Way, tuple[LoopPart, ...]]] = []
         room = self._held((Steps(length, 0),)) + self.ways[0].peak
-        known: dict[tuple[int, int, int], Planned | None] = {}
         for _ in range(BUDGETS):
-            plan = self._best(length, room, 3, known)
+            plan = self._best(length, room, 3)
             if plan is None:
                 break
             way = Way(self._held(plan.parts), plan.work, self._peak(plan.parts))
@@ -131,19 +130,22 @@ class Loop:
             room = int(min(room, way.peak) * 0.7)
         return found
 
-    def _best(
-        self, length: int, room: int, depth: int, known: dict[tuple[int, int, int], Planned | None]
-    ) -> Planned | None:
+    @cached_property
+    def _known(self) -> dict[tuple[int, int, int], Planned | None]:
+        """What `_best` has found."""
+        return {}
+
+    def _best(self, length: int, room: int, depth: int) -> Planned | None:
         """The least work to reverse so many steps in so many bytes; ``None`` where it takes more."""
         grain = max(self.carry * scan_of(self.eqn).length // 256, self.carry // 4, 1)
         room = room // grain * grain  # few different numbers, each a little less than there is
         if room < self.ways[0].peak:
             return None
-        key = (length, room, depth)
+        key, known = (length, room, depth), self._known
         if key not in known:
             options = [self._steps(length, room, number) for number in range(len(self.ways))]
             if depth and length > 1:
-                options += [self._rounds(length, room, depth, known, *cut) for cut in _cuts(length)]
+                options += [self._rounds(length, room, depth, *cut) for cut in _cuts(length)]
             known[key] = min((option for option in options if option is not None), key=lambda o: o.price, default=None)
         return known[key]
 
@@ -152,24 +154,14 @@ class Loop:
         fits = self._peak(parts) <= room
         return Planned(work + self._copy, work, parts) if fits else None
 
-    def _rounds(
-        self,
-        length: int,
-        room: int,
-        depth: int,
-        known: dict[tuple[int, int, int], Planned | None],
-        count: int,
-        each: int,
-    ) -> Planned | None:
+    def _rounds(self, length: int, room: int, depth: int, count: int, each: int) -> Planned | None:
         rest = length - count * each
         copied = 2 * (length * self.row if rest else each * self.row)  # and as much of their cotangents
         starts = count * self.carry + copied
-        inner = self._best(
-            each, room - starts + self.carry, depth - 1, known
-        )  # a round's own start is its state before
+        inner = self._best(each, room - starts + self.carry, depth - 1)  # a round's own start is its state before
         if inner is None:
             return None
-        after = self._best(rest, room - starts, depth - 1, known) if rest else Planned(0.0, 0.0, ())
+        after = self._best(rest, room - starts, depth - 1) if rest else Planned(0.0, 0.0, ())
         if after is None:
             return None
         again = count * (each * self.work + inner.work)

@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxchain.arguments import check_args
-from jaxchain.checks import check_arrays, check_function, check_result, integer
+from jaxchain.checks import check_arrays, check_function, check_limit, check_result
 from jaxchain.errors import warn
 from jaxchain.memory.schedule import Again, Part, Tables
 from jaxchain.memory.stages import LOOPED, Pieces, pieces_of
@@ -22,7 +22,7 @@ from jaxchain.program.reading import abstract, trace_program
 from jaxchain.show.table import Table, Tabular, si
 from jaxchain.show.values import count
 
-__all__ = ["MemoryPlan", "MemoryRow", "limit", "memory_plan", "plan_of", "traced"]
+__all__ = ["MemoryPlan", "MemoryRow", "memory_plan", "plan_of", "traced"]
 
 RESERVE = 0.12
 """The share of a limit that is left for what XLA aligns and copies."""
@@ -110,6 +110,16 @@ class MemoryPlan(Tabular):
         enough = min((size for size, extra in self.curve if extra <= self.extra_flops), default=self.curve[0][0])
         return enough if self.memory_limit is None else min(enough, self.memory_limit)
 
+    def times(self, extra_flops: float) -> float:
+        """So many FLOPs beside, as a multiple of those where all is kept.
+
+        Examples
+        --------
+        >>> jc.memory_plan(jnp.sin, (jnp.ones(1000),)).times(0.0)
+        1.0
+        """
+        return 1 + extra_flops / max(self.flops, 1.0)
+
     @property
     def full_bytes(self) -> int:
         """The bytes it takes to keep everything."""
@@ -152,14 +162,14 @@ class MemoryPlan(Tabular):
     def _gain(self) -> str:
         if not self.extra_flops:
             return f"everything is kept, {si(self.full_bytes, 'B')}"
-        share = 1 + self.extra_flops / max(self.flops, 1.0)
-        return f"{si(self.peak_bytes, 'B')} in place of {si(self.full_bytes, 'B')}, for {share:.2f} times the work"
+        times = f"{self.times(self.extra_flops):.2f} times the work"
+        return f"{si(self.peak_bytes, 'B')} in place of {si(self.full_bytes, 'B')}, for {times}"
 
     def _notes(self) -> list[str]:
         if self.memory_limit is None:
             steps = self.curve[:: max(len(self.curve) // 6, 1)]
             ways = ", ".join(
-                f"{si(size, 'B')} for {1 + extra / max(self.flops, 1.0):.2f}×"
+                f"{si(size, 'B')} for {self.times(extra):.2f}×"
                 for size, extra in dict.fromkeys((*steps, self.curve[-1]))
             )
             return [f"Less memory, more work: {ways}."]
@@ -217,10 +227,11 @@ def plan_of(closed: ClosedJaxpr, memory_limit: int | None) -> MemoryPlan:
     if memory_limit is not None and memory_limit < curve[-1][0]:
         msg = f"memory_limit={memory_limit} bytes cannot be met: the least that reverse mode of this function needs is {curve[-1][0]} bytes."
         raise ValueError(msg)
-    fine = Tables(links, max(room, 1))  # near the limit
-    extra, tables = min(((float(t.within(room)), t) for t in (fine, coarse)), key=lambda pair: pair[0])
+    # Near a limit memory is divided more finely; what is rounded up may then, once, be the more.
+    divided = [coarse] if room == coarse.limit else [Tables(links, max(room, 1)), coarse]
+    tables = min(divided, key=lambda t: t.within(room))
     reverse = sum(piece.reverse for piece in pieces.pieces)
-    return MemoryPlan(memory_limit, curve, reverse, extra, tables.parts(room), pieces)
+    return MemoryPlan(memory_limit, curve, reverse, tables.within(room), tables.parts(room), pieces)
 
 
 def _room(size: int) -> int:
@@ -280,13 +291,8 @@ def memory_plan(fun: Callable[..., Any], args: tuple[Any, ...], memory_limit: in
     """
     check_args(args)
     check_function(fun, "memory_plan", args)
-    limit(memory_limit, optional=True)
+    check_limit(memory_limit)
     plan = plan_of(traced(fun, abstract(args), {})[0], memory_limit)
     if plan.pieces.refused is not None:
         raise plan.pieces.refused
     return plan
-
-
-def limit(memory_limit: Any, *, optional: bool = False) -> None:
-    """Refuse what is no number of bytes."""
-    integer("memory_limit", memory_limit, "a number of bytes, such as 2**30", least=1, optional=optional)

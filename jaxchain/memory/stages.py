@@ -207,9 +207,10 @@ def _measure(piece: Piece, there: Container[Var], after: Container[Var]) -> Piec
     shapes = list(map(like, reads))
     which = [var in segment.program.carrying and is_inexact(var) for var in reads]
     running = most_alive(jax.make_jaxpr(segment.call)(*shapes).jaxpr)
+    nothing = Way(0, 0.0, running, reads_state=False)
+    alone = replace(piece, running=running, ways=(nothing,), words=(NOTHING,), makes=(_plain,))
     if not any(which) or not any(map(is_inexact, piece.writes)):
-        way = Way(0, 0.0, running, reads_state=False)
-        return replace(piece, running=running, reverse=piece.work, ways=(way,), words=(NOTHING,), makes=(_plain,))
+        return replace(alone, reverse=piece.work)
     # What its author made run again already is left so.
     whole = any(equation.origin.remat is not None for equation in segment.equations)
     tagged = partial(named, *_program(segment))
@@ -219,8 +220,7 @@ def _measure(piece: Piece, there: Container[Var], after: Container[Var]) -> Piec
         )
     except REFUSALS as error:  # a while loop: it may still be evaluated, and pushed through
         refusal(error)
-        way = Way(0, 0.0, running, reads_state=False)
-        return replace(piece, running=running, refused=error, ways=(way,), words=(NOTHING,), makes=(_plain,))
+        return replace(alone, refused=error)
     held = {var for var, read in zip(program.jaxpr.invars, reads, strict=True) if read in there}
     moved = [read for read, moves in zip(reads, which, strict=True) if moves]
     gradients = {out for out, read in zip(pulled.jaxpr.outvars, moved, strict=True) if is_var(out) and read in there}

@@ -35,10 +35,7 @@ def keeping(chain: Chain, args: tuple[Any, ...], equations: int) -> dict[str, An
     ]
     places = list(dict.fromkeys([*chosen, least]))
     kept = places[:: max(-(-len(places) // PLACES), 1)]
-    rows = [
-        {"bytes": size, "work": (plan.flops + extra) / plan.flops if plan.flops else 1.0}
-        for size, extra in dict.fromkeys([*kept, least])
-    ]
+    rows = [{"bytes": size, "work": plan.times(extra)} for size, extra in dict.fromkeys([*kept, least])]
     finding = f"To pull one cotangent back, reverse mode keeps {si(most[0], 'B')}."
     if len(rows) > 1:
         finding += f" {si(least[0], 'B')} are enough, for {rows[-1]['work']:.2f} times the work."

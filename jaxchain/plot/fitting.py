@@ -56,12 +56,12 @@ def memory_tradeoff(plan: MemoryPlan, *, ax: Axes | None = None, title: str | No
         raise TypeError(msg)
     ax = axes(ax, (6.4, 4.2))
     sizes = [size for size, _ in plan.curve]
-    work = [1 + extra / plan.flops if plan.flops else 1.0 for _, extra in plan.curve]
+    work = [plan.times(extra) for _, extra in plan.curve]
     # Between two steps of the curve more memory saves nothing: the better schedule does not fit yet.
     ax.step(sizes, work, where="pre", color=COLOURS["reverse"], zorder=2)
     ax.plot(sizes[0], work[0], "o", color=COLOURS["reverse"], zorder=3, label=f"everything kept: {si(sizes[0], 'B')}")
     if plan.memory_limit is not None:
-        here = 1 + plan.extra_flops / plan.flops if plan.flops else 1.0
+        here = plan.times(plan.extra_flops)
         limit = f"the limit: {si(plan.memory_limit, 'B')}"
         ax.axvline(plan.memory_limit, color=INK, linewidth=0.8, linestyle=":", zorder=1, label=limit)
         words = f"the plan: {si(plan.peak_bytes, 'B')}, {here:.2f} times the work"

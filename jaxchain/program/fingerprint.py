@@ -19,9 +19,21 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from jaxchain.program.primitives import Atom, ClosedJaxpr, JaxprEqn, Var, dtype_of, is_jaxpr, is_used, is_var, opened
+from jaxchain.program.primitives import (
+    Atom,
+    ClosedJaxpr,
+    JaxprEqn,
+    Var,
+    any_equation_of,
+    dtype_of,
+    is_jaxpr,
+    is_used,
+    is_var,
+    opened,
+)
+from jaxchain.program.source import is_foreign
 
-__all__ = ["Kept", "digest", "digests", "fingerprint", "repeated", "same_arrays", "tree_digest"]
+__all__ = ["Kept", "digest", "digests", "fingerprint", "mark_of", "repeated", "same_arrays", "tree_digest"]
 
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -110,6 +122,21 @@ class _Same:
 def same_arrays(values: Sequence[Any]) -> Hashable:
     """What tells constants from others without reading them: JAX's arrays, which never change, by their identity."""
     return tuple(_Same(value) if isinstance(value, jax.Array) else _value(value) for value in values)
+
+
+def mark_of(closed: ClosedJaxpr) -> Hashable | None:
+    """Equal for traces of one program, of the same constants and rules; ``None`` where that cannot be told.
+
+    What is kept under it may be used in place of another trace: NumPy's arrays are written to in place, a tracer is of
+    its trace alone, and what a rule that others wrote closes over cannot be seen.
+    """
+    jaxpr, consts = opened(closed)
+    if not all(isinstance(value, jax.Array) and not isinstance(value, Tracer) for value in consts):
+        return None
+    if any(any_equation_of(eqn, is_foreign) for eqn in jaxpr.eqns):
+        return None
+    program = fingerprint(jaxpr.eqns, [*jaxpr.constvars, *jaxpr.invars], jaxpr.outvars, {}, rules=False)
+    return program, same_arrays(consts)
 
 
 def _is_rule(eqn: JaxprEqn, value: Any) -> bool:

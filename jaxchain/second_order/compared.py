@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxchain.arguments import one_after_another
-from jaxchain.checks import UNASKED, flag, integer, number, word
+from jaxchain.checks import UNASKED, check_limit, flag, integer, number, word
 from jaxchain.derivative import Pass
 from jaxchain.jacobians.compare import Limits, Told, compare, compare_jacobians
 from jaxchain.jacobians.comparison import Comparison
@@ -101,7 +101,7 @@ def compare_modes(
     repeats = integer("repeats", repeats, "the number of timed calls a mode", least=1)
     word("of", of, get_args(Compared))
     how = Pass(chunk_size)
-    integer("memory_limit", memory_limit, "a number of bytes, such as 2**33", least=1, optional=True)
+    check_limit(memory_limit)
     number("time_limit", time_limit, "a number of seconds", optional=True)
     limits = Limits(repeats, math.inf if time_limit is None else time_limit, max(UNASKED, memory_limit or 0))
     shown = flag("progress", progress) and sys.stderr.isatty()

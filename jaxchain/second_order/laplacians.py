@@ -148,7 +148,7 @@ def _by_columns(
     asked, kept, traces = Pass(chunk_size), Kept(2), name == "laplacian"
 
     def decided(call: Call, found: Found, form: Weights) -> tuple[Found, HessianPlan]:
-        afresh = found.foreign or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(call.chosen))
+        afresh = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(call.chosen))
         mark = None if afresh else found.mark
         return planned(call, found, form) if mark is None else kept.get(mark, lambda: planned(call, found, form))
 

@@ -245,6 +245,21 @@ def test_a_plan_is_of_the_program_that_is_traced_now():
         assert "HIGHEST" in str(jax.make_jaxpr(dot)(jnp.eye(3)))
 
 
+def test_rules_that_others_wrote_are_those_of_this_call():
+    def fun(x, slope):
+        @jax.custom_jvp
+        def h(x):
+            return jnp.sin(x)
+
+        h.defjvp(lambda primals, tangents: (jnp.sin(*primals), tangents[0] * slope))
+        return jnp.sum(h(x))
+
+    slope = 2.0
+    lean = jc.checkpoint(lambda x: fun(x, slope), 10**6)
+    for slope in (2.0, 3.0):  # closed over
+        close(jax.grad(lean)(jnp.ones(2)), jnp.full(2, slope))
+
+
 def test_where_there_is_no_reverse_mode_the_function_still_runs_and_the_plan_says_why():
     def fun(x):
         return jnp.sum(jax.lax.while_loop(lambda x: x[0] < 9, lambda x: 2 * x, jnp.sin(x)))

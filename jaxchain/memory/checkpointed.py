@@ -15,9 +15,6 @@ from jaxchain.program.fingerprint import Kept, mark_of
 
 __all__ = ["checkpoint"]
 
-PLANS = 16
-"""For how many different programs, such as those of other shapes, a function's plans are kept."""
-
 
 def checkpoint(fun: Callable[..., Any], memory_limit: int) -> Callable[..., Any]:
     """The same function; its reverse mode keeps at most so many bytes, for the least extra work.
@@ -64,7 +61,7 @@ def checkpoint(fun: Callable[..., Any], memory_limit: int) -> Callable[..., Any]
     """
     check_function(fun, "checkpoint")
     check_limit(memory_limit, optional=False)
-    plans = Kept(PLANS)
+    plans = Kept(2)  # few, since a program holds its constants
 
     def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[MemoryPlan, Any]:
         # Traced at every call, since it may close over what changes; planned where its program is new.

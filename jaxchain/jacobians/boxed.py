@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxchain.coordinates import pieces
 from jaxchain.jacobians.labels import Labels
 from jaxchain.jacobians.reach import Box, whole
-from jaxchain.program.primitives import JaxprEqn, Var, broadcast_axes, dtype_of, is_var, shape_of, slice_of
+from jaxchain.program.primitives import JaxprEqn, Var, bind, broadcast_axes, dtype_of, is_var, shape_of, slice_of
 
 __all__ = ["Boxes", "Held", "evaluated", "fit_columns", "lengths", "part_of", "size"]
 
@@ -57,7 +57,7 @@ def evaluated(
     """The results that have a box, in it."""
     if how is None:  # as it is, of whole arrays
         values = [_operand(atom, whole(atom), boxes, moving, point) for atom in eqn.invars]
-        made, held = eqn.primitive.bind(*values, **eqn.params), [whole(var) for var in eqn.outvars]
+        made, held = bind(eqn, values), [whole(var) for var in eqn.outvars]
     else:
         ranges = _ranges(eqn, how, boxes)
         values = [
@@ -131,7 +131,7 @@ def _applied(eqn: JaxprEqn, values: Sequence[Any], box: Box) -> Any:
         before, after = shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
         cuts = zip(slice_of(eqn), values[0].shape, before, after, strict=True)
         return values[0][tuple(slice(length) if old == new else slice(*cut) for cut, length, old, new in cuts)]
-    return eqn.primitive.bind(*values, **eqn.params)
+    return bind(eqn, values)
 
 
 @dataclass

@@ -31,6 +31,7 @@ from jaxchain.program.primitives import (
     JaxprEqn,
     Var,
     axes_of,
+    bind,
     broadcast_axes,
     dot_of,
     dtype_of,
@@ -436,7 +437,7 @@ def _moved(build: _Builder, eqn: JaxprEqn, operands: list[Any]) -> Made:
             raise _RefusedError  # a place that the point decides
         given.append(value if value.dtype.kind in "bu" else value.astype(np.int32))
     with jax.ensure_compile_time_eval():
-        made = eqn.primitive.bind(*map(jnp.asarray, given), **eqn.params)
+        made = bind(eqn, [*map(jnp.asarray, given)])
     arrays = [np.asarray(array).astype(int) for array in (made if isinstance(made, (list, tuple)) else [made])]
     if any((np.abs(array) > build.vertices).any() for array in arrays):
         raise _RefusedError  # filled in from outside
@@ -460,7 +461,7 @@ def _constant_map(build: _Builder, eqn: JaxprEqn, operands: list[Any]) -> Made:
             next(parts).reshape(operands[k].shape) if k in moved else jnp.asarray(other)
             for k, other in enumerate(others)
         ]
-        return eqn.primitive.bind(*given, **eqn.params)
+        return bind(eqn, given)
 
     with jax.ensure_compile_time_eval():
         basis = jnp.eye(ids.size, dtype=dtype_of(out))

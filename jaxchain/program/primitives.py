@@ -264,6 +264,12 @@ def function_of(jaxpr: Jaxpr, constants: Sequence[Any] = ()) -> Callable[..., li
     return jaxpr_as_fun(ClosedJaxpr(jaxpr, list(map(as_array, constants))))
 
 
+def bind(eqn: JaxprEqn, values: Sequence[Any]) -> Any:
+    """What an equation makes of operands, smaller ones or batched ones too: an array, or a list where it makes many."""
+    # An equation that holds a program wants it as a function, which is what JAX calls its bind parameters.
+    return eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+
+
 def as_array(constant: Any) -> Any:
     """A constant of a program as JAX's array, where it is one of NumPy's."""
     # A rule may index what it kept of it by a tracer, which NumPy's arrays refuse; and it may keep it for another

@@ -157,6 +157,24 @@ def test_the_literature_s_functions_under_every_transform(name):
 # ------------------------------------------------------------------------------------------------ what a program may do
 
 AT = jnp.array([2, 0, 0])
+
+
+@jax.custom_jvp
+def reversed_half(x):
+    return x[::-1] / 2
+
+
+reversed_half.defjvp(lambda primals, tangents: (reversed_half(*primals), reversed_half(*tangents)))
+
+
+@jax.custom_jvp
+def sine(x):
+    return jnp.sin(x)
+
+
+# The rule's tangent passes through a function with a rule of its own: an equation that holds a program, of tangents.
+sine.defjvp(lambda primals, tangents: (sine(*primals), reversed_half(jnp.cos(primals[0]) * tangents[0])))
+
 BUSY = {
     "places": lambda x: (
         jnp.concatenate([x[::-1], x[1:3] * x[:2], jnp.zeros(2), x.reshape(2, 2).T.ravel()]) * jnp.sum(x)
@@ -174,6 +192,7 @@ BUSY = {
     "outputs that are inputs": lambda x: (x, x * x[0] * jnp.sin(x[1]), 0 * x, jnp.float32(3.0)),
     "a pytree": lambda x: {"a": x[0] * x[1] * x, "b": (jnp.sin(x[2]) * x[3], x)},
     "rules of one's own": lambda x: jax.nn.relu(x * x[0]) * jax.nn.silu(x * x[1]) * x,
+    "a rule within a rule": lambda x: sine(x * x[0]) * x,
     "division": lambda x: x / (1 + x[0] ** 2) / jnp.exp(x[1]) * x,
 }
 

@@ -218,6 +218,18 @@ def test_dense_layers_bend_nothing_a_loss_bends_upwards_and_an_oscillator_has_it
     assert ours < 0.7 * jaxs
 
 
+def test_a_loop_through_the_hosts_memory_takes_less_on_a_tpu(run):
+    found = run("tpu_memory")
+    alone, through = found["least"]
+    assert through < 0.7 * alone
+    for case in found["cases"]:
+        assert case["offload"] is not None or case["predicted_host"] == 0
+        assert case["limit"] != through or case["predicted_host"] > 0
+        if case["device"] is not None:  # where libtpu is there to compile with
+            assert case["host"] == case["predicted_host"]
+            assert case["limit"] is None or case["device"] <= 1.05 * case["limit"]
+
+
 def test_two_processes_with_four_devices_each_share_a_jacobian(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -207,8 +207,8 @@ CALLS = {
     "hessian_diagonal": (called(jc.hessian_diagonal), {"fun": wave, "x": X, "argnum": 0, "chunk_size": None}),
     "laplacian": (called(jc.laplacian), {"fun": wave, "x": X, "argnum": 0, "weights": None, "chunk_size": None}),
     "curvature": (at(jc.curvature), {"fun_": wave, "x": X, "argnum": 0, "granularity": None}),
-    "checkpoint": (called(jc.checkpoint), {"fun": wave, "x": X, "memory_limit": 10**6}),
-    "memory_plan": (jc.memory_plan, {"fun": wave, "args": (X,), "memory_limit": 10**6}),
+    "checkpoint": (called(jc.checkpoint), {"fun": wave, "x": X, "memory_limit": 10**6, "offload": None}),
+    "memory_plan": (jc.memory_plan, {"fun": wave, "args": (X,), "memory_limit": 10**6, "offload": None}),
     "trace": (
         at(jc.trace),
         {"fun_": jnp.sin, "x": X, "argnum": 0, "tangent": X, "cotangent": X, "unroll_limit": 3},
@@ -363,6 +363,7 @@ MEANT = {
     "chunk_size": ["none", "huge", "int64"],
     "block": ["none", "huge", "int64"],
     "memory_limit": ["none", "zero", "huge", "int64"],  # in `bracket` none may be recorded
+    "offload": ["none", *SCALES],
     "sharding": ["none"],
     "granularity": ["none"],
     "until": ["none"],

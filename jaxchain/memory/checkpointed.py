@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxchain.checks import check_function, check_limit
+from jaxchain.checks import check_function, check_limit, number
 from jaxchain.jacobians.blocks import named_like
 from jaxchain.memory.plan import MemoryPlan, plan_of, traced
 from jaxchain.memory.rebuild import Rebuilt
@@ -16,7 +16,7 @@ from jaxchain.program.fingerprint import Kept, mark_of
 __all__ = ["checkpoint"]
 
 
-def checkpoint(fun: Callable[..., Any], memory_limit: int) -> Callable[..., Any]:
+def checkpoint(fun: Callable[..., Any], memory_limit: int, *, offload: float | None = None) -> Callable[..., Any]:
     """The same function; its reverse mode keeps at most so many bytes, for the least extra work.
 
     States are kept, or stages run again, by `memory_plan`; inside a stage the values whose making is dear are kept and
@@ -33,6 +33,9 @@ def checkpoint(fun: Callable[..., Any], memory_limit: int) -> Callable[..., Any]
         A chain or any JAX function of arrays.
     memory_limit
         Most temporary memory of its value and VJP, in bytes; arguments, results and gradients of arguments are none.
+    offload
+        What a byte sent to the host's memory and back counts as, in FLOPs, about 10⁴ on an accelerator: a loop may then
+        keep there what its steps need. ``None``: nothing is sent.
 
     Returns
     -------
@@ -44,7 +47,8 @@ def checkpoint(fun: Callable[..., Any], memory_limit: int) -> Callable[..., Any]
     TypeError
         If ``fun`` is not callable; from the call, if it cannot be traced to a program, or lies in a ``jax.shard_map``.
     ValueError
-        If ``memory_limit`` is below 1; from the call, if it cannot be met (says the least that can).
+        If ``memory_limit`` is below 1, or ``offload`` is negative; from the call, if the limit cannot be met
+        (says the least that can).
 
     References
     ----------
@@ -61,14 +65,15 @@ def checkpoint(fun: Callable[..., Any], memory_limit: int) -> Callable[..., Any]
     """
     check_function(fun, "checkpoint")
     check_limit(memory_limit, optional=False)
+    number("offload", offload, "what a byte sent to the host's memory and back counts as, in FLOPs", optional=True)
     plans = Kept(2)  # few, since a program holds its constants
 
     def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[MemoryPlan, Any]:
         # Traced at every call, since it may close over what changes; planned where its program is new.
         closed, out = traced(fun, args, kwargs)
         if (mark := mark_of(closed)) is None:
-            return plan_of(closed, memory_limit), out
-        return plans.get(mark, lambda: plan_of(closed, memory_limit)), out
+            return plan_of(closed, memory_limit, offload), out
+        return plans.get(mark, lambda: plan_of(closed, memory_limit, offload)), out
 
     def lean(*args: Any, **kwargs: Any) -> Any:
         plan, out = planned(args, kwargs)

@@ -41,7 +41,7 @@ from jaxchain.program.primitives import (
 
 Floats = NDArray[np.float64]
 
-__all__ = ["Chosen", "Residuals", "named"]
+__all__ = ["Chosen", "Residuals", "known_as", "named"]
 
 SHARES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125, 0.0)
 """How much of what is kept without a limit may be kept, of each solution."""
@@ -235,6 +235,10 @@ def named(jaxpr: Jaxpr, constants: Sequence[Any], values: Sequence[Any], unnamed
     for position, eqn in enumerate(jaxpr.eqns):
         reads, writes, call = function_of_equation(eqn)
         for var, value in zip(writes, call(*(known[var] for var in reads)), strict=True):
-            plain = position < unnamed or jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
-            known[var] = value if plain else checkpoint_name(value, str(next(number)))
+            known[var] = value if position < unnamed else known_as(str(next(number)), value)
     return [known[out] if is_var(out) else jnp.asarray(out.val, dtype_of(out)) for out in jaxpr.outvars]
+
+
+def known_as(name: str, value: Any) -> Any:
+    """A value that can be kept by a name; keys cannot."""
+    return value if jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended) else checkpoint_name(value, name)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxchain.cost.count import total_flops
 from jaxchain.cost.liveness import bytes_of, most_alive
 from jaxchain.derivative import residual_program
-from jaxchain.memory.inside import Residuals, named
+from jaxchain.memory.inside import Chosen, Residuals, known_as, named
 from jaxchain.memory.schedule import Way
 from jaxchain.program.flow import moved_results
 from jaxchain.program.primitives import JaxprEqn, is_inexact, like, scan_of
@@ -34,6 +34,13 @@ COPY = 0.004
 
 ROUNDS = (*range(1, 9), 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
 """Into how many rounds a loop may be cut."""
+
+
+CARRY = "carry"
+"""The name by which a step's carry is sent to the host; values on the way are named by their numbers."""
+
+HOST = "pinned_host"
+"""What JAX calls the host's memory."""
 
 
 class Steps(NamedTuple):
@@ -86,8 +93,8 @@ class Loop:
     names: tuple[tuple[str, ...] | None, ...]
 
     @classmethod
-    def of(cls, eqn: JaxprEqn, moving: Sequence[bool]) -> Loop:
-        """The loop of a ``scan``, some of whose operands carry a derivative."""
+    def of(cls, eqn: JaxprEqn, moving: Sequence[bool], offload: float | None = None) -> Loop:
+        """The loop of a ``scan``, some of whose operands carry a derivative; ``offload`` as of `memory_plan`."""
         loop = scan_of(eqn)
         body = loop.body.jaxpr
         first, rows = loop.consts, loop.consts + loop.carries
@@ -103,13 +110,21 @@ class Loop:
         peak += 2 * sum(bytes_of(var) for var, moves in zip(body.invars[:first], which, strict=False) if moves)
         peak += 3 * sum(map(bytes_of, body.invars[first:]))
         chosen = [residuals.stacked(), *residuals.choices()]
+        ways = [Way(c.kept, c.work, peak, c.reads_state) for c in chosen]
+        carry = sum(map(bytes_of, body.invars[first:rows]))
+        if offload is not None:
+            sent = chosen[1:] or [Chosen((), 0, 0.0, reads_state=True, holds_next=False)]
+            for one in sent:
+                size = one.kept + (carry if one.reads_state else 0)
+                ways.append(Way(0, one.work + offload * size, peak, reads_state=False, hosted=size))
+            chosen += sent
         return cls(
             eqn,
-            sum(map(bytes_of, body.invars[first:rows])),
+            carry,
             sum(map(bytes_of, body.invars[rows:])),
             total_flops(body.eqns),
             most_alive(body),
-            tuple(Way(c.kept, c.work, peak, c.reads_state) for c in chosen),
+            tuple(ways),
             (None, *(c.names for c in chosen[1:])),
         )
 
@@ -124,7 +139,7 @@ class Loop:
             plan = self._best(length, room, 3)
             if plan is None:
                 break
-            way = Way(self._held(plan.parts), plan.work, self._peak(plan.parts))
+            way = Way(self._held(plan.parts), plan.work, self._peak(plan.parts), hosted=self._hosted(plan.parts))
             if not found or way.peak < found[-1][0].peak:
                 found.append((way, plan.parts))
             room = int(min(room, way.peak) * 0.7)
@@ -180,6 +195,13 @@ class Loop:
     def _kept(self, number: int) -> int:
         way = self.ways[number]
         return way.kept + (self.carry if way.reads_state else 0)
+
+    def _hosted(self, parts: Sequence[LoopPart]) -> int:
+        """Bytes that lie in the host's memory: of a round, while it runs again."""
+        return sum(
+            part.times * self.ways[part.way].hosted if isinstance(part, Steps) else self._hosted(part.inner)
+            for part in parts
+        )
 
     def _copied(self, parts: Sequence[LoopPart]) -> int:
         """Bytes of the rows that a part reads, and of their cotangents, where they are not all of the loop's."""
@@ -247,15 +269,26 @@ class Loop:
         return carry, [each.reshape(-1, *each.shape[2:]) for each in made]
 
     def _step(self, consts: Sequence[Any], way: int) -> Callable[[list[Any], list[Any]], tuple[list[Any], list[Any]]]:
-        loop, names = scan_of(self.eqn), self.names[way]
+        loop, names, sent = scan_of(self.eqn), self.names[way], self.ways[way].hosted > 0
 
         def step(carry: list[Any], row: list[Any]) -> tuple[list[Any], list[Any]]:
-            made = named(loop.body.jaxpr, loop.body.consts, [*consts, *carry, *row])
+            before = [known_as(CARRY, value) for value in carry] if sent else carry
+            made = named(loop.body.jaxpr, loop.body.consts, [*consts, *before, *row])
             return made[: loop.carries], made[loop.carries :]
 
         if names is None:
             return step
-        policy = jax.checkpoint_policies.save_only_these_names(*names)
+        policies = jax.checkpoint_policies
+        policy = (
+            policies.save_and_offload_only_these_names(
+                names_which_can_be_saved=[],
+                names_which_can_be_offloaded=[*names, CARRY],
+                offload_src="device",
+                offload_dst=HOST,
+            )
+            if sent
+            else policies.save_only_these_names(*names)
+        )
         return jax.checkpoint(step, policy=policy, prevent_cse=False)
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxchain.arguments import check_args
-from jaxchain.checks import check_arrays, check_function, check_limit, check_result
+from jaxchain.checks import check_arrays, check_function, check_limit, check_result, number
 from jaxchain.errors import warn
 from jaxchain.memory.schedule import Again, Part, Tables
-from jaxchain.memory.stages import LOOPED, Pieces, pieces_of
+from jaxchain.memory.stages import HOSTED, LOOPED, Pieces, pieces_of
 from jaxchain.program.primitives import ClosedJaxpr, any_equation_of, only_prints
 from jaxchain.program.reading import abstract, trace_program
 from jaxchain.show.table import Table, Tabular, si
@@ -51,7 +51,9 @@ class MemoryRow:
     work
         FLOPs of one evaluation.
     extra_flops
-        What running it again, or making again what was not kept, takes.
+        What running it again, or making again what was not kept, takes; sending values to the host, as FLOPs, included.
+    hosted_bytes
+        What of it lies in the host's memory meanwhile.
     how
         In words.
 
@@ -68,6 +70,7 @@ class MemoryRow:
     runs: int
     work: float
     extra_flops: float
+    hosted_bytes: int
     how: str
 
 
@@ -79,6 +82,8 @@ class MemoryPlan(Tabular):
     ----------
     memory_limit
         Bytes of temporary memory, or ``None``: nothing runs again.
+    offload
+        FLOPs that a byte sent to the host and back counts as, or ``None``: nothing is sent.
     curve
         The whole trade-off: (bytes, extra FLOPs), from all that is kept to the least memory.
     rows
@@ -98,6 +103,7 @@ class MemoryPlan(Tabular):
     """
 
     memory_limit: int | None
+    offload: float | None
     curve: tuple[tuple[int, float], ...]
     flops: float
     extra_flops: float
@@ -141,13 +147,20 @@ class MemoryPlan(Tabular):
             way = piece.ways[part.way]
             extra = depth * piece.work + way.work
             found[part.stage] = MemoryRow(
-                piece.name, piece.state, way.kept, 1 + depth, piece.work, extra, piece.words[part.way]
+                piece.name, piece.state, way.kept, 1 + depth, piece.work, extra, way.hosted, piece.words[part.way]
             )
+
+    @property
+    def hosted_bytes(self) -> int:
+        """The bytes that lie in the host's memory, all stages together."""
+        return sum(row.hosted_bytes for row in self.rows)
 
     @property
     def unrolled(self) -> bool:
         """Whether something runs again that is no step of a loop."""
-        return any(row.runs > 1 for row in self.rows) or any(row.extra_flops and row.how != LOOPED for row in self.rows)
+        return any(row.runs > 1 for row in self.rows) or any(
+            row.extra_flops and row.how not in (LOOPED, HOSTED) for row in self.rows
+        )
 
     def _table(self) -> Table:
         header = ("stage", "state before", "kept", "runs", "work", "extra work", "how")
@@ -173,11 +186,19 @@ class MemoryPlan(Tabular):
                 for size, extra in dict.fromkeys((*steps, self.curve[-1]))
             )
             return [f"Less memory, more work: {ways}."]
-        if self.unrolled and jax.default_backend() == "cpu" and jax.__version_info__ < SAVES_UNROLLED:
-            return [
-                "On CPUs JAX before 0.11.2 runs at once what is to be run again, so that this saves nothing there; steps of a jax.lax.scan it does run again."
-            ]
-        return []
+        notes = []
+        if self.hosted_bytes:
+            notes.append(
+                f"{si(self.hosted_bytes, 'B')} lie in the host's memory; a byte sent there and back counts as {si(self.offload or 0.0, 'FLOP')}."
+            )
+        if jax.default_backend() == "cpu":
+            if self.hosted_bytes:
+                notes.append("A CPU's memory is the host's, so that this saves nothing there.")
+            if self.unrolled and jax.__version_info__ < SAVES_UNROLLED:
+                notes.append(
+                    "On CPUs JAX before 0.11.2 runs at once what is to be run again, so that this saves nothing there; steps of a jax.lax.scan it does run again."
+                )
+        return notes
 
 
 def traced(fun: Callable[..., Any], args: Any, kwargs: Any) -> tuple[ClosedJaxpr, Any]:
@@ -209,7 +230,7 @@ def _varies(aval: Any) -> bool:
     return bool(getattr(kind, "varying", ()))
 
 
-def plan_of(closed: ClosedJaxpr, memory_limit: int | None) -> MemoryPlan:
+def plan_of(closed: ClosedJaxpr, memory_limit: int | None, offload: float | None = None) -> MemoryPlan:
     """The plan of a program.
 
     Raises
@@ -217,7 +238,7 @@ def plan_of(closed: ClosedJaxpr, memory_limit: int | None) -> MemoryPlan:
     ValueError
         If the limit cannot be met; says the least that can.
     """
-    pieces = pieces_of(closed)
+    pieces = pieces_of(closed, offload)
     links, held = pieces.links, pieces.held + OWN
     coarse = Tables(links, max(_enough(pieces), 1))
     costs = coarse.work()
@@ -231,7 +252,7 @@ def plan_of(closed: ClosedJaxpr, memory_limit: int | None) -> MemoryPlan:
     divided = [coarse] if room == coarse.limit else [Tables(links, max(room, 1)), coarse]
     tables = min(divided, key=lambda t: t.within(room))
     reverse = sum(piece.reverse for piece in pieces.pieces)
-    return MemoryPlan(memory_limit, curve, reverse, tables.within(room), tables.parts(room), pieces)
+    return MemoryPlan(memory_limit, offload, curve, reverse, tables.within(room), tables.parts(room), pieces)
 
 
 def _room(size: int) -> int:
@@ -248,7 +269,9 @@ def _enough(pieces: Pieces) -> int:
     )
 
 
-def memory_plan(fun: Callable[..., Any], args: tuple[Any, ...], memory_limit: int | None = None) -> MemoryPlan:
+def memory_plan(
+    fun: Callable[..., Any], args: tuple[Any, ...], memory_limit: int | None = None, *, offload: float | None = None
+) -> MemoryPlan:
     """Which states reverse mode of ``fun`` keeps, which stages it runs again, and what that takes.
 
     Parameters
@@ -260,6 +283,10 @@ def memory_plan(fun: Callable[..., Any], args: tuple[Any, ...], memory_limit: in
     memory_limit
         Most temporary memory, in bytes; arguments, results and gradients of arguments are none. ``None``: nothing runs
         again, and ``.curve`` is the whole trade-off.
+    offload
+        What a ``jax.lax.scan`` keeps of its steps may go to the host's memory and come back, and a byte that does counts
+        as so many FLOPs: those that the device does meanwhile, about 10⁴ on an accelerator (4·10¹⁴ FLOPs and
+        5·10¹⁰ bytes a second, there and back). ``None``: nothing is sent.
 
     Returns
     -------
@@ -269,7 +296,7 @@ def memory_plan(fun: Callable[..., Any], args: tuple[Any, ...], memory_limit: in
     Raises
     ------
     ValueError
-        If the limit cannot be met; says the least that can.
+        If the limit cannot be met (says the least that can), or ``offload`` is negative.
     TypeError
         If ``args`` is no tuple, or the function cannot be traced to a program.
     Exception
@@ -288,11 +315,14 @@ def memory_plan(fun: Callable[..., Any], args: tuple[Any, ...], memory_limit: in
     >>> plan = jc.memory_plan(deep, shapes, memory_limit=5 * 10**6)
     >>> plan.peak_bytes < 5 * 10**6 < plan.full_bytes, plan.rows[0].how
     (True, 'a loop by a schedule of its own')
+    >>> jc.memory_plan(deep, shapes, memory_limit=10**6, offload=100.0).rows[0].how
+    "a loop through the host's memory"
     """
     check_args(args)
     check_function(fun, "memory_plan", args)
     check_limit(memory_limit)
-    plan = plan_of(traced(fun, abstract(args), {})[0], memory_limit)
+    number("offload", offload, "what a byte sent to the host's memory and back counts as, in FLOPs", optional=True)
+    plan = plan_of(traced(fun, abstract(args), {})[0], memory_limit, offload)
     if plan.pieces.refused is not None:
         raise plan.pieces.refused
     return plan

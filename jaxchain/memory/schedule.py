@@ -42,6 +42,8 @@ class Way(NamedTuple):
         Whether it needs the state before the stage, too.
     holds_next
         Whether it needs the state after it, too.
+    hosted
+        Bytes that lie in the host's memory meanwhile; sending them there and back is a part of the work.
     """
 
     kept: int
@@ -49,6 +51,7 @@ class Way(NamedTuple):
     peak: int
     reads_state: bool = True
     holds_next: bool = False
+    hosted: int = 0
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,11 @@ from jaxchain.show.values import count
 
 Make = Callable[[Segment, int], Callable[..., list[Any]]]
 
-__all__ = ["LOOPED", "Piece", "Pieces", "pieces_of"]
+__all__ = ["HOSTED", "LOOPED", "Piece", "Pieces", "pieces_of"]
 
 EVERYTHING, NOTHING, AGAIN = "everything kept", "nothing to keep", "made again"
 LOOPED = "a loop by a schedule of its own"
+HOSTED = "a loop through the host's memory"
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +152,8 @@ class Pieces:
         )
 
 
-def pieces_of(closed: ClosedJaxpr) -> Pieces:
-    """The stages of a function's program, each with what it takes."""
+def pieces_of(closed: ClosedJaxpr, offload: float | None = None) -> Pieces:
+    """The stages of a function's program, each with what it takes; ``offload`` as of `memory_plan`."""
     cutting = cut(closed)
     labels = names([[segment] for segment in cutting.segments])
     sizes = [sum(map(bytes_of, state)) for state in cutting.states]
@@ -164,6 +165,7 @@ def pieces_of(closed: ClosedJaxpr) -> Pieces:
             after,
             cutting.cotangents(before & after),
             known,
+            offload,
         )
         for label, segment, size, (before, after) in zip(
             labels, cutting.segments, sizes, itertools.pairwise(cutting.states), strict=False
@@ -173,7 +175,12 @@ def pieces_of(closed: ClosedJaxpr) -> Pieces:
 
 
 def _measured(
-    piece: Piece, there: Container[Var], after: Container[Var], passing: int, known: dict[Any, Piece]
+    piece: Piece,
+    there: Container[Var],
+    after: Container[Var],
+    passing: int,
+    known: dict[Any, Piece],
+    offload: float | None,
 ) -> Piece:
     """A stage with what it takes; those of the same program are measured once.
 
@@ -188,7 +195,7 @@ def _measured(
         tuple(var in after for var in piece.writes),
     )
     if mark not in known:
-        known[mark] = _measure(piece, there, after)
+        known[mark] = _measure(piece, there, after, offload)
     like_it = known[mark]
     return replace(
         piece,
@@ -202,7 +209,7 @@ def _measured(
     )
 
 
-def _measure(piece: Piece, there: Container[Var], after: Container[Var]) -> Piece:
+def _measure(piece: Piece, there: Container[Var], after: Container[Var], offload: float | None) -> Piece:
     segment, reads = piece.segment, piece.segment.sides
     shapes = list(map(like, reads))
     which = [var in segment.program.carrying and is_inexact(var) for var in reads]
@@ -231,12 +238,12 @@ def _measure(piece: Piece, there: Container[Var], after: Container[Var]) -> Piec
     ways, words, makes = [_way(everything, peak, running)], [EVERYTHING], [_plain]
     if len(segment.equations) == 1 and segment.equations[0].name == "scan":
         eqn = segment.equations[0].eqn
-        loop = Loop.of(eqn, [is_var(atom) and atom in segment.program.carrying for atom in eqn.invars])
+        loop = Loop.of(eqn, [is_var(atom) and atom in segment.program.carrying for atom in eqn.invars], offload)
         # What the loop is given and gives back beside what its steps take.
         beside = sum(bytes_of(var) for var in (*moved, *piece.writes) if var not in there and is_inexact(var))
         for way, parts in loop.plans()[1:]:
             ways.append(way._replace(peak=max(way.peak + 2 * beside, running)))  # put together of parts
-            words.append(LOOPED)
+            words.append(HOSTED if way.hosted else LOOPED)
             makes.append(partial(_looped, loop, parts))
     elif not whole:
         for chosen in residuals.choices():

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import jax
@@ -91,11 +91,12 @@ class Pass:
 
     def columns(self, run: Callable[[jax.Array], Any], matrix: jax.Array) -> Any:
         """``run``, of vectors to vectors, on every column of ``matrix``; results are columns, too."""
-        if self.chunk_size is None and len(matrix.T) % devices_along(self.sharding) == 0:
-            # Columns as they are: transposing them there and back would copy the matrix.
-            with suppress(NotImplementedError):  # JAX's sparse arrays are batched along their first axis alone
-                found = jax.vmap(run, in_axes=1, out_axes=1)(spread(matrix, self.sharding, 1))
-                return jax.tree.map(lambda leaf: spread(leaf, self.sharding, 1), found)
+        # Columns as they are: transposing them there and back would copy the matrix.
+        with suppress(NotImplementedError):  # JAX's sparse arrays are batched along their first axis alone
+            if self.sharding is not None and matrix.size:
+                return _over_devices(run, matrix, self.chunk_size, self.sharding, axis=1)
+            if self.chunk_size is None:
+                return jax.vmap(run, in_axes=1, out_axes=1)(matrix)
         return jax.tree.map(lambda rows: spread(rows.T, self.sharding, 1), self.map(run, matrix.T))
 
     def laid(self, matrix: jax.Array) -> jax.Array:
@@ -105,24 +106,41 @@ class Pass:
 
 
 def _over_devices(
-    run: Callable[[jax.Array], Any], basis: jax.Array, chunk: int | None, sharding: jax.sharding.Sharding
+    run: Callable[[jax.Array], Any], basis: jax.Array, chunk: int | None, sharding: jax.sharding.Sharding, axis: int = 0
 ) -> Any:
-    """Every device goes through neighbouring rows, in chunks of its own: nothing is sent from one to another."""
-    devices, count = devices_along(sharding), len(basis)
+    """Every device goes through neighbouring rows, in chunks of its own: nothing is sent from one to another.
+
+    Rows are along one axis of the basis, and of the results.
+    """
+    devices, count = devices_along(sharding), basis.shape[axis]
     each = -(-count // devices)
     # A row is done again where they do not go round: of it all is known to be finite, as of zeros it is not.
-    full = jnp.concatenate([basis, jnp.repeat(basis[:1], devices * each - count, axis=0)]) if count % devices else basis
+    rest = jnp.repeat(jax.lax.slice_in_dim(basis, 0, 1, axis=axis), devices * each - count, axis)
+    full = jnp.concatenate([basis, rest], axis) if rest.size else basis
 
-    def spread_run(rows: jax.Array) -> Any:
-        return jax.tree.map(lambda leaf: spread(leaf, sharding), jax.vmap(run)(spread(rows, sharding)))
+    def laid(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: spread(leaf, sharding, axis), tree)
 
-    if chunk is None:
-        found = spread_run(full)
+    if chunk is None or chunk >= count:
+        found = laid(jax.vmap(run, axis, axis)(laid(full)))
     else:
-        dealt = spread(full, sharding).reshape(devices, each, -1).swapaxes(0, 1)
-        found = jax.lax.map(spread_run, dealt, batch_size=max(chunk // devices, 1))
-        found = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(devices * each, *leaf.shape[2:]), found)
-    return jax.tree.map(lambda leaf: spread(leaf, sharding)[:count], found)
+        steps = -(-each // max(chunk // devices, 1))
+        size = -(-each // steps)  # the last chunk begins a little earlier, where they do not go round
+        dealt = laid(laid(full).reshape(*full.shape[:axis], devices, each, *full.shape[axis + 1 :]))
+        by_device = jax.vmap(jax.vmap(run, axis, axis), axis, axis)
+
+        def step(made: Any, number: jax.Array) -> tuple[Any, None]:
+            part = jax.lax.dynamic_slice_in_dim(dealt, number * size, size, axis + 1)
+            put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=number * size, axis=axis + 1)
+            return jax.tree.map(put, made, laid(by_device(laid(part)))), None
+
+        shapes = jax.eval_shape(by_device, dealt)
+        blank = laid(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
+        found = jax.tree.map(
+            lambda leaf: leaf.reshape(*leaf.shape[:axis], devices * each, *leaf.shape[axis + 2 :]),
+            jax.lax.scan(step, blank, jnp.arange(steps))[0],
+        )
+    return jax.tree.map(lambda leaf: jax.lax.slice_in_dim(spread(leaf, sharding, axis), 0, count, axis=axis), found)
 
 
 def _is_empty(run: Callable[[jax.Array], Any], basis: jax.Array) -> bool:

@@ -25,6 +25,7 @@ SPREAD = {
 }
 """How results lie; all others by their rows."""
 
+
 def started(devices, *args):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -20,7 +20,8 @@ from jaxchain.discovery.name import names
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.memory.cutting import cut
 from jaxchain.memory.inside import Chosen, Residuals, named
-from jaxchain.memory.loops import Loop, LoopPart
+from jaxchain.memory.loops import Loop
+from jaxchain.memory.rounds import LoopPart
 from jaxchain.memory.schedule import Links, Way
 from jaxchain.program.fingerprint import fingerprint
 from jaxchain.program.flat import Equation, Program

@@ -97,6 +97,20 @@ def test_a_loop_keeps_within_the_limit(share, reverse):
     close(jax.jit(gradient(lean))(*args), jax.jit(gradient(loss))(*args))
 
 
+@pytest.mark.parametrize("more", [0, 3, 8, 30])
+def test_a_loop_that_reads_nothing_stacked_keeps_within_the_limit(more):
+    """A round of its own is a loop of one step, which XLA runs with what ran before: there must be none."""
+
+    def loss(w, x):
+        return jnp.sum(jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, None, length=64)[0] ** 2)
+
+    args = 0.1 * jax.random.normal(jax.random.key(0), (32, 32)), jnp.ones((512, 32))
+    limit = jc.memory_plan(loss, args).curve[-1][0] + more * args[1].nbytes
+    lean = jc.checkpoint(loss, limit)
+    assert temporaries(gradient(lean), *args) <= limit
+    close(jax.jit(gradient(lean))(*args), jax.jit(gradient(loss))(*args))
+
+
 def test_a_loop_takes_the_work_that_was_said():
     loss, args = scanned(64)
     full = jc.memory_plan(loss, args)

@@ -23,8 +23,8 @@ def checkpoint(fun: Callable[..., Any], memory_limit: int, *, offload: float | N
     the others made of them again; a ``jax.lax.scan`` becomes loops within loops. All of it is ``jax.checkpoint``, so that
     forward mode, ``jit``, ``vmap`` and higher derivatives work as they do there. What is predicted is reverse mode with
     one cotangent, as for a gradient: of a Jacobian whose rows are pulled all at once the limit holds for each. Bytes are
-    counted from the program, not asked of XLA: dense, convolutional and attention networks and a loop keep within the
-    limit; several loops in a row, and max pooling, took up to 1.6 times the smallest limits. What the function prints
+    counted from the program, not asked of XLA: dense, convolutional and attention networks and loops keep within the
+    limit; weights that many stages share, and skips, took up to 1.2 times the smallest limits. What the function prints
     is not printed (a warning says so), and modules whose state changes as they are called (``nnx``) are to be split first.
 
     Parameters

@@ -70,6 +70,8 @@ class Links:
         Bytes that stay once each stage's derivative is taken.
     ways
         How what its derivative needs can be kept; at least one each, the first of which takes no work.
+    once
+        Which stages run for their result alone only once: whatever runs again is after or before them.
     """
 
     states: tuple[int, ...]
@@ -77,6 +79,7 @@ class Links:
     running: tuple[int, ...]
     waiting: tuple[int, ...]
     ways: tuple[tuple[Way, ...], ...]
+    once: tuple[bool, ...]
 
     def __len__(self) -> int:
         return len(self.states)
@@ -182,7 +185,8 @@ class Tables:
                 [self.paid[k, room - u] if u <= room else np.inf for k, u in zip(again, waits, strict=True)]
             )
         costs = self.unpaid[after, room] + before
-        costs += np.cumsum(self.links.work[first:last], dtype=np.float32).reshape(-1, *[1] * (costs.ndim - 1))
+        work = np.where(self.links.once[first:last], np.inf, self.links.work[first:last])
+        costs += np.cumsum(work, dtype=np.float32).reshape(-1, *[1] * (costs.ndim - 1))
         return costs
 
     # --------------------------------------------------------------------------------------------- the choices behind it
@@ -241,7 +245,7 @@ def _shifted(costs: Costs, units: int) -> Costs:
 def _stretches(links: Links) -> tuple[dict[tuple[int, int], int], list[tuple[int, int]]]:
     """Of every stretch a number, the same for those made of the same stages; and one stretch a number, short ones first."""
     kinds: dict[object, int] = {}
-    stages = zip(links.states, links.work, links.running, links.waiting, links.ways, strict=True)
+    stages = zip(links.states, links.work, links.running, links.waiting, links.ways, links.once, strict=True)
     each = [kinds.setdefault(stage, len(kinds)) for stage in stages]
     numbers: dict[tuple[int, int], int] = {}
     found: dict[tuple[int, int], int] = {}

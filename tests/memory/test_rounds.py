@@ -23,7 +23,9 @@ def least(length: int, room: int) -> float:
     """The extra work of the best schedule of as many equal stages, as a program that is written out."""
     same = (0,) * length
     states = (0,) + (CARRY,) * (length - 1)
-    return float(Tables(Links(states, (1.0,) * length, same, same, (WAYS,) * length), room).work()[-1])
+    return float(
+        Tables(Links(states, (1.0,) * length, same, same, (WAYS,) * length, (False,) * length), room).work()[-1]
+    )
 
 
 @pytest.mark.parametrize("carries", [16, 24, 48])

@@ -18,7 +18,9 @@ STATE, TAPE = 10, 1000
 def equal(count: int) -> Links:
     """Equal stages whose tape is so large that never two of them are kept."""
     way = Way(TAPE, 0.0, TAPE)
-    return Links((0,) + (STATE,) * (count - 1), (1.0,) * count, (0,) * count, (0,) * count, ((way,),) * count)
+    return Links(
+        (0,) + (STATE,) * (count - 1), (1.0,) * count, (0,) * count, (0,) * count, ((way,),) * count, (False,) * count
+    )
 
 
 def revolve(steps: int, checkpoints: int) -> int:
@@ -38,7 +40,7 @@ def test_equal_stages_run_as_often_as_revolve_runs_them(steps, checkpoints):
 
 def test_64_equal_stages_take_the_optimum_where_a_tape_is_as_large_as_a_state():
     """At 16 states kept 1.27 times the work of a gradient (three evaluations), at 8 less than 1.5 times."""
-    links = Links((0,) + (1,) * 63, (1.0,) * 64, (0,) * 64, (0,) * 64, ((Way(0, 0.0, 0),),) * 64)
+    links = Links((0,) + (1,) * 63, (1.0,) * 64, (0,) * 64, (0,) * 64, ((Way(0, 0.0, 0),),) * 64, (False,) * 64)
     assert 1 + Tables(links, 16).work()[-1] / 64 / 3 == pytest.approx(1.27, abs=0.01)
     assert 1 + Tables(links, 8).work()[-1] / 64 / 3 < 1.5
 
@@ -69,6 +71,7 @@ def unequal(draw: st.DrawFn) -> Links:
         tuple(draw(sizes) for _ in range(count)),
         tuple(draw(st.integers(0, 2)) for _ in range(count)),
         tuple(ways),
+        tuple(draw(st.sampled_from([False, False, False, True])) for _ in range(count)),
     )
 
 
@@ -80,6 +83,8 @@ def least(links: Links, limit: int) -> float:
     def paid(first: int, last: int, room: int) -> float:
         options = [keep(first, last, room, way) for way in links.ways[first]]
         for stop in range(first, last):
+            if any(links.once[first : stop + 1]):
+                break
             again = paid(first, stop, room - int(waits[last + 1] - waits[stop + 1]))
             options.append(sum(links.work[first : stop + 1]) + unpaid(stop + 1, last, room) + again)
         return min(options) if room >= 0 else inf

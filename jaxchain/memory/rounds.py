@@ -10,6 +10,7 @@ References: Griewank and Walther, Algorithm 799: revolve, 2000; Chen et al., arX
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -170,12 +171,10 @@ class EqualSteps:
     @cached_property
     def _sizes(self) -> Floats:
         """For how many bytes, a step's own aside, the least work is known."""
-        most = max(self.most - self.peak, 1)
-        fine = np.arange(FINE) * float(max(self.carry // 4, most / 2**14, 1))
-        coarse = np.geomspace(
-            max(fine[-1], 1.0), max(most, fine[-1] * COARSE), 1 + _steps_up(most / max(fine[-1], 1.0))
-        )
-        return np.unique(np.concatenate([fine, coarse, [most]]))
+        most = self.most - self.peak
+        fine = np.arange(FINE) * max(self.carry / 4, most / 2**14, 1.0)
+        further = max(math.ceil(math.log(max(most, 1) / fine[-1], COARSE)), 0)
+        return np.unique([*fine, *(fine[-1] * COARSE ** np.arange(1, 1 + further)), most])
 
     @cached_property
     def _rows(self) -> dict[_Stretch, _Row]:
@@ -243,10 +242,6 @@ class EqualSteps:
         else:
             part = Rounds(times, self._parts(first, int(self._left(of, choice, within=True)[place])))
         return (part,) if rest is None else (part, *self._parts(rest, int(self._left(of, choice)[place])))
-
-
-def _steps_up(times: float) -> int:
-    return max(int(np.ceil(np.log(max(times, 1.0)) / np.log(COARSE))), 1)
 
 
 def _cuts(length: int) -> list[tuple[int, int]]:

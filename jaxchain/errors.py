@@ -85,7 +85,7 @@ class ModeError(TypeError):
     ...     jc.plan(lambda x: x + 1j, (1.0,))
     ... except jc.ModeError as error:
     ...     print(error)
-    A planned or chunked Jacobian needs real floating-point values, but an output is complex64[]. Cast it, or use ...
+    A planned, chunked or spread Jacobian needs real floating-point values, but an output is complex64[]. Cast it, or use ...
     """
 
 

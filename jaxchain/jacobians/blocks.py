@@ -148,8 +148,8 @@ def require_real(found: Found) -> None:
         for leaf in jax.tree.leaves(leaves):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 msg = (
-                    f"A planned or chunked Jacobian needs real floating-point values, but an {place} is {leaf.dtype}{list(leaf.shape)}. "
-                    'Cast it, or use mode="forward" or "reverse" without chunk_size and memory_limit.'
+                    f"A planned, chunked or spread Jacobian needs real floating-point values, but an {place} is {leaf.dtype}{list(leaf.shape)}. "
+                    'Cast it, or use mode="forward" or "reverse" without chunk_size, memory_limit and sharding.'
                 )
                 raise ModeError(msg)
 

@@ -24,7 +24,8 @@ def checkpoint(fun: Callable[..., Any], memory_limit: int, *, offload: float | N
     forward mode, ``jit``, ``vmap`` and higher derivatives work as they do there. What is predicted is reverse mode with
     one cotangent, as for a gradient: of a Jacobian whose rows are pulled all at once the limit holds for each. Bytes are
     counted from the program, not asked of XLA: dense, convolutional and attention networks and loops keep within the
-    limit; weights that many stages share, and skips, took up to 1.2 times the smallest limits. What the function prints
+    limit; shared weights, skips, and what loops stack for wide layers
+    after them, took up to 1.25 times the smallest limits. What the function prints
     is not printed (a warning says so), and modules whose state changes as they are called (``nnx``) are to be split first.
 
     Parameters
@@ -65,7 +66,9 @@ def checkpoint(fun: Callable[..., Any], memory_limit: int, *, offload: float | N
     """
     check_function(fun, "checkpoint")
     check_limit(memory_limit, optional=False)
-    number("offload", offload, "what a byte sent to the host's memory and back counts as, in FLOPs", optional=True)
+    offload = number(
+        "offload", offload, "what a byte sent to the host's memory and back counts as, in FLOPs", optional=True
+    )
     plans = Kept(2)  # few, since a program holds its constants
 
     def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[MemoryPlan, Any]:

@@ -20,12 +20,15 @@ from jaxchain.memory.inside import Chosen, Residuals, known_as, named
 from jaxchain.memory.rounds import EqualSteps, LoopPart, Steps, steps_in
 from jaxchain.memory.schedule import Way
 from jaxchain.program.flow import moved_results
-from jaxchain.program.primitives import JaxprEqn, is_inexact, like, scan_of
+from jaxchain.program.primitives import Atom, JaxprEqn, is_inexact, like, scan_of
 
 __all__ = ["Loop"]
 
 BUDGETS, NEXT = 24, 0.85
 """For how many numbers of bytes a loop is planned, each that share of what the one before takes."""
+
+OWN = 1
+"""How many carries a loop within or beside others holds for itself."""
 
 CARRY = "carry"
 """The name by which a step's carry is sent to the host; values on the way are named by their numbers."""
@@ -67,7 +70,8 @@ class Loop:
         residuals = Residuals(program.jaxpr, len(body.outvars), held, ())
         peak = most_alive(pulled.jaxpr, inputs=pulled.jaxpr.invars[len(body.invars) :])
         # A loop holds the sums of its constants' cotangents, their transposes, and its carry and rows beside a step's.
-        peak += 2 * sum(bytes_of(var) for var, moves in zip(body.invars[:first], which, strict=False) if moves)
+        sums = sum(bytes_of(var) for var, moves in zip(body.invars[:first], which, strict=False) if moves)
+        peak += 2 * sums
         peak += 3 * sum(map(bytes_of, body.invars[first:]))
         chosen = [residuals.stacked(), *residuals.choices()]
         ways = [Way(c.kept, c.work, peak, c.reads_state) for c in chosen]
@@ -79,8 +83,14 @@ class Loop:
                 ways.append(Way(0, one.work + offload * size, peak, reads_state=False, hosted=size))
             chosen += sent
         row = sum(map(bytes_of, body.invars[rows:]))
-        steps = EqualSteps(loop.length, carry, row, total_flops(body.eqns), tuple(ways))
+        steps = EqualSteps(loop.length, carry, row, sums + OWN * carry, total_flops(body.eqns), tuple(ways))
         return cls(eqn, steps, (None, *(c.names for c in chosen[1:])))
+
+    @property
+    def stacks(self) -> set[Atom]:
+        """What its steps read, or give back, a row each."""
+        loop = scan_of(self.eqn)
+        return {*self.eqn.invars[loop.consts + loop.carries :], *self.eqn.outvars[loop.carries :]}
 
     def plans(self) -> list[tuple[Way, tuple[LoopPart, ...]]]:
         """Ways to keep the whole loop, each in fewer bytes than the one before it, with more work."""

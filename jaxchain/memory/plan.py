@@ -321,7 +321,9 @@ def memory_plan(
     check_args(args)
     check_function(fun, "memory_plan", args)
     check_limit(memory_limit)
-    number("offload", offload, "what a byte sent to the host's memory and back counts as, in FLOPs", optional=True)
+    offload = number(
+        "offload", offload, "what a byte sent to the host's memory and back counts as, in FLOPs", optional=True
+    )
     plan = plan_of(traced(fun, abstract(args), {})[0], memory_limit, offload)
     if plan.pieces.refused is not None:
         raise plan.pieces.refused

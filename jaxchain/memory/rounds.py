@@ -97,6 +97,8 @@ class EqualSteps:
         How many steps it has.
     carry, row
         Bytes of what goes from step to step, and of what a step reads of stacked values.
+    own
+        Bytes that every further loop takes for itself: what goes round, and sums of its constants' cotangents.
     work
         FLOPs of a step.
     ways
@@ -106,6 +108,7 @@ class EqualSteps:
     length: int
     carry: int
     row: int
+    own: int
     work: float
     ways: tuple[Way, ...]
 
@@ -149,12 +152,13 @@ class EqualSteps:
     def most_at_once(self, parts: Sequence[LoopPart]) -> int:
         """The most bytes that the derivative takes, what was kept included."""
         held, most = self._copied(parts), 0
-        for part in parts:
-            held += self.held((part,))
-            own = self.peak
+        for number, part in enumerate(parts):
+            held += self.held((part,)) + (self.own if number else 0)
+            taken = self.peak
             if isinstance(part, Rounds):
-                own = self.most_at_once(part.inner) - self.carry + 2 * steps_in(part) // part.times * self.row
-            most = max(most, held + own)
+                each = steps_in(part) // part.times
+                taken = self.most_at_once(part.inner) + self.own - self.carry + 2 * each * self.row
+            most = max(most, held + taken)
         return most
 
     def _copied(self, parts: Sequence[LoopPart]) -> int:
@@ -228,7 +232,7 @@ class EqualSteps:
         """Where in a row the bytes are that are left for what comes after a choice, or within its rounds; −1: none are."""
         times, first, rest = choice
         used = 0 if of.tail or rest is None else 2 * of.length * self.row  # rows, cut, and as much of their cotangents
-        used += times * (self._kept[first] if isinstance(first, int) else self.carry)
+        used += times * (self._kept[first] if isinstance(first, int) else self.carry) + self.own
         if within and not isinstance(first, int):
             used += 2 * first.length * self.row - self.carry  # a round's own start is the state before it
         return np.searchsorted(self._sizes, self._sizes - used, side="right") - 1

@@ -242,10 +242,14 @@ def _measure(piece: Piece, there: Container[Var], after: Container[Var], offload
     if len(segment.equations) == 1 and segment.equations[0].name == "scan":
         eqn = segment.equations[0].eqn
         loop = Loop.of(eqn, [is_var(atom) and atom in segment.program.carrying for atom in eqn.invars], offload)
-        # What the loop is given and gives back beside what its steps take.
-        beside = sum(bytes_of(var) for var in (*moved, *piece.writes) if var not in there and is_inexact(var))
+        # What the loop is given and gives back beside what its steps take, and its cotangents; stacks are put together of
+        # parts, which stay.
+        crossing = [var for var in (*moved, *piece.writes) if var not in there and is_inexact(var)]
+        stacked = sum(map(bytes_of, loop.stacks.intersection(crossing)))
+        beside = 2 * sum(map(bytes_of, crossing)) + 2 * stacked
+        ways[0] = ways[0]._replace(peak=ways[0].peak + stacked)
         for way, parts in loop.plans()[1:]:
-            ways.append(way._replace(peak=max(way.peak + 2 * beside, running)))  # put together of parts
+            ways.append(way._replace(kept=way.kept + stacked, peak=max(way.peak + beside, running)))
             words.append(HOSTED if way.hosted else LOOPED)
             makes.append(partial(_looped, loop, parts))
     elif not whole:

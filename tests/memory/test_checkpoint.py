@@ -111,6 +111,39 @@ def test_a_loop_that_reads_nothing_stacked_keeps_within_the_limit(more):
     close(jax.jit(gradient(lean))(*args), jax.jit(gradient(loss))(*args))
 
 
+def ode(params, y):
+    """Runge and Kutta's steps, whose constants weigh as much as the state."""
+
+    def field(y):
+        return jnp.tanh(y @ params["in"]) @ params["out"]
+
+    def step(y, _):
+        one = field(y)
+        two = field(y + one / 2)
+        three = field(y + two / 2)
+        return y + (one + 2 * two + 2 * three + field(y + three)) / 6, None
+
+    return jnp.mean(jax.lax.scan(step, y, None, length=61)[0] ** 2)
+
+
+def dropping(params, x):
+    def step(carry, _):
+        x, key = carry
+        key, drawn = jax.random.split(key)
+        return (jnp.tanh(x @ params["in"] @ params["out"]) * jax.random.bernoulli(drawn, 0.9, x.shape), key), None
+
+    return jnp.mean(jax.lax.scan(step, (x, jax.random.key(7)), None, length=61)[0][0] ** 2)
+
+
+@pytest.mark.parametrize("loss", [ode, dropping])
+@pytest.mark.parametrize("more", [1.0, 1.5])
+def test_a_loop_of_ones_own_keeps_within_the_limit(loss, more):
+    args = {"in": jnp.full((16, 32), 0.02), "out": jnp.full((32, 16), 0.02)}, jnp.ones((64, 16))
+    limit = int(more * jc.memory_plan(loss, args).curve[-1][0])
+    lean = jc.checkpoint(loss, limit)
+    assert temporaries(gradient(lean), *args) <= limit
+
+
 @pytest.mark.parametrize("more", [1.0, 1.3, 2.0])
 @pytest.mark.parametrize(("loops", "length"), [(2, 32), (8, 8)])
 def test_loops_in_a_row_keep_within_the_limit(loops, length, more):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxchain as jc
@@ -97,6 +98,13 @@ def test_accelerators_compilers_are_told_to_send_and_to_fetch(case, platform):
     program = step.trace(*args).lower(lowering_platforms=(platform,)).as_text()
     placed = [line for line in program.splitlines() if "annotate_device_placement" in line]
     assert sum('"pinned_host"' in line for line in placed) == sum('"device"' in line for line in placed) >= 1
+
+
+def test_a_price_may_be_an_array(case):
+    loss, args, least = case
+    for price in (np.float32(CHEAP), jnp.float32(CHEAP)):
+        assert jc.memory_plan(loss, args, least, offload=price).hosted_bytes
+        assert jc.checkpoint(loss, least, offload=price).plan(*args).hosted_bytes
 
 
 def test_keys_go_along_unsent():

@@ -53,7 +53,7 @@ class MemoryRow:
     extra_flops
         What running it again, or making again what was not kept, takes; sending values to the host, as FLOPs, included.
     hosted_bytes
-        What of it lies in the host's memory meanwhile.
+        What of it lies in the host's memory meanwhile, at most: XLA may need less of it.
     how
         In words.
 

@@ -151,7 +151,7 @@ class Pieces:
             tuple(piece.waiting for piece in self.pieces),
             tuple(piece.ways for piece in self.pieces),
             # XLA makes room for what a loop stacks before all else; of a loop that runs again in a loop, there.
-            tuple(LOOPED in piece.words for piece in self.pieces),
+            tuple(not {LOOPED, HOSTED}.isdisjoint(piece.words) for piece in self.pieces),
         )
 
 

@@ -106,7 +106,7 @@ def residual(weights: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.sum(jax.lax.scan(layer, x, weights)[0].astype(jnp.float32) ** 2)
 
 
-def one(place: NamedSharding, weights: Any, x: Any, limit: int | None, offload: float | None) -> dict[str, Any]:
+def one(place: NamedSharding | None, weights: Any, x: Any, limit: int | None, offload: float | None) -> dict[str, Any]:
     """What its gradients take, as said and as compiled."""
     fun: Callable[..., Any] = residual if limit is None else jc.checkpoint(residual, limit, offload=offload)
     plan = jc.memory_plan(residual, (weights, x), limit, offload=offload)

@@ -26,6 +26,8 @@ __all__ = [
     "check_arrays",
     "check_function",
     "check_inexact",
+    "check_limit",
+    "check_offload",
     "check_result",
     "flag",
     "integer",
@@ -84,6 +86,12 @@ def integers(name: str, values: Any, what: str, *, least: int, most: int | None 
 def check_limit(memory_limit: Any, *, optional: bool = True) -> None:
     """Refuse what is no number of bytes."""
     integer("memory_limit", memory_limit, "a number of bytes, such as 2**30", least=1, optional=optional)
+
+
+def check_offload(offload: Any) -> float | None:
+    """A price of a byte that goes to the host, or ``None``."""
+    what = "what a byte sent to the host's memory and back counts as, in FLOPs"
+    return number("offload", offload, what, optional=True)
 
 
 def number(

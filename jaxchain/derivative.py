@@ -83,11 +83,11 @@ class Pass:
 
     def map(self, run: Callable[[jax.Array], Any], basis: jax.Array) -> Any:
         """``run`` on every row of ``basis``; results stacked in front, and left where they were made."""
-        # jax.lax.map cannot put chunks of nothing together.
-        chunk = None if self.chunk_size is None or _is_empty(run, basis) else self.chunk_size
         if self.sharding is not None and len(basis):
-            return _over_devices(run, basis, chunk, self.sharding)
-        return jax.vmap(run)(basis) if chunk is None else jax.lax.map(run, basis, batch_size=chunk)
+            return _over_devices(run, basis, self.chunk_size, self.sharding)
+        if self.chunk_size is None or _is_empty(run, basis):  # jax.lax.map cannot put chunks of nothing together
+            return jax.vmap(run)(basis)
+        return jax.lax.map(run, basis, batch_size=self.chunk_size)
 
     def columns(self, run: Callable[[jax.Array], Any], matrix: jax.Array) -> Any:
         """``run``, of vectors to vectors, on every column of ``matrix``; results are columns, too."""

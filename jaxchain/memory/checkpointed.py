@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxchain.checks import check_function, check_limit, number
+from jaxchain.checks import check_function, check_limit, check_offload
 from jaxchain.jacobians.blocks import named_like
 from jaxchain.memory.plan import MemoryPlan, plan_of, traced
 from jaxchain.memory.rebuild import Rebuilt
@@ -66,9 +66,7 @@ def checkpoint(fun: Callable[..., Any], memory_limit: int, *, offload: float | N
     """
     check_function(fun, "checkpoint")
     check_limit(memory_limit, optional=False)
-    offload = number(
-        "offload", offload, "what a byte sent to the host's memory and back counts as, in FLOPs", optional=True
-    )
+    offload = check_offload(offload)
     plans = Kept(2)  # few, since a program holds its constants
 
     def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[MemoryPlan, Any]:

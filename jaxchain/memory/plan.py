@@ -13,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxchain.arguments import check_args
-from jaxchain.checks import check_arrays, check_function, check_limit, check_result, number
+from jaxchain.checks import check_arrays, check_function, check_limit, check_offload, check_result
 from jaxchain.errors import warn
 from jaxchain.memory.schedule import Again, Part, Tables
 from jaxchain.memory.stages import HOSTED, LOOPED, Pieces, pieces_of
@@ -321,9 +321,7 @@ def memory_plan(
     check_args(args)
     check_function(fun, "memory_plan", args)
     check_limit(memory_limit)
-    offload = number(
-        "offload", offload, "what a byte sent to the host's memory and back counts as, in FLOPs", optional=True
-    )
+    offload = check_offload(offload)
     plan = plan_of(traced(fun, abstract(args), {})[0], memory_limit, offload)
     if plan.pieces.refused is not None:
         raise plan.pieces.refused

@@ -192,7 +192,7 @@ class EqualSteps:
 
     def _filled(self, of: _Stretch) -> _Row:
         sizes, everywhere = self._sizes, np.arange(len(self._sizes))
-        works, copies = [], []
+        options, copies = [], []
         for choice in self._choices(of):
             times, first, rest = choice
             if isinstance(first, int):
@@ -205,10 +205,11 @@ class EqualSteps:
             if rest is not None:
                 row, after = self._row(rest), self._left(of, choice)
                 work, written, fits = work + row.work[after], written + row.copies[after], fits & (after >= 0)
-            works.append(np.where(fits, work, np.inf))
+            options.append(np.where(fits, work, np.inf))
             copies.append(written)
-        found = np.argmin(np.stack(works) + COPY * self.work * self.length * np.stack(copies), axis=0)
-        return _Row(np.stack(works)[found, everywhere], np.stack(copies)[found, everywhere], found)
+        works, writings = np.stack(options), np.stack(copies)
+        found = np.argmin(works + COPY * self.work * self.length * writings, axis=0)
+        return _Row(works[found, everywhere], writings[found, everywhere], found)
 
     def _choices(self, of: _Stretch) -> list[_Choice]:
         """How a stretch can begin: with steps that are kept, or with rounds; and what is then left of it."""

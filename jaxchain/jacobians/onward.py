@@ -284,7 +284,7 @@ def _reached(
     for var, axis in zip(tangents, axes, strict=True):
         at = np.arange(shape_of(var)[axis]) >= start
         begin[var] = np.broadcast_to(
-            np.expand_dims(at, [k for k in range(len(shape_of(var))) if k != axis]), shape_of(var)
+            np.expand_dims(at, tuple(k for k in range(len(shape_of(var))) if k != axis)), shape_of(var)
         )
     ends = {v: np.ones(shape_of(v), bool) for v in program.outs if is_var(v)}
     return followed(equations, labels, begin, known, ends)

@@ -241,4 +241,7 @@ def named(jaxpr: Jaxpr, constants: Sequence[Any], values: Sequence[Any], unnamed
 
 def known_as(name: str, value: Any) -> Any:
     """A value that can be kept by a name; keys cannot."""
-    return value if jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended) else checkpoint_name(value, name)
+    nameless = jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
+    # Before JAX 0.12 what is kept is rounded to its precision, and complex numbers cannot be.
+    nameless |= jnp.iscomplexobj(value) and jax.__version_info__ < (0, 12)
+    return value if nameless else checkpoint_name(value, name)

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jaxchain.cost.count import total_flops
 from jaxchain.cost.liveness import bytes_of, most_alive
 from jaxchain.derivative import residual_program
+from jaxchain.memory.apart import COPIES, apart, in_turn
 from jaxchain.memory.inside import Chosen, Residuals, known_as, named
-from jaxchain.memory.rounds import EqualSteps, LoopPart, Steps, steps_in
+from jaxchain.memory.rounds import EqualSteps, LoopPart, Rounds, Steps, steps_in
 from jaxchain.memory.schedule import Way
 from jaxchain.program.flow import moved_results
 from jaxchain.program.primitives import Atom, JaxprEqn, is_inexact, like, scan_of
@@ -26,9 +27,6 @@ __all__ = ["Loop"]
 
 BUDGETS, NEXT = 24, 0.85
 """For how many numbers of bytes a loop is planned, each that share of what the one before takes."""
-
-OWN = 1
-"""How many carries a loop within or beside others holds for itself."""
 
 CARRY = "carry"
 """The name by which a step's carry is sent to the host; values on the way are named by their numbers."""
@@ -83,7 +81,8 @@ class Loop:
                 ways.append(Way(0, one.work + offload * size, peak, reads_state=False, hosted=size))
             chosen += sent
         row = sum(map(bytes_of, body.invars[rows:]))
-        steps = EqualSteps(loop.length, carry, row, sums + OWN * carry, total_flops(body.eqns), tuple(ways))
+        copied = sum(map(bytes_of, body.invars[:first])) if COPIES else None
+        steps = EqualSteps(loop.length, carry, row, sums, copied, total_flops(body.eqns), tuple(ways))
         return cls(eqn, steps, (None, *(c.names for c in chosen[1:])))
 
     @property
@@ -129,6 +128,8 @@ class Loop:
             start = total - done - size if loop.reverse else done
             some = rows if size == total else [row[start : start + size] for row in rows]
             carry, made = self._part(part, consts, carry, some)
+            if isinstance(part, Rounds) and part.times == 1:
+                carry, consts = in_turn(carry, consts)
             stacked.append(made)
             done += size
         if loop.reverse:
@@ -148,6 +149,8 @@ class Loop:
         def run(carry: list[Any], rows: list[Any]) -> tuple[list[Any], list[Any]]:
             return self._run(part.inner, consts, carry, rows)
 
+        if part.times == 1:
+            return apart(run)(carry, rows)
         each = steps_in(part) // part.times
         rounds = [row.reshape(part.times, each, *row.shape[1:]) for row in rows]
         again = jax.checkpoint(run, prevent_cse=False)  # nothing is shared between a loop and its derivative's

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from jaxchain.memory.apart import apart, in_turn
 from jaxchain.memory.schedule import Again, Kept, Part
 from jaxchain.memory.stages import Pieces
 from jaxchain.program.primitives import Atom, Var, as_array, dtype_of, is_var
@@ -35,7 +36,11 @@ class Rebuilt:
     def _run(self, parts: Sequence[Part], known: dict[Var, Any]) -> None:
         for part in parts:
             call, reads, writes = self._kept(part) if isinstance(part, Kept) else self._again(part)
-            known.update(zip(writes, call(*(known[var] for var in reads)), strict=True))
+            made = call(*(known[var] for var in reads))
+            if shared := [var for var in reads if var in self._shared]:
+                made, values = in_turn(made, [known[var] for var in shared])
+                known.update(zip(shared, values, strict=True))
+            known.update(zip(writes, made, strict=True))
 
     def _kept(self, part: Kept) -> tuple[Callable[..., Any], Sequence[Var], Sequence[Var]]:
         piece = self.pieces.pieces[part.stage]
@@ -53,7 +58,14 @@ class Rebuilt:
             self._run(part.parts, known)
             return [known[var] for var in writes]
 
-        return jax.checkpoint(run), reads, writes
+        alone = apart if any(piece.loops for piece in members) else jax.checkpoint
+        return alone(run), reads, writes
+
+    @cached_property
+    def _shared(self) -> set[Var]:
+        """What several stages read, if any runs again."""
+        again = any(isinstance(part, Again) for part in self.parts)
+        return {var for var, stages in self._readers.items() if again and len(stages) > 1}
 
     @cached_property
     def _readers(self) -> dict[Var, set[int]]:

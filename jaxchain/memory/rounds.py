@@ -2,8 +2,8 @@
 
 Steps are kept one by one; or in equal rounds, of which the carries before them are kept and each runs again, by a
 schedule of its own, when its turn has come; or some first ones so and the rest otherwise. The least work of so many
-steps, for many numbers of bytes at once, is a row of a table. All rounds of a loop are alike and so the program stays
-small, which is what the least work of `schedule` would not do.
+steps, for many numbers of bytes at once, is a row of a table. Rounds of a loop are alike and few stand alone, so that the
+program stays small, which is what the least work of `schedule` would not do.
 
 References: Griewank and Walther, Algorithm 799: revolve, 2000; Chen et al., arXiv 1604.06174 (rounds of √l steps).
 """
@@ -27,14 +27,16 @@ COPY = 0.004
 """What a further copy of the step in the program is worth, as a share of the loop's work: each is compiled."""
 
 COUNTS = (*range(2, 9), 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256)
-"""Into how many rounds a loop may be cut. One is none: XLA makes of a loop of one step a plain program, and then of what
-runs again what ran before."""
+"""Into how many rounds a loop may be cut, beside one that stands alone."""
 
 SHARES, FEW, SHORT = (0.8, 0.6, 0.4, 0.2), 4, 128
 """How much of a loop its first steps may be, and of a short one so few rounds, beside about all of it."""
 
 DEEP = 3
 """How many loops lie within one another."""
+
+OWN = 1
+"""How many carries a loop within or beside others holds for itself."""
 
 FINE, COARSE = 128, 1.04
 """So many numbers of bytes a quarter of a carry apart, and then each so many times the one before."""
@@ -64,11 +66,15 @@ def steps_in(part: LoopPart) -> int:
 
 
 class _Stretch(NamedTuple):
-    """So many steps, loops within one another at most so deep; whether others come before, whose rows are cut as theirs."""
+    """So many steps, loops within one another at most so deep.
+
+    ``tail``: others come before, whose rows are cut as theirs; ``there``: what it starts from is counted elsewhere.
+    """
 
     length: int
     depth: int
     tail: bool
+    there: bool
 
 
 class _Choice(NamedTuple):
@@ -97,8 +103,11 @@ class EqualSteps:
         How many steps it has.
     carry, row
         Bytes of what goes from step to step, and of what a step reads of stacked values.
-    own
-        Bytes that every further loop takes for itself: what goes round, and sums of its constants' cotangents.
+    sums
+        Bytes of its constants' cotangents, which are summed up over its steps.
+    copied
+        Bytes of the constants of which a round that stands alone is given copies, and of its rows and its carry; ``None``:
+        it reads them where they are.
     work
         FLOPs of a step.
     ways
@@ -108,7 +117,8 @@ class EqualSteps:
     length: int
     carry: int
     row: int
-    own: int
+    sums: int
+    copied: int | None
     work: float
     ways: tuple[Way, ...]
 
@@ -118,6 +128,11 @@ class EqualSteps:
         return self.ways[0].peak
 
     @property
+    def own(self) -> int:
+        """Bytes that every further loop takes for itself: what goes round, and sums of its constants' cotangents."""
+        return self.sums + OWN * self.carry
+
+    @property
     def most(self) -> int:
         """Bytes in which every step can be kept in the first way."""
         return self.peak + self.length * self._kept[0]
@@ -125,7 +140,7 @@ class EqualSteps:
     def best(self, room: int) -> tuple[LoopPart, ...] | None:
         """The parts that take least work within so many bytes, the steps' derivative included; ``None`` where none do."""
         place = int(np.searchsorted(self._sizes, room - self.peak, side="right")) - 1
-        whole = _Stretch(self.length, DEEP, tail=False)
+        whole = _Stretch(self.length, DEEP, tail=False, there=self.copied is None)
         return self._parts(whole, place) if place >= 0 and np.isfinite(self._row(whole).work[place]) else None
 
     def extra(self, parts: Sequence[LoopPart]) -> float:
@@ -139,8 +154,8 @@ class EqualSteps:
 
     def held(self, parts: Sequence[LoopPart]) -> int:
         """Bytes that are kept when all has run for its result."""
-        sizes = (part.times * (self.carry if isinstance(part, Rounds) else self._kept[part.way]) for part in parts)
-        return sum(sizes) + self._copied(parts)
+        there = self.copied is None
+        return self._cut(parts) + sum(self._kept_of(part, there=there and not k) for k, part in enumerate(parts))
 
     def hosted(self, parts: Sequence[LoopPart]) -> int:
         """Bytes that lie in the host's memory: of a round, while it runs again."""
@@ -151,19 +166,50 @@ class EqualSteps:
 
     def most_at_once(self, parts: Sequence[LoopPart]) -> int:
         """The most bytes that the derivative takes, what was kept included."""
-        held, most = self._copied(parts), 0
+        return self._most(parts, there=self.copied is None)
+
+    def _most(self, parts: Sequence[LoopPart], *, there: bool) -> int:
+        held, most = self._cut(parts), 0
         for number, part in enumerate(parts):
-            held += self.held((part,)) + (self.own if number else 0)
-            taken = self.peak
+            first = there and not number
+            taken = self._kept_of(part, there=first) + self.peak
             if isinstance(part, Rounds):
                 each = steps_in(part) // part.times
-                taken = self.most_at_once(part.inner) + self.own - self.carry + 2 * each * self.row
+                taken = self._within(part.times, each, there=first) + self._most(
+                    part.inner, there=first and part.times == 1
+                )
             most = max(most, held + taken)
+            held += self._kept_of(part, there=first) + self._beside(part)
         return most
 
-    def _copied(self, parts: Sequence[LoopPart]) -> int:
+    def _cut(self, parts: Sequence[LoopPart]) -> int:
         """Bytes of the rows that parts read, and of their cotangents, where they are not all of the loop's."""
         return 2 * sum(map(steps_in, parts)) * self.row if len(parts) > 1 else 0
+
+    def _kept_of(self, part: LoopPart, *, there: bool) -> int:
+        """Bytes that are kept of a part; ``there``: what the first one starts from is counted elsewhere."""
+        if isinstance(part, Steps):
+            return part.times * self._kept[part.way]
+        return self._starts(part.times, steps_in(part) // part.times, there=there)
+
+    def _starts(self, times: int, each: int, *, there: bool) -> int:
+        """Bytes that rounds are run again from."""
+        if times > 1:
+            return times * self.carry
+        if self.copied is not None:
+            return self.copied + self.carry + each * self.row
+        return 0 if there else self.carry
+
+    def _beside(self, part: LoopPart) -> int:
+        """Bytes that a part takes while another runs."""
+        return 0 if isinstance(part, Rounds) and part.times == 1 else self.own
+
+    def _within(self, times: int, each: int, *, there: bool) -> int:
+        """Bytes that are taken while one of some rounds runs again; what it starts from is counted in it."""
+        starts = self._starts(times, each, there=there)
+        if times == 1:
+            return starts + self.own - (0 if there else self.carry)
+        return starts + self.own - self.carry + 2 * each * self.row
 
     @cached_property
     def _kept(self) -> tuple[int, ...]:
@@ -216,7 +262,8 @@ class EqualSteps:
 
         def after(steps: int) -> _Stretch | None:
             left = of.length - steps
-            return _Stretch(left, of.depth if of.length <= SHORT else of.depth - 1, tail=True) if left else None
+            depth = of.depth if of.length <= SHORT else of.depth - 1
+            return _Stretch(left, depth, tail=True, there=False) if left else None
 
         whole = [_Choice(of.length, way, None) for way in range(len(self.ways))]
         if not of.depth:
@@ -224,7 +271,7 @@ class EqualSteps:
         some = sorted({max(round(of.length * share), 1) for share in SHARES} - {of.length})
         kept = [_Choice(times, way, after(times)) for times in some for way in range(1, len(self.ways))]
         rounds = [
-            _Choice(count, _Stretch(each, of.depth - 1, tail=False), after(count * each))
+            _Choice(count, _Stretch(each, of.depth - 1, tail=False, there=of.there and count == 1), after(count * each))
             for count, each in _cuts(of.length)
         ]
         return [*whole, *kept, *rounds]
@@ -233,9 +280,12 @@ class EqualSteps:
         """Where in a row the bytes are that are left for what comes after a choice, or within its rounds; −1: none are."""
         times, first, rest = choice
         used = 0 if of.tail or rest is None else 2 * of.length * self.row  # rows, cut, and as much of their cotangents
-        used += times * (self._kept[first] if isinstance(first, int) else self.carry) + self.own
-        if within and not isinstance(first, int):
-            used += 2 * first.length * self.row - self.carry  # a round's own start is the state before it
+        if isinstance(first, int):
+            used += times * self._kept[first] + self.own
+        elif within:
+            used += self._within(times, first.length, there=of.there)
+        else:
+            used += self._starts(times, first.length, there=of.there) + (self.own if times > 1 else 0)
         return np.searchsorted(self._sizes, self._sizes - used, side="right") - 1
 
     def _parts(self, of: _Stretch, place: int) -> tuple[LoopPart, ...]:
@@ -261,4 +311,5 @@ def _cuts(length: int) -> list[tuple[int, int]]:
         }
         if each and count * each <= length
     }
-    return sorted(cuts)
+    alone = {(1, max(length * tenths // 10, 1)) for tenths in range(1, 10)}
+    return sorted(cuts | alone if length > 1 else cuts)

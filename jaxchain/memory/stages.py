@@ -18,6 +18,7 @@ from jaxchain.cost.liveness import bytes_of, indices_of, most_alive
 from jaxchain.derivative import residual_program
 from jaxchain.discovery.name import names
 from jaxchain.errors import REFUSALS, refusal
+from jaxchain.memory.apart import COPIES
 from jaxchain.memory.cutting import cut
 from jaxchain.memory.inside import Chosen, Residuals, named
 from jaxchain.memory.loops import Loop
@@ -30,6 +31,7 @@ from jaxchain.program.primitives import (
     ClosedJaxpr,
     Jaxpr,
     Var,
+    any_equation_of,
     function_of,
     is_inexact,
     is_var,
@@ -113,6 +115,14 @@ class Piece:
         """FLOPs of one evaluation."""
         return total_flops(equation.eqn for equation in self.segment.equations)
 
+    @cached_property
+    def loops(self) -> bool:
+        """Whether loops are a part of it."""
+        return any(
+            any_equation_of(equation.eqn, lambda eqn: eqn.primitive.name == "scan")
+            for equation in self.segment.equations
+        )
+
     def function(self, way: int) -> Callable[..., list[Any]]:
         """From the values that it reads to those that it writes, so that its VJP keeps what this way says."""
         return self.makes[way](self._whole, len(self.free))
@@ -150,8 +160,8 @@ class Pieces:
             tuple(piece.running for piece in self.pieces),
             tuple(piece.waiting for piece in self.pieces),
             tuple(piece.ways for piece in self.pieces),
-            # XLA makes room for what a loop stacks before all else; of a loop that runs again in a loop, there.
-            tuple(not {LOOPED, HOSTED}.isdisjoint(piece.words) for piece in self.pieces),
+            # What runs again apart is given copies here, weights included; and what goes to the host goes from the outside.
+            tuple(piece.loops if COPIES else HOSTED in piece.words for piece in self.pieces),
         )
 
 

@@ -15,8 +15,10 @@ CARRY, PEAK = 1000, 7000
 WAYS = Way(2 * CARRY, 0.0, PEAK), Way(CARRY, 0.02, PEAK), Way(0, 1.02, PEAK)
 
 
-def loop(length: int, row: int = 0, ways: tuple[Way, ...] = WAYS, own: int = 0) -> EqualSteps:
-    return EqualSteps(length, CARRY, row, own, 1.0, ways)
+def loop(
+    length: int, row: int = 0, ways: tuple[Way, ...] = WAYS, sums: int = 0, copied: int | None = None
+) -> EqualSteps:
+    return EqualSteps(length, CARRY, row, sums, copied, 1.0, ways)
 
 
 def least(length: int, room: int) -> float:
@@ -28,7 +30,7 @@ def least(length: int, room: int) -> float:
     )
 
 
-@pytest.mark.parametrize("carries", [16, 24, 48])
+@pytest.mark.parametrize("carries", [16, 20, 24, 48])
 def test_the_work_is_within_a_twentieth_of_the_least(carries):
     room, steps = PEAK + carries * CARRY, 64
     parts = loop(steps).best(room)
@@ -48,11 +50,12 @@ def test_few_carries_of_64_take_less_than_halves_within_halves():
     length=st.integers(1, 80),
     row=st.sampled_from([0, 3, 40, 1000]),
     kept=st.integers(0, 3000),
-    own=st.sampled_from([0, 70, 2500]),
+    sums=st.sampled_from([0, 70, 2500]),
+    copied=st.sampled_from([None, 0, 900]),
     room=st.integers(PEAK - 1, 400_000),
 )
-def test_every_schedule_runs_each_step_and_keeps_within_its_bytes(length, row, kept, own, room):
-    of = loop(length, row, (Way(kept, 0.0, PEAK), Way(0, 1.5, PEAK)), own)
+def test_every_schedule_runs_each_step_and_keeps_within_its_bytes(length, row, kept, sums, copied, room):
+    of = loop(length, row, (Way(kept, 0.0, PEAK), Way(0, 1.5, PEAK)), sums, copied)
     parts = of.best(room)
     if parts is None:
         assert room < of.most

@@ -16,17 +16,23 @@ from jaxchain.cost.count import flops
 from jaxchain.cost.liveness import bytes_of
 from jaxchain.discovery.cuts import live_sets
 from jaxchain.program.flat import Equation, Program, needed
-from jaxchain.program.flatten import flatten
+from jaxchain.program.flatten import flatten, written_out
 from jaxchain.program.primitives import HEAVY, ClosedJaxpr, Var, is_var
 from jaxchain.program.segment import Segment
 
-__all__ = ["Cutting", "cut"]
+__all__ = ["Cutting", "cut", "cut_in_steps"]
 
 MOST = 128
 """The most stages that a schedule is made of: of more, those with the widest states between them are joined."""
 
 MANY = 3
 """What is read across more than so many cuts is held throughout."""
+
+RESULTS = 8
+"""How many results an equation has at most that is evaluated where it is read."""
+
+LONGEST, WRITTEN = 64, 1024
+"""How many steps a loop that is written out has at most, and how many equations all those add."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +81,39 @@ class Cutting:
         return sum(bytes_of(var) for var in values if var in self.program.carrying)
 
     @property
+    def sums(self) -> int:
+        """Bytes of the cotangents of what stages far from one another read, to be added."""
+        far = [var for var, places in self._readers.items() if 3 * (places[-1] - places[0]) > len(self.segments)]
+        return self.cotangents(var for var in far if len(self._readers[var]) > MANY and var not in self.free)
+
+    @cached_property
+    def _readers(self) -> dict[Var, list[int]]:
+        """The segments that read each value."""
+        found: dict[Var, list[int]] = {}
+        for number, segment in enumerate(self.segments):
+            for var in segment.sides:
+                found.setdefault(var, []).append(number)
+        return found
+
+    @property
     def held_bytes(self) -> int:
         """Of what is held throughout and its cotangents, and of those of arguments that several stages read, to be added."""
-        readers = Counter(var for segment in self.segments for var in segment.sides)
-        added = 2 * self.cotangents(var for var in self.program.invars if readers[var] > 1)
+        added = 2 * self.cotangents(var for var in self.program.invars if len(self._readers.get(var, ())) > 1)
         return sum(map(bytes_of, self.held)) + self.cotangents(self.held) + added
 
 
 def cut(closed: ClosedJaxpr) -> Cutting:
     """A function's program, cut."""
-    program = flatten(closed)
+    return _cut(flatten(closed))
+
+
+def cut_in_steps(closed: ClosedJaxpr) -> Cutting | None:
+    """The same, loops of few steps written out; ``None`` where there are none, or the program would be long."""
+    program = written_out(flatten(closed), LONGEST, WRITTEN)
+    return None if program is None else _cut(program)
+
+
+def _cut(program: Program) -> Cutting:
     equations = program.needed()
     free = _free(program, equations)
     equations = [equation for equation in equations if free.isdisjoint(equation.writes)]
@@ -112,7 +141,13 @@ def _free(program: Program, equations: Sequence[Equation]) -> set[Var]:
     wanted = set(filter(is_var, program.outs))
     for equation in equations:
         known = all(var in there or var in free for var in equation.reads) and wanted.isdisjoint(equation.writes)
-        if known and equation.name != "scan" and (not flops(equation.eqn) or program.open.isdisjoint(equation.writes)):
+        # Of several results each reader would make all, and cotangents of all.
+        if (
+            known
+            and len(equation.writes) == 1
+            and equation.name != "scan"
+            and (not flops(equation.eqn) or program.open.isdisjoint(equation.writes))
+        ):
             free.update(equation.writes)
     return free
 

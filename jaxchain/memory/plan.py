@@ -16,7 +16,7 @@ from jaxchain.arguments import check_args
 from jaxchain.checks import check_arrays, check_function, check_limit, check_offload, check_result
 from jaxchain.errors import warn
 from jaxchain.memory.schedule import Again, Part, Tables
-from jaxchain.memory.stages import HOSTED, LOOPED, Pieces, pieces_of
+from jaxchain.memory.stages import HOSTED, LOOPED, Pieces, pieces_in_steps, pieces_of
 from jaxchain.program.primitives import ClosedJaxpr, any_equation_of, only_prints
 from jaxchain.program.reading import abstract, trace_program
 from jaxchain.show.table import Table, Tabular, si
@@ -30,8 +30,13 @@ RESERVE = 0.12
 OWN = 512
 """Bytes that XLA takes for itself."""
 
+NEAR = 0.05
+"""A loop is written out where its steps save more than this share of the work: a program as short as it was is worth so much."""
+
 SAVES_UNROLLED = (0, 11, 2)
 """Before this JAX the compiler for CPUs runs at once what was to be run again, outside loops, so that nothing is saved."""
+
+Curve = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,8 @@ class MemoryPlan(Tabular):
         What reverse mode takes where all is kept: one evaluation and one cotangent, as counted.
     extra_flops
         What it takes beside that.
+    peak_bytes
+        The bytes that are predicted to be enough.
 
     Examples
     --------
@@ -104,17 +111,12 @@ class MemoryPlan(Tabular):
 
     memory_limit: int | None
     offload: float | None
-    curve: tuple[tuple[int, float], ...]
+    curve: Curve
     flops: float
     extra_flops: float
+    peak_bytes: int
     parts: tuple[Part, ...] = field(repr=False)
     pieces: Pieces = field(repr=False)
-
-    @property
-    def peak_bytes(self) -> int:
-        """The bytes that are predicted to be enough."""
-        enough = min((size for size, extra in self.curve if extra <= self.extra_flops), default=self.curve[0][0])
-        return enough if self.memory_limit is None else min(enough, self.memory_limit)
 
     def times(self, extra_flops: float) -> float:
         """So many FLOPs beside, as a multiple of those where all is kept.
@@ -187,6 +189,8 @@ class MemoryPlan(Tabular):
             )
             return [f"Less memory, more work: {ways}."]
         notes = []
+        if any(equation.origin.steps for piece in self.pieces.pieces for equation in piece.segment.equations):
+            notes.append("Short loops are written out, step by step: that takes less work in these bytes.")
         if self.hosted_bytes:
             notes.append(
                 f"{si(self.hosted_bytes, 'B')} lie in the host's memory; a byte sent there and back counts as {si(self.offload or 0.0, 'FLOP')}."
@@ -194,7 +198,7 @@ class MemoryPlan(Tabular):
         if jax.default_backend() == "cpu":
             if self.hosted_bytes:
                 notes.append("A CPU's memory is the host's, so that this saves nothing there.")
-            if self.unrolled and jax.__version_info__ < SAVES_UNROLLED:
+            if self.unrolled and not _saves_unrolled():
                 notes.append(
                     "On CPUs JAX before 0.11.2 runs at once what is to be run again, so that this saves nothing there; steps of a jax.lax.scan it does run again."
                 )
@@ -238,21 +242,64 @@ def plan_of(closed: ClosedJaxpr, memory_limit: int | None, offload: float | None
     ValueError
         If the limit cannot be met; says the least that can.
     """
-    pieces = pieces_of(closed, offload)
-    links, held = pieces.links, pieces.held + OWN
-    coarse = Tables(links, max(_enough(pieces), 1))
-    costs = coarse.work()
-    steps = np.flatnonzero(costs < np.concatenate([[np.inf], costs[:-1]]))
-    curve = tuple((math.ceil(step * coarse.unit * (1 + RESERVE)) + held, float(costs[step])) for step in steps[::-1])
-    room = coarse.limit if memory_limit is None else min(_room(memory_limit - held), coarse.limit)
+    found = _Schedules(pieces_of(closed, offload))
+    reverse, curve = sum(piece.reverse for piece in found.pieces.pieces), found.curve
+    if memory_limit is None or found.extra(memory_limit) > NEAR * reverse:
+        in_steps = pieces_in_steps(closed) if _saves_unrolled() else None
+        if in_steps is not None:
+            written = _Schedules(in_steps)
+            curve = _front(curve, written.curve)
+            if memory_limit is not None and written.extra(memory_limit) + NEAR * reverse < found.extra(memory_limit):
+                found = written
     if memory_limit is not None and memory_limit < curve[-1][0]:
         msg = f"memory_limit={memory_limit} bytes cannot be met: the least that reverse mode of this function needs is {curve[-1][0]} bytes."
         raise ValueError(msg)
-    # Near a limit memory is divided more finely; what is rounded up may then, once, be the more.
-    divided = [coarse] if room == coarse.limit else [Tables(links, max(room, 1)), coarse]
-    tables = min(divided, key=lambda t: t.within(room))
-    reverse = sum(piece.reverse for piece in pieces.pieces)
-    return MemoryPlan(memory_limit, offload, curve, reverse, tables.within(room), tables.parts(room), pieces)
+    extra, parts = found.best(memory_limit)
+    return MemoryPlan(memory_limit, offload, curve, reverse, extra, found.enough(extra), parts, found.pieces)
+
+
+class _Schedules:
+    """The least extra work of some stages, for every number of bytes."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self.pieces, self.links, self.held = pieces, pieces.links, pieces.held + OWN
+        self.coarse = Tables(self.links, max(_enough(pieces), 1))
+        costs = self.coarse.work()
+        steps = np.flatnonzero(costs < np.concatenate([[np.inf], costs[:-1]]))
+        self.curve = tuple(
+            (math.ceil(step * self.coarse.unit * (1 + RESERVE)) + self.held, float(costs[step])) for step in steps[::-1]
+        )
+
+    def extra(self, limit: int) -> float:
+        """About the least extra FLOPs within a limit; infinite where it cannot be met."""
+        return min((extra for size, extra in self.curve if size <= limit), default=math.inf)
+
+    def enough(self, extra: float) -> int:
+        """The fewest bytes that so much extra work is enough for."""
+        return min((size for size, least in self.curve if least <= extra), default=self.curve[0][0])
+
+    def best(self, limit: int | None) -> tuple[float, tuple[Part, ...]]:
+        """The least extra FLOPs within a limit, and the schedule."""
+        room = self.coarse.limit if limit is None else min(_room(limit - self.held), self.coarse.limit)
+        # Near a limit memory is divided more finely; what is rounded up may then, once, be the more.
+        divided = [self.coarse] if room == self.coarse.limit else [Tables(self.links, max(room, 1)), self.coarse]
+        tables = min(divided, key=lambda t: t.within(room))
+        return tables.within(room), tables.parts(room)
+
+
+def _front(*curves: Curve) -> Curve:
+    """Of several curves the places than which no other takes fewer bytes and no more work; and where all is kept."""
+    places, found = sorted(place for curve in curves for place in curve), list[tuple[int, float]]()
+    for size, extra in places:
+        if not found or extra < found[-1][1]:
+            found.append((size, extra))
+    most = curves[0][0]
+    return (*([most] if found[-1] != most else []), *found[::-1])
+
+
+def _saves_unrolled() -> bool:
+    """Whether the compiler runs again, outside loops, what is to be run again."""
+    return jax.default_backend() != "cpu" or jax.__version_info__ >= SAVES_UNROLLED
 
 
 def _room(size: int) -> int:

@@ -72,6 +72,8 @@ class Links:
         How what its derivative needs can be kept; at least one each, the first of which takes no work.
     once
         Which stages run for their result alone only once: whatever runs again is after or before them.
+    sums
+        Bytes of a sum of cotangents that stages which run again hold for themselves: of what many read.
     """
 
     states: tuple[int, ...]
@@ -80,6 +82,7 @@ class Links:
     waiting: tuple[int, ...]
     ways: tuple[tuple[Way, ...], ...]
     once: tuple[bool, ...]
+    sums: int = 0
 
     def __len__(self) -> int:
         return len(self.states)
@@ -117,6 +120,7 @@ class Tables:
         self.waiting = np.cumsum([0, *links.waiting])
         self.number, each = _stretches(links)
         sizes = {
+            links.sums,
             *links.states,
             *links.running,
             *links.waiting,
@@ -175,7 +179,7 @@ class Tables:
         """The stages from ``first`` on run for their result alone, up to each of those before ``last``: one row each."""
         after = [self.number[stop + 1, last] for stop in range(first, last)]
         again = [self.number[first, stop] for stop in range(first, last)]
-        waits = [self._units(self._waits(stop + 1, last)) for stop in range(first, last)]
+        waits = [self._units(self._waits(stop + 1, last) + self.links.sums) for stop in range(first, last)]
         if not any(waits):
             before = self.paid[again, room]
         elif isinstance(room, slice):
@@ -199,7 +203,7 @@ class Tables:
             running = self._running(first, last, room)
             stop = int(np.argmin(running))
             if running[stop] < kept[best]:
-                rest = room - self._units(self._waits(first + stop + 1, last))
+                rest = room - self._units(self._waits(first + stop + 1, last) + self.links.sums)
                 again = Again(tuple(self._paid(first, first + stop, rest)))
                 return [again, *self._unpaid(first + stop + 1, last, room)]
         return self._then(first, last, room, best)

@@ -19,7 +19,7 @@ from jaxchain.derivative import residual_program
 from jaxchain.discovery.name import names
 from jaxchain.errors import REFUSALS, refusal
 from jaxchain.memory.apart import COPIES
-from jaxchain.memory.cutting import cut
+from jaxchain.memory.cutting import Cutting, cut, cut_in_steps
 from jaxchain.memory.inside import Chosen, Residuals, named
 from jaxchain.memory.loops import Loop
 from jaxchain.memory.rounds import LoopPart
@@ -44,7 +44,7 @@ from jaxchain.show.values import count
 
 Make = Callable[[Segment, int], Callable[..., list[Any]]]
 
-__all__ = ["HOSTED", "LOOPED", "Piece", "Pieces", "pieces_of"]
+__all__ = ["HOSTED", "LOOPED", "Piece", "Pieces", "pieces_in_steps", "pieces_of"]
 
 EVERYTHING, NOTHING, AGAIN = "everything kept", "nothing to keep", "made again"
 LOOPED = "a loop by a schedule of its own"
@@ -140,11 +140,14 @@ class Pieces:
         In order of evaluation.
     held
         Bytes of what is held throughout.
+    sums
+        Bytes of the cotangents of what many stages read.
     """
 
     program: Program
     pieces: tuple[Piece, ...]
     held: int
+    sums: int
 
     @property
     def refused(self) -> Exception | None:
@@ -162,12 +165,22 @@ class Pieces:
             tuple(piece.ways for piece in self.pieces),
             # What runs again apart is given copies here, weights included; and what goes to the host goes from the outside.
             tuple(piece.loops if COPIES else HOSTED in piece.words for piece in self.pieces),
+            self.sums,
         )
 
 
 def pieces_of(closed: ClosedJaxpr, offload: float | None = None) -> Pieces:
     """The stages of a function's program, each with what it takes; ``offload`` as of `memory_plan`."""
-    cutting = cut(closed)
+    return _pieces(cut(closed), offload)
+
+
+def pieces_in_steps(closed: ClosedJaxpr) -> Pieces | None:
+    """The same, loops of few steps written out; ``None`` where there are none, or the program would be long."""
+    cutting = cut_in_steps(closed)
+    return None if cutting is None else _pieces(cutting, None)
+
+
+def _pieces(cutting: Cutting, offload: float | None) -> Pieces:
     labels = names([[segment] for segment in cutting.segments])
     sizes = [sum(map(bytes_of, state)) for state in cutting.states]
     known: dict[Any, Piece] = {}
@@ -184,7 +197,8 @@ def pieces_of(closed: ClosedJaxpr, offload: float | None = None) -> Pieces:
             labels, cutting.segments, sizes, itertools.pairwise(cutting.states), strict=False
         )
     ]
-    return Pieces(cutting.program, tuple(pieces), cutting.held_bytes + sum(piece.ahead for piece in pieces))
+    held = cutting.held_bytes + sum(piece.ahead for piece in pieces)
+    return Pieces(cutting.program, tuple(pieces), held, cutting.sums)
 
 
 def _measured(

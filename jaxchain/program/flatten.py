@@ -41,7 +41,7 @@ from jaxchain.program.primitives import (
 from jaxchain.program.source import is_library
 from jaxchain.show.table import shorten
 
-__all__ = ["append", "flatten", "in_steps", "unrolled"]
+__all__ = ["append", "flatten", "in_steps", "unrolled", "written_out"]
 
 MOST = 2048
 """The most equations that unrolling adds to a program: XLA compiles each, where a loop's body is compiled once."""
@@ -91,13 +91,23 @@ def in_steps(program: Program, equations: Iterable[Equation], longest: int) -> t
     for equation in equations:
         read = [renamed.get(atom, atom) if is_var(atom) else atom for atom in equation.eqn.invars]
         eqn = equation.eqn.replace(invars=read)
-        if equation.name == "scan" and 0 < scan_of(eqn).length <= longest and not eqn.effects:
+        if equation.name == "scan" and _is_short(eqn, longest):
             carry, rows = _steps(flat, eqn, equation.origin)
             stacked = [flat.stack(row, scan_of(eqn).reverse, equation.origin) for row in rows]
             renamed.update(zip(eqn.outvars, [*carry, *stacked], strict=True))
         else:
             flat.program.equations.append(Equation(eqn, equation.origin))
     return flat.program.equations, renamed
+
+
+def written_out(program: Program, longest: int, most: int) -> Program | None:
+    """A program, its loops of so many steps at most written out; ``None``: none is, or more equations would be added."""
+    short = [e.eqn for e in program.equations if e.name == "scan" and _is_short(e.eqn, longest)]
+    if not short or sum(map(_unrolled_size, short)) > most:
+        return None
+    equations, renamed = in_steps(program, program.equations, longest)
+    outs = [renamed.get(out, out) if is_var(out) else out for out in program.outs]
+    return Program(program.invars, outs, equations, program.constants)
 
 
 def append(program: Program, call: ClosedJaxpr, inputs: Sequence[Atom], origin: Origin) -> list[Atom]:
@@ -240,6 +250,10 @@ def _affordable(loops: Sequence[JaxprEqn], added: int) -> tuple[set[int], int]:
 def _unrolled_size(eqn: JaxprEqn) -> int:
     loop = scan_of(eqn)
     return loop.length * equation_count(loop.body, loop=LOOP)
+
+
+def _is_short(eqn: JaxprEqn, longest: int) -> bool:
+    return 0 < scan_of(eqn).length <= longest and not eqn.effects
 
 
 def _why_whole(eqn: JaxprEqn, limit: int) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 import jaxchain as jc
 from jaxchain.cost.measure import flops, measure
+from jaxchain.memory import cutting
 from jaxchain.memory.apart import COPIES
 from jaxchain.memory.rebuild import Rebuilt
 from jaxchain.memory.schedule import Again, Kept
@@ -75,7 +76,8 @@ def test_a_deep_network_keeps_within_the_limit(share):
 
 
 @pytest.mark.skipif(not RERUNS, reason="this compiler for CPUs runs at once what is to be run again")
-def test_every_chain_of_the_zoo_keeps_within_the_limit(reverse_case):
+@pytest.mark.parametrize("place", [0.5, 1.0])
+def test_every_chain_of_the_zoo_keeps_within_the_limit(reverse_case, place):
     chain, args = reverse_case.chain, reverse_case.args
 
     def loss(*args):
@@ -83,9 +85,33 @@ def test_every_chain_of_the_zoo_keeps_within_the_limit(reverse_case):
         return sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in inexact)
 
     curve = jc.memory_plan(loss, args).curve
-    limit = curve[len(curve) // 2][0]
+    limit = curve[int(place * (len(curve) - 1))][0]
     lean = jax.value_and_grad(jc.checkpoint(loss, limit), argnums=tuple(range(len(args))), allow_int=True)
     assert temporaries(lean, *args) <= limit
+
+
+def tied(depth, *, looped):
+    """Layers of the same weights, whose cotangents are summed."""
+
+    def loss(w, x):
+        if looped:
+            return jnp.sum(jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, None, length=depth)[0] ** 2)
+        for _ in range(depth):
+            x = jnp.tanh(x @ w)
+        return jnp.sum(x**2)
+
+    return loss, (0.1 * jax.random.normal(jax.random.key(0), (32, 32)), jnp.ones((512, 32)))
+
+
+@pytest.mark.parametrize("more", [1.0, 1.5, 3.0])
+@pytest.mark.skipif(not RERUNS, reason="this compiler for CPUs runs at once what is to be run again")
+def test_a_loop_takes_no_more_than_the_program_written_out(more):
+    (loop, args), (written, _) = tied(64, looped=True), tied(64, looped=False)
+    limit = int(more * jc.memory_plan(written, args).curve[-1][0])
+    lean = jc.checkpoint(loop, limit)
+    assert temporaries(gradient(lean), *args) <= limit
+    least = flops(gradient(jc.checkpoint(written, limit)), *args)
+    assert flops(gradient(lean), *args) <= 1.05 * least
 
 
 @pytest.mark.parametrize("share", [0.5, 0.25, 0.2])
@@ -184,7 +210,8 @@ def counting_backwards(w, x):
 
 
 @pytest.mark.parametrize("fun", [complex_steps, counting_backwards])
-def test_steps_that_run_again_by_themselves_are_the_same_function(fun):
+def test_steps_that_run_again_by_themselves_are_the_same_function(fun, monkeypatch):
+    monkeypatch.setattr(cutting, "WRITTEN", 0)  # or they are no loop any more
     args = 0.2 * jax.random.normal(jax.random.key(0), (16, 16)), jnp.ones((64, 16))
     plan = jc.memory_plan(fun, args)
     lean = jc.checkpoint(fun, plan.curve[-1][0])

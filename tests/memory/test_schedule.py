@@ -72,6 +72,7 @@ def unequal(draw: st.DrawFn) -> Links:
         tuple(draw(st.integers(0, 2)) for _ in range(count)),
         tuple(ways),
         tuple(draw(st.sampled_from([False, False, False, True])) for _ in range(count)),
+        draw(st.integers(0, 2)),
     )
 
 
@@ -85,7 +86,7 @@ def least(links: Links, limit: int) -> float:
         for stop in range(first, last):
             if any(links.once[first : stop + 1]):
                 break
-            again = paid(first, stop, room - int(waits[last + 1] - waits[stop + 1]))
+            again = paid(first, stop, room - int(waits[last + 1] - waits[stop + 1]) - links.sums)
             options.append(sum(links.work[first : stop + 1]) + unpaid(stop + 1, last, room) + again)
         return min(options) if room >= 0 else inf
 
@@ -126,7 +127,7 @@ def held(links: Links, parts: tuple, room: int) -> tuple[float, int]:
         if isinstance(part, Again):
             work += sum(links.work[k] for k in part.stages)
             inner, peak = held(links, part.parts, room)
-            work, most = work + inner, max(most, alive + peak + waiting)
+            work, most = work + inner, max(most, alive + peak + waiting + links.sums)
             waiting += sum(links.waiting[k] for k in part.stages)
         else:
             way = links.ways[part.stage][part.way]

@@ -20,13 +20,13 @@ def checkpoint(fun: Callable[..., Any], memory_limit: int, *, offload: float | N
     """The same function; its reverse mode keeps at most so many bytes, for the least extra work.
 
     States are kept, or stages run again, by `memory_plan`; inside a stage the values whose making is dear are kept and
-    the others made of them again; a ``jax.lax.scan`` becomes loops within loops. All of it is ``jax.checkpoint``, so that
-    forward mode, ``jit``, ``vmap`` and higher derivatives work as they do there. What is predicted is reverse mode with
-    one cotangent, as for a gradient: of a Jacobian whose rows are pulled all at once the limit holds for each. Bytes are
-    counted from the program, not asked of XLA: dense, convolutional and attention networks and loops keep within the
-    limit; shared weights, skips, and what loops stack for wide layers after them, took up to 1.25 times the smallest
-    limits. What the function prints is not printed (a warning says so), and modules whose state changes as they are
-    called (``nnx``) are to be split first.
+    the others made of them again; a ``jax.lax.scan`` becomes loops within loops, or is written out if it is short. All of
+    it is ``jax.checkpoint``, so that forward mode, ``jit``, ``vmap`` and higher derivatives work as they do there. What is
+    predicted is reverse mode with one cotangent, as for a gradient: of a Jacobian whose rows are pulled all at once the
+    limit holds for each. Bytes are counted from the program, not asked of XLA: dense, convolutional and attention
+    networks and loops keep within the limit; what loops stack for wide layers after them took up to 1.3 times the
+    smallest limits. What the function prints is not printed (a warning says so), and modules whose state changes as they
+    are called (``nnx``) are to be split first.
 
     Parameters
     ----------

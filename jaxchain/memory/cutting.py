@@ -141,13 +141,9 @@ def _free(program: Program, equations: Sequence[Equation]) -> set[Var]:
     wanted = set(filter(is_var, program.outs))
     for equation in equations:
         known = all(var in there or var in free for var in equation.reads) and wanted.isdisjoint(equation.writes)
-        # Of several results each reader would make all, and cotangents of all.
-        if (
-            known
-            and len(equation.writes) == 1
-            and equation.name != "scan"
-            and (not flops(equation.eqn) or program.open.isdisjoint(equation.writes))
-        ):
+        # Of many results each reader would make all, and cotangents of all.
+        moves = equation.name != "scan" and len(equation.writes) <= RESULTS
+        if known and moves and (not flops(equation.eqn) or program.open.isdisjoint(equation.writes)):
             free.update(equation.writes)
     return free
 

@@ -244,18 +244,18 @@ def plan_of(closed: ClosedJaxpr, memory_limit: int | None, offload: float | None
     """
     found = _Schedules(pieces_of(closed, offload))
     reverse, curve = sum(piece.reverse for piece in found.pieces.pieces), found.curve
-    if memory_limit is None or found.extra(memory_limit) > NEAR * reverse:
-        in_steps = pieces_in_steps(closed) if _saves_unrolled() else None
-        if in_steps is not None:
-            written = _Schedules(in_steps)
-            curve = _front(curve, written.curve)
-            if memory_limit is not None and written.extra(memory_limit) + NEAR * reverse < found.extra(memory_limit):
-                found = written
+    wanted = _saves_unrolled() and (memory_limit is None or found.extra(memory_limit) > NEAR * reverse)
+    if wanted and (in_steps := pieces_in_steps(closed)) is not None:
+        written = _Schedules(in_steps)
+        curve = _front(curve, written.curve)
+        if memory_limit is not None and written.extra(memory_limit) + NEAR * reverse < found.extra(memory_limit):
+            found = written
     if memory_limit is not None and memory_limit < curve[-1][0]:
         msg = f"memory_limit={memory_limit} bytes cannot be met: the least that reverse mode of this function needs is {curve[-1][0]} bytes."
         raise ValueError(msg)
     extra, parts = found.best(memory_limit)
-    return MemoryPlan(memory_limit, offload, curve, reverse, extra, found.enough(extra), parts, found.pieces)
+    enough = min(found.enough(extra), math.inf if memory_limit is None else memory_limit)
+    return MemoryPlan(memory_limit, offload, curve, reverse, extra, int(enough), parts, found.pieces)
 
 
 class _Schedules:

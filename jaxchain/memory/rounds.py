@@ -179,7 +179,8 @@ class EqualSteps:
                     part.inner, there=first and part.times == 1
                 )
             most = max(most, held + taken)
-            held += self._kept_of(part, there=first) + self._beside(part)
+            held += self._kept_of(part, there=first)
+            held += self._beside(alone=isinstance(part, Rounds) and part.times == 1)
         return most
 
     def _cut(self, parts: Sequence[LoopPart]) -> int:
@@ -200,9 +201,9 @@ class EqualSteps:
             return self.copied + self.carry + each * self.row
         return 0 if there else self.carry
 
-    def _beside(self, part: LoopPart) -> int:
-        """Bytes that a part takes while another runs."""
-        return 0 if isinstance(part, Rounds) and part.times == 1 else self.own
+    def _beside(self, *, alone: bool) -> int:
+        """Bytes that a loop takes while another part runs; what stands alone is none."""
+        return 0 if alone else self.own
 
     def _within(self, times: int, each: int, *, there: bool) -> int:
         """Bytes that are taken while one of some rounds runs again; what it starts from is counted in it."""
@@ -281,11 +282,11 @@ class EqualSteps:
         times, first, rest = choice
         used = 0 if of.tail or rest is None else 2 * of.length * self.row  # rows, cut, and as much of their cotangents
         if isinstance(first, int):
-            used += times * self._kept[first] + self.own
+            used += times * self._kept[first] + self._beside(alone=False)
         elif within:
             used += self._within(times, first.length, there=of.there)
         else:
-            used += self._starts(times, first.length, there=of.there) + (self.own if times > 1 else 0)
+            used += self._starts(times, first.length, there=of.there) + self._beside(alone=times == 1)
         return np.searchsorted(self._sizes, self._sizes - used, side="right") - 1
 
     def _parts(self, of: _Stretch, place: int) -> tuple[LoopPart, ...]:

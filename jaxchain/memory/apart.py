@@ -40,8 +40,8 @@ def _zeros(like: jax.ShapeDtypeStruct) -> jax.Array:
 
 
 def in_turn(made: T, shared: Any) -> tuple[T, Any]:
-    """The same values, of which those of ``shared`` are read again.
+    """The same values: those ``made`` are all made here, and of those of ``shared`` cotangents are summed here.
 
-    Their cotangents are summed before ``made`` is pulled back: XLA would hold each, and add them up at the very end.
+    XLA would hold what a small value is made of until that is read, and add all cotangents up at the very end.
     """
     return jax.lax.optimization_barrier((made, shared))

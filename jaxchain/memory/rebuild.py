@@ -37,7 +37,8 @@ class Rebuilt:
         for part in parts:
             call, reads, writes = self._kept(part) if isinstance(part, Kept) else self._again(part)
             made = call(*(known[var] for var in reads))
-            if shared := [var for var in reads if var in self._shared]:
+            shared = [var for var in reads if var in self._shared]
+            if shared or not self._shared.isdisjoint(writes):
                 made, values = in_turn(made, [known[var] for var in shared])
                 known.update(zip(shared, values, strict=True))
             known.update(zip(writes, made, strict=True))
@@ -63,9 +64,11 @@ class Rebuilt:
 
     @cached_property
     def _shared(self) -> set[Var]:
-        """What several stages read, if any runs again."""
-        again = any(isinstance(part, Again) for part in self.parts)
-        return {var for var, stages in self._readers.items() if again and len(stages) > 1}
+        """What is read far from where it is made, or by several stages; if any runs again."""
+        if not any(isinstance(part, Again) for part in self.parts):
+            return set()
+        made = {var: number for number, piece in enumerate(self.pieces.pieces) for var in piece.writes}
+        return {var for var, stages in self._readers.items() if stages != {made.get(var, min(stages) - 1) + 1}}
 
     @cached_property
     def _readers(self) -> dict[Var, set[int]]:

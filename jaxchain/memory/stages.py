@@ -30,6 +30,7 @@ from jaxchain.program.primitives import (
     Atom,
     ClosedJaxpr,
     Jaxpr,
+    JaxprEqn,
     Var,
     any_equation_of,
     function_of,
@@ -38,6 +39,7 @@ from jaxchain.program.primitives import (
     like,
     needed_eqns,
     new_jaxpr,
+    scan_of,
 )
 from jaxchain.program.segment import Segment
 from jaxchain.show.values import count
@@ -263,8 +265,7 @@ def _measure(piece: Piece, there: Container[Var], after: Container[Var], offload
     residuals = Residuals(program.jaxpr, len(piece.writes), held, state)
     everything = residuals.everything()
     ways, words, makes = [_way(everything, peak, running)], [EVERYTHING], [_plain]
-    if len(segment.equations) == 1 and segment.equations[0].name == "scan":
-        eqn = segment.equations[0].eqn
+    if (eqn := _loop_of(segment)) is not None:
         loop = Loop.of(eqn, [is_var(atom) and atom in segment.program.carrying for atom in eqn.invars], offload)
         # What the loop is given and gives back beside what its steps take, and its cotangents; stacks are put together of
         # parts, which stay.
@@ -286,6 +287,12 @@ def _measure(piece: Piece, there: Container[Var], after: Container[Var], offload
     return replace(
         piece, running=running, ahead=ahead, reverse=reverse, ways=tuple(ways), words=tuple(words), makes=tuple(makes)
     )
+
+
+def _loop_of(segment: Segment) -> JaxprEqn | None:
+    """The loop that a segment is, unless it has no steps."""
+    (first, *others) = segment.equations
+    return first.eqn if first.name == "scan" and not others and scan_of(first.eqn).length else None
 
 
 def _way(chosen: Chosen, peak: int, running: int) -> Way:

@@ -101,13 +101,19 @@ def in_steps(program: Program, equations: Iterable[Equation], longest: int) -> t
 
 
 def written_out(program: Program, longest: int, most: int) -> Program | None:
-    """A program, its loops of so many steps at most written out; ``None``: none is, or more equations would be added."""
-    short = [e.eqn for e in program.equations if e.name == "scan" and _is_short(e.eqn, longest)]
-    if not short or sum(map(_unrolled_size, short)) > most:
-        return None
-    equations, renamed = in_steps(program, program.equations, longest)
-    outs = [renamed.get(out, out) if is_var(out) else out for out in program.outs]
-    return Program(program.invars, outs, equations, program.constants)
+    """A program, its loops of so many steps at most written out, and those in their steps, while so few equations are added.
+
+    ``None``: there is no such loop.
+    """
+    found, added = program, 0
+    while short := [e.eqn for e in found.equations if e.name == "scan" and _is_short(e.eqn, longest)]:
+        added += sum(map(_unrolled_size, short))
+        if added > most:
+            break
+        equations, renamed = in_steps(found, found.equations, longest)
+        outs = [renamed.get(out, out) if is_var(out) else out for out in found.outs]
+        found = Program(found.invars, outs, equations, found.constants)
+    return None if found is program else found
 
 
 def append(program: Program, call: ClosedJaxpr, inputs: Sequence[Atom], origin: Origin) -> list[Atom]:

@@ -114,6 +114,23 @@ def test_a_loop_takes_no_more_than_the_program_written_out(more):
     assert flops(gradient(lean), *args) <= 1.05 * least
 
 
+@pytest.mark.parametrize("more", [1.0, 2.0])
+@pytest.mark.skipif(not RERUNS, reason="this compiler for CPUs runs at once what is to be run again")
+def test_states_of_which_a_little_is_read_at_the_end_are_let_go(more):
+    """A row of every state is a result: XLA would rather hold the states until those are stacked."""
+
+    def loss(weights, x):
+        def step(x, row):
+            return x + jnp.tanh(x @ row[0] + row[1]), x[0]
+
+        x, some = jax.lax.scan(step, x, weights)
+        return jnp.sum(x**2) + jnp.sum(some)
+
+    args = (0.2 * jax.random.normal(jax.random.key(0), (20, 16, 16)), jnp.ones((20, 16))), jnp.ones((256, 16))
+    limit = int(more * jc.memory_plan(loss, args).curve[-1][0])
+    assert temporaries(gradient(jc.checkpoint(loss, limit)), *args) <= limit
+
+
 @pytest.mark.parametrize("share", [0.5, 0.25, 0.2])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_loop_keeps_within_the_limit(share, reverse):
@@ -413,7 +430,7 @@ def test_what_is_printed_is_missed_aloud():
 
 
 def test_functions_without_work_or_derivative_have_plans():
-    for fun in (lambda x: x, lambda x: jnp.ones(3)):
+    for fun in (lambda x: x, lambda x: jnp.ones(3), lambda x: jax.lax.scan(lambda x, _: (x, x), x, None, length=0)[1]):
         assert "everything is kept" in str(jc.memory_plan(fun, (jnp.ones(3),)))
 
 

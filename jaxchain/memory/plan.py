@@ -9,13 +9,13 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import numpy as np
 from jax.core import Tracer
 
 from jaxchain.arguments import check_args
 from jaxchain.checks import check_arrays, check_function, check_limit, check_offload, check_result
 from jaxchain.errors import warn
-from jaxchain.memory.schedule import Again, Part, Tables
+from jaxchain.memory.schedule import Again, Part
+from jaxchain.memory.search import Curve, Schedules, front, saves_unrolled
 from jaxchain.memory.stages import HOSTED, LOOPED, Pieces, pieces_in_steps, pieces_of
 from jaxchain.program.primitives import ClosedJaxpr, any_equation_of, only_prints
 from jaxchain.program.reading import abstract, trace_program
@@ -24,19 +24,8 @@ from jaxchain.show.values import count
 
 __all__ = ["MemoryPlan", "MemoryRow", "memory_plan", "plan_of", "traced"]
 
-RESERVE = 0.12
-"""The share of a limit that is left for what XLA aligns and copies."""
-
-OWN = 512
-"""Bytes that XLA takes for itself."""
-
 NEAR = 0.05
 """A loop is written out where its steps save more than this share of the work: a program as short as it was is worth so much."""
-
-SAVES_UNROLLED = (0, 11, 2)
-"""Before this JAX the compiler for CPUs runs at once what was to be run again, outside loops, so that nothing is saved."""
-
-Curve = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -198,7 +187,7 @@ class MemoryPlan(Tabular):
         if jax.default_backend() == "cpu":
             if self.hosted_bytes:
                 notes.append("A CPU's memory is the host's, so that this saves nothing there.")
-            if self.unrolled and not _saves_unrolled():
+            if self.unrolled and not saves_unrolled():
                 notes.append(
                     "On CPUs JAX before 0.11.2 runs at once what is to be run again, so that this saves nothing there; steps of a jax.lax.scan it does run again."
                 )
@@ -234,20 +223,22 @@ def _varies(aval: Any) -> bool:
     return bool(getattr(kind, "varying", ()))
 
 
-def plan_of(closed: ClosedJaxpr, memory_limit: int | None, offload: float | None = None) -> MemoryPlan:
-    """The plan of a program.
+def plan_of(
+    closed: ClosedJaxpr, memory_limit: int | None, offload: float | None = None, *, whole: bool = False
+) -> MemoryPlan:
+    """The plan of a program; ``whole``: its trade-off is wanted where the limit is met with hardly any work, too.
 
     Raises
     ------
     ValueError
         If the limit cannot be met; says the least that can.
     """
-    found = _Schedules(pieces_of(closed, offload))
+    found = Schedules(pieces_of(closed, offload))
     reverse, curve = sum(piece.reverse for piece in found.pieces.pieces), found.curve
-    wanted = _saves_unrolled() and (memory_limit is None or found.extra(memory_limit) > NEAR * reverse)
-    if wanted and (in_steps := pieces_in_steps(closed)) is not None:
-        written = _Schedules(in_steps)
-        curve = _front(curve, written.curve)
+    whole = whole or memory_limit is None or found.extra(memory_limit) > NEAR * reverse
+    if whole and saves_unrolled() and (in_steps := pieces_in_steps(closed)) is not None:
+        written = Schedules(in_steps)
+        curve = front(curve, written.curve)
         if memory_limit is not None and written.extra(memory_limit) + NEAR * reverse < found.extra(memory_limit):
             found = written
     if memory_limit is not None and memory_limit < curve[-1][0]:
@@ -256,64 +247,6 @@ def plan_of(closed: ClosedJaxpr, memory_limit: int | None, offload: float | None
     extra, parts = found.best(memory_limit)
     enough = min(found.enough(extra), math.inf if memory_limit is None else memory_limit)
     return MemoryPlan(memory_limit, offload, curve, reverse, extra, int(enough), parts, found.pieces)
-
-
-class _Schedules:
-    """The least extra work of some stages, for every number of bytes."""
-
-    def __init__(self, pieces: Pieces) -> None:
-        self.pieces, self.links, self.held = pieces, pieces.links, pieces.held + OWN
-        self.coarse = Tables(self.links, max(_enough(pieces), 1))
-        costs = self.coarse.work()
-        steps = np.flatnonzero(costs < np.concatenate([[np.inf], costs[:-1]]))
-        self.curve = tuple(
-            (math.ceil(step * self.coarse.unit * (1 + RESERVE)) + self.held, float(costs[step])) for step in steps[::-1]
-        )
-
-    def extra(self, limit: int) -> float:
-        """About the least extra FLOPs within a limit; infinite where it cannot be met."""
-        return min((extra for size, extra in self.curve if size <= limit), default=math.inf)
-
-    def enough(self, extra: float) -> int:
-        """The fewest bytes that so much extra work is enough for."""
-        return min((size for size, least in self.curve if least <= extra), default=self.curve[0][0])
-
-    def best(self, limit: int | None) -> tuple[float, tuple[Part, ...]]:
-        """The least extra FLOPs within a limit, and the schedule."""
-        room = self.coarse.limit if limit is None else min(_room(limit - self.held), self.coarse.limit)
-        # Near a limit memory is divided more finely; what is rounded up may then, once, be the more.
-        divided = [self.coarse] if room == self.coarse.limit else [Tables(self.links, max(room, 1)), self.coarse]
-        tables = min(divided, key=lambda t: t.within(room))
-        return tables.within(room), tables.parts(room)
-
-
-def _front(*curves: Curve) -> Curve:
-    """Of several curves the places than which no other takes fewer bytes and no more work; and where all is kept."""
-    places, found = sorted(place for curve in curves for place in curve), list[tuple[int, float]]()
-    for size, extra in places:
-        if not found or extra < found[-1][1]:
-            found.append((size, extra))
-    most = curves[0][0]
-    return (*([most] if found[-1] != most else []), *found[::-1])
-
-
-def _saves_unrolled() -> bool:
-    """Whether the compiler runs again, outside loops, what is to be run again."""
-    return jax.default_backend() != "cpu" or jax.__version_info__ >= SAVES_UNROLLED
-
-
-def _room(size: int) -> int:
-    """What is left of a number of bytes for what is counted."""
-    return int(size / (1 + RESERVE)) + 1
-
-
-def _enough(pieces: Pieces) -> int:
-    """Bytes in which everything can be kept."""
-    links = pieces.links
-    kept = sum(ways[0].kept for ways in links.ways) + sum(links.states) + sum(links.waiting)
-    return kept + max(
-        (max(ways[0].peak, running) for ways, running in zip(links.ways, links.running, strict=True)), default=0
-    )
 
 
 def memory_plan(
@@ -369,7 +302,7 @@ def memory_plan(
     check_function(fun, "memory_plan", args)
     check_limit(memory_limit)
     offload = check_offload(offload)
-    plan = plan_of(traced(fun, abstract(args), {})[0], memory_limit, offload)
+    plan = plan_of(traced(fun, abstract(args), {})[0], memory_limit, offload, whole=True)
     if plan.pieces.refused is not None:
         raise plan.pieces.refused
     return plan

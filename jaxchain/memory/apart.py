@@ -36,7 +36,7 @@ def apart(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _zeros(like: jax.ShapeDtypeStruct) -> jax.Array:
-    return jax.lax.full(like.shape, 0, like.dtype)  # of keys, too
+    return jax.lax.full(like.shape, 0, like.dtype, sharding=like.sharding)  # of keys, too
 
 
 def in_turn(made: T, shared: Any) -> tuple[T, Any]:

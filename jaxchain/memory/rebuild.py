@@ -37,8 +37,8 @@ class Rebuilt:
         for part in parts:
             call, reads, writes = self._kept(part) if isinstance(part, Kept) else self._again(part)
             made = call(*(known[var] for var in reads))
-            shared = [var for var in reads if var in self._shared]
-            if shared or not self._shared.isdisjoint(writes):
+            shared = [var for var in reads if var in self._waiting]
+            if shared or not self._waiting.isdisjoint(writes):
                 made, values = in_turn(made, [known[var] for var in shared])
                 known.update(zip(shared, values, strict=True))
             known.update(zip(writes, made, strict=True))
@@ -63,12 +63,17 @@ class Rebuilt:
         return alone(run), reads, writes
 
     @cached_property
-    def _shared(self) -> set[Var]:
-        """What is read far from where it is made, or by several stages; if any runs again."""
-        if not any(isinstance(part, Again) for part in self.parts):
-            return set()
+    def _waiting(self) -> set[Var]:
+        """What is read far from where it is made, or by several stages; of what they read a part of, that part."""
         made = {var: number for number, piece in enumerate(self.pieces.pieces) for var in piece.writes}
-        return {var for var, stages in self._readers.items() if stages != {made.get(var, min(stages) - 1) + 1}}
+        readers: dict[Var, set[int]] = {}
+        for number, piece in enumerate(self.pieces.pieces):
+            for var in piece.segment.sides:
+                readers.setdefault(var, set()).add(number)
+        for out in self.pieces.program.outs:
+            if is_var(out):
+                readers.setdefault(out, set()).add(-1)
+        return {var for var, stages in readers.items() if stages != {made.get(var, min(stages) - 1) + 1}}
 
     @cached_property
     def _readers(self) -> dict[Var, set[int]]:

@@ -319,8 +319,11 @@ def _looped(loop: Loop, parts: Sequence[LoopPart], segment: Segment, free: int) 
     operands = function_of(*_program(segment, free, equation.eqn.invars))
     written = {var: k for k, var in enumerate(equation.eqn.outvars)}
 
+    # Of loops of the same program only the first was measured; derivative rules are each one's own.
+    run = replace(loop, eqn=equation.eqn).function(parts)
+
     def call(*values: Any) -> list[Any]:
-        made = loop.function(parts)(*operands(*values))
+        made = run(*operands(*values))
         return [made[written[out]] for out in segment.outputs if is_var(out)]
 
     return call

@@ -114,6 +114,22 @@ def test_a_loop_takes_no_more_than_the_program_written_out(more):
     assert flops(gradient(lean), *args) <= 1.05 * least
 
 
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+@pytest.mark.skipif(not RERUNS, reason="this compiler for CPUs runs at once what is to be run again")
+def test_cotangents_of_shared_weights_are_summed_one_after_another(place):
+    """XLA would hold one of each layer until the end, and each is 32 times a state here."""
+
+    def loss(w, x):
+        for _ in range(12):
+            x = jnp.tanh(x @ w) + x
+        return jnp.sum(x**2)
+
+    args = 0.05 * jax.random.normal(jax.random.key(0), (128, 128)), jnp.ones((4, 128))
+    curve = jc.memory_plan(loss, args).curve
+    limit = curve[int(place * (len(curve) - 1))][0]
+    assert temporaries(gradient(jc.checkpoint(loss, limit)), *args) <= limit
+
+
 @pytest.mark.parametrize("more", [1.0, 2.0])
 @pytest.mark.skipif(not RERUNS, reason="this compiler for CPUs runs at once what is to be run again")
 def test_states_of_which_a_little_is_read_at_the_end_are_let_go(more):
@@ -408,6 +424,30 @@ def test_rules_that_others_wrote_are_those_of_this_call():
         close(jax.grad(lean)(jnp.ones(2)), jnp.full(2, slope))
 
 
+@pytest.mark.parametrize("length", [12, 70])
+def test_rules_that_others_wrote_are_those_of_each_loop(length):
+    """Loops of one program but for the rule of what they call."""
+
+    def turned(sign):
+        @jax.custom_vjp
+        def f(x):
+            return jnp.sin(x)
+
+        f.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (sign * g * jnp.cos(x),))
+        return f
+
+    up, down = turned(1.0), turned(-1.0)
+
+    def loss(w, x):
+        for f in (up, up, down, up):
+            x, _ = jax.lax.scan(lambda x, w, f=f: (x + f(x @ w), None), x, w)
+        return jnp.sum(x**2)
+
+    args = 0.07 * jax.random.normal(jax.random.key(0), (length, 8, 8)), jnp.ones((16, 8))
+    lean = jc.checkpoint(loss, jc.memory_plan(loss, args).curve[-1][0])
+    close(jax.jit(gradient(lean))(*args), jax.jit(gradient(loss))(*args))
+
+
 def test_where_there_is_no_reverse_mode_the_function_still_runs_and_the_plan_says_why():
     def fun(x):
         return jnp.sum(jax.lax.while_loop(lambda x: x[0] < 9, lambda x: 2 * x, jnp.sin(x)))
@@ -437,6 +477,22 @@ def test_functions_without_work_or_derivative_have_plans():
 def test_an_argument_that_is_no_array_is_named():
     with pytest.raises(TypeError, match="Argument 1 is 'train'"):
         jc.checkpoint(lambda x, mode: x, 10**6)(jnp.ones(3), "train")
+
+
+def test_arrays_whose_types_say_how_they_are_spread_are_checkpointed():
+    def loss(w, x):
+        return jnp.sum(jax.lax.scan(lambda x, w: (jnp.tanh(x @ w) + x, None), x, w)[0] ** 2)
+
+    args = 0.2 * jax.random.normal(jax.random.key(0), (70, 8, 8)), jnp.ones((16, 8))
+    curve = jc.memory_plan(loss, args).curve
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    specs = jax.P(), jax.P("d")
+    with jax.set_mesh(mesh):
+        w, x = (jax.device_put(arg, jax.NamedSharding(mesh, spec)) for arg, spec in zip(args, specs, strict=True))
+        lean = jc.checkpoint(loss, curve[len(curve) // 2][0])
+        assert " cond[" in str(jax.make_jaxpr(lean)(w, x))
+        got = jax.jit(jax.grad(lean))(w, x)
+    close(got, jax.jit(jax.grad(loss))(*args), 1e-4)
 
 
 def test_inside_a_shard_map_the_way_out_is_said():

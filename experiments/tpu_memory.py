@@ -46,7 +46,7 @@ def main(topology: str = "v5e:2x2", quick: bool = False, out: Path = RESULTS) ->
         Folder for the numbers.
     """
     place = device_of(topology)
-    depth, width, rows = (8, 512, 4096) if quick else (24, 8192, 16384)
+    depth, width, rows = (16, 1024, 2048) if quick else (24, 8192, 16384)
     weights = jax.ShapeDtypeStruct((depth, width, width), jnp.bfloat16)
     x = jax.ShapeDtypeStruct((rows, width), jnp.bfloat16)
     least = {way: jc.memory_plan(residual, (weights, x), offload=way).curve[-1][0] for way in (None, OFFLOAD)}

@@ -107,10 +107,10 @@ def cut(closed: ClosedJaxpr) -> Cutting:
     return _cut(flatten(closed))
 
 
-def cut_in_steps(closed: ClosedJaxpr) -> Cutting | None:
+def cut_in_steps(program: Program) -> Cutting | None:
     """The same, loops of few steps written out; ``None`` where there are none, or the program would be long."""
-    program = written_out(flatten(closed), LONGEST, WRITTEN)
-    return None if program is None else _cut(program)
+    written = written_out(program, LONGEST, WRITTEN)
+    return None if written is None else _cut(written)
 
 
 def _cut(program: Program) -> Cutting:

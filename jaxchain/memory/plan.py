@@ -236,7 +236,7 @@ def plan_of(
     found = Schedules(pieces_of(closed, offload))
     reverse, curve = sum(piece.reverse for piece in found.pieces.pieces), found.curve
     whole = whole or memory_limit is None or found.extra(memory_limit) > NEAR * reverse
-    if whole and saves_unrolled() and (in_steps := pieces_in_steps(closed)) is not None:
+    if whole and saves_unrolled() and (in_steps := pieces_in_steps(found.pieces.program)) is not None:
         written = Schedules(in_steps)
         curve = front(curve, written.curve)
         if memory_limit is not None and written.extra(memory_limit) + NEAR * reverse < found.extra(memory_limit):

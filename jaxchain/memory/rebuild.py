@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -66,21 +66,18 @@ class Rebuilt:
     def _waiting(self) -> set[Var]:
         """What is read far from where it is made, or by several stages; of what they read a part of, that part."""
         made = {var: number for number, piece in enumerate(self.pieces.pieces) for var in piece.writes}
-        readers: dict[Var, set[int]] = {}
-        for number, piece in enumerate(self.pieces.pieces):
-            for var in piece.segment.sides:
-                readers.setdefault(var, set()).add(number)
-        for out in self.pieces.program.outs:
-            if is_var(out):
-                readers.setdefault(out, set()).add(-1)
+        readers = self._reading(piece.segment.sides for piece in self.pieces.pieces)
         return {var for var, stages in readers.items() if stages != {made.get(var, min(stages) - 1) + 1}}
 
     @cached_property
     def _readers(self) -> dict[Var, set[int]]:
-        """The stages that read each value; −1 for the result."""
+        return self._reading(piece.reads for piece in self.pieces.pieces)
+
+    def _reading(self, reads: Iterable[Sequence[Var]]) -> dict[Var, set[int]]:
+        """The stages that read each value, of what each reads; −1 for the result."""
         readers: dict[Var, set[int]] = {}
-        for number, piece in enumerate(self.pieces.pieces):
-            for var in piece.reads:
+        for number, read in enumerate(reads):
+            for var in read:
                 readers.setdefault(var, set()).add(number)
         for out in filter(is_var, self.pieces.program.outs):
             readers.setdefault(out, set()).add(-1)

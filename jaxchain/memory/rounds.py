@@ -179,8 +179,8 @@ class EqualSteps:
                     part.inner, there=first and part.times == 1
                 )
             most = max(most, held + taken)
-            held += self._kept_of(part, there=first)
-            held += self._beside(alone=isinstance(part, Rounds) and part.times == 1)
+            alone = isinstance(part, Rounds) and part.times == 1  # which is no loop
+            held += self._kept_of(part, there=first) + (0 if alone else self.own)
         return most
 
     def _cut(self, parts: Sequence[LoopPart]) -> int:
@@ -200,10 +200,6 @@ class EqualSteps:
         if self.copied is not None:
             return self.copied + self.carry + each * self.row
         return 0 if there else self.carry
-
-    def _beside(self, *, alone: bool) -> int:
-        """Bytes that a loop takes while another part runs; what stands alone is none."""
-        return 0 if alone else self.own
 
     def _within(self, times: int, each: int, *, there: bool) -> int:
         """Bytes that are taken while one of some rounds runs again; what it starts from is counted in it."""
@@ -282,11 +278,11 @@ class EqualSteps:
         times, first, rest = choice
         used = 0 if of.tail or rest is None else 2 * of.length * self.row  # rows, cut, and as much of their cotangents
         if isinstance(first, int):
-            used += times * self._kept[first] + self._beside(alone=False)
+            used += times * self._kept[first] + self.own
         elif within:
             used += self._within(times, first.length, there=of.there)
         else:
-            used += self._starts(times, first.length, there=of.there) + self._beside(alone=times == 1)
+            used += self._starts(times, first.length, there=of.there) + (self.own if times > 1 else 0)
         return np.searchsorted(self._sizes, self._sizes - used, side="right") - 1
 
     def _parts(self, of: _Stretch, place: int) -> tuple[LoopPart, ...]:

@@ -176,9 +176,9 @@ def pieces_of(closed: ClosedJaxpr, offload: float | None = None) -> Pieces:
     return _pieces(cut(closed), offload)
 
 
-def pieces_in_steps(closed: ClosedJaxpr) -> Pieces | None:
+def pieces_in_steps(program: Program) -> Pieces | None:
     """The same, loops of few steps written out; ``None`` where there are none, or the program would be long."""
-    cutting = cut_in_steps(closed)
+    cutting = cut_in_steps(program)
     return None if cutting is None else _pieces(cutting, None)
 
 

@@ -110,9 +110,10 @@ def written_out(program: Program, longest: int, most: int) -> Program | None:
         added += sum(map(_unrolled_size, short))
         if added > most:
             break
-        equations, renamed = in_steps(found, found.equations, longest)
-        outs = [renamed.get(out, out) if is_var(out) else out for out in found.outs]
-        found = Program(found.invars, outs, equations, found.constants)
+        written = Program(found.invars, constants=dict(found.constants))  # bodies add theirs
+        written.equations, renamed = in_steps(written, found.equations, longest)
+        written.outs = [renamed.get(out, out) if is_var(out) else out for out in found.outs]
+        found = written
     return None if found is program else found
 
 

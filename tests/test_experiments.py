@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,13 @@ pytest.importorskip("tyro")
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 NAMES = sorted(path.stem for path in EXPERIMENTS.glob("*.py") if path.stem != "common")
+
+
+@pytest.fixture(autouse=True)
+def environment():
+    """Scripts set variables for their own process; those that later tests start must not inherit them."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ from jaxchain.page.headline import directions, headline, passes
 from jaxchain.page.inside import insides
 from jaxchain.page.keeping import keeping
 from jaxchain.page.picture import picture
+from jaxchain.page.signs import ruled, signs
 from jaxchain.page.ways import named, ways
 from jaxchain.program.interpret import numbers_of
 from jaxchain.program.primitives import plain_parameters
@@ -192,6 +193,7 @@ def _stages(surveyed: Survey, sources: Sequence[str]) -> list[dict[str, Any]]:
             "times": passed,
             "flops": link.work,
             "words": "" if link.structure is None else str(link.structure),
+            "signs": signs(link.structure),
             "source": source,
             **_spectrum(link),
             "gradient": link.gradient,
@@ -229,7 +231,7 @@ def _leaves(fun: Callable[..., Any], chain: Chain, args: tuple[Any, ...], survey
 def _picture(link: Link, side: int) -> dict[str, Any] | None:
     if link.matrix is None:
         return None
-    return picture(link.matrix, side, columns=link.columns, width=link.shape[1])
+    return picture(link.matrix, side, columns=link.columns, width=link.shape[1], ruled=ruled(link.structure))
 
 
 def _positions(link: Link, before: Any, after: Any) -> dict[str, Any] | None:

@@ -14,7 +14,12 @@ __all__ = ["picture"]
 
 
 def picture(
-    matrix: Floats, side: int, *, columns: Sequence[int] | None = None, width: int | None = None
+    matrix: Floats,
+    side: int,
+    *,
+    columns: Sequence[int] | None = None,
+    width: int | None = None,
+    ruled: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """What the page needs to draw a matrix and to name every cell's place and value.
 
@@ -27,6 +32,8 @@ def picture(
         block, sign kept.
     columns
         Which of ``width`` columns the matrix holds; default: all.
+    ruled
+        Into how many rows and columns of blocks lines divide it; default: no lines.
     """
     m, n = matrix.shape
     cells = extreme_of_blocks(matrix, side, side)
@@ -48,6 +55,7 @@ def picture(
         "sampled": sampled,
         "double": double,
         "values": base64.b64encode(cells.astype("<f8" if double else "<f4").tobytes()).decode("ascii"),
+        "ruled": ruled,
         "note": " ".join(notes),
         "not_finite": int((~np.isfinite(matrix)).sum()),
     }

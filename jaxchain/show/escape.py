@@ -10,10 +10,13 @@ __all__ = ["escaped"]
 
 
 def escaped(text: str, *, lines: bool = False) -> str:
-    r"""The same text with ``\x1b`` for ESC, ``\u202e`` for a mark of direction; line breaks too, unless ``lines``."""
+    r"""The same text with ``\x1b`` for ESC, ``\u202e`` for a mark of direction.
+
+    Line breaks, and spaces that do not break, are shown too, unless it is a text of ``lines``, which means them.
+    """
     if text.isprintable():
         return text
     return "".join(
-        character if character.isprintable() or (lines and character == "\n") else repr(character)[1:-1]
+        character if character.isprintable() or (lines and character in "\n\xa0") else repr(character)[1:-1]
         for character in text
     )

@@ -19,6 +19,7 @@ CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u20
 def test_what_is_not_printed_is_shown_as_its_escape():
     assert escaped(EVIL) == r"a\x1b[2J\x00\x07\u202eb\nc"
     assert escaped("a\nb\x1b", lines=True) == "a\nb\\x1b"
+    assert escaped("4\xa0MB", lines=True) == "4\xa0MB"
     assert escaped("∂ x̄ ẋ é 语 × [red]") == "∂ x̄ ẋ é 语 × [red]"
     assert escaped("\ud800") == r"\ud800"
 

@@ -1,6 +1,7 @@
 // One matrix to read: a heat map with a crosshair, by pointer or arrow keys, that names every entry.
 
 const HAIRLINE = 24;
+const BLOCK_ROOM = 6;
 
 /**
  * Makes the heat map of a `figure.heat`; the result shows a picture with words for its axes.
@@ -15,6 +16,7 @@ function heatMap(root, output, { widest, tallest, aimed = () => {} }) {
   function render() {
     const { picture, place } = shown;
     if (picture) paint(canvas, picture, place.width, place.height);
+    if (picture?.ruled) rule(canvas, picture.ruled);
     if (picture && cell) crosshair(canvas, picture, cell);
   }
 
@@ -124,6 +126,17 @@ function entryOf(picture, [row, column]) {
 function placeIn({ positions, weights }, row, column) {
   if (weights) return `${row("query")} on ${column("key")}`;
   return positions ? `‖∂ ${row("position")} / ∂ ${column("position")}‖` : `∂ ${row("output")} / ∂ ${column("input")}`;
+}
+
+/** Fine lines between blocks, where those have room. */
+function rule(canvas, [rows, columns]) {
+  const { width, height } = canvas;
+  const line = Math.max(Math.round(window.devicePixelRatio || 1), 1);
+  if (Math.min(width / columns, height / rows) < BLOCK_ROOM * line) return;
+  const context = canvas.getContext("2d");
+  context.fillStyle = isDark() ? "rgba(255, 255, 255, .25)" : "rgba(0, 0, 0, .22)";
+  for (let k = 1; k < columns; k += 1) context.fillRect(Math.round((k * width) / columns), 0, line, height);
+  for (let k = 1; k < rows; k += 1) context.fillRect(0, Math.round((k * height) / rows), width, line);
 }
 
 function crosshair(canvas, picture, [row, column]) {

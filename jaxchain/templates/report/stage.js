@@ -17,6 +17,9 @@ function showStage(show, k) {
   say(byId("stage-name"), stage.name);
   const where = `stage ${(k + 1).toLocaleString("en")} of ${data.stages.length.toLocaleString("en")}`;
   say(byId("stage-words"), [`${where}, Jacobian ${stage.m} × ${stage.n}`, stage.words].filter(Boolean).join(" · "));
+  byId("stage-signs").replaceChildren(
+    ...stage.signs.map((name) => ("⊗+".includes(name) ? name : draw("svg", {}, draw("use", { href: `#sign-${name}` })))),
+  );
   const label = `Heat map of the Jacobian of ${stage.name}, ${stage.m} × ${stage.n}; arrow keys move over its entries.`;
   const hint = "Point at an entry to read it, or use the arrow keys here.";
   show(stage.picture, {

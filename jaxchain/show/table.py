@@ -76,8 +76,9 @@ class Table:
             return []
         columns = list(zip(self.header, *self.rows, strict=True))
         whole, words = (_widest(columns, parts) for parts in (str.splitlines, str.split))
-        # A name that is folded cannot be copied: the other columns give way first, up to half the width.
-        least = [min(whole[0], room // 2), *words[1:]]
+        # A name that is folded cannot be copied: the other columns give way first, up to half the width. In less than
+        # two cells a wide letter would be lost.
+        least = [min(whole[0], max(room // 2, 2)), *words[1:]]
         gap = "  " if sum(whole) + 2 * (len(whole) - 1) <= room else " "
         widths, spare = list[int](), room - sum(least) - len(gap) * (len(least) - 1)
         if spare < 0:

@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -118,6 +118,7 @@ texts = st.lists(words, max_size=4).map(" ".join)
 
 
 @settings(deadline=None)
+@example(3, [["", ""], ["宽", ""]])
 @given(
     st.integers(2, 90),
     st.integers(1, 5).flatmap(lambda n: st.lists(st.lists(texts, min_size=n, max_size=n), min_size=2)),

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import root_scalar
 
 from jaxchain.checks import number
 from jaxchain.nets.layers import Activation
@@ -100,6 +99,9 @@ class Layer:
 
 
 def _root(f: Callable[[float], float], start: float, stop: float) -> float:
+    # Loaded here: whoever trains or diagnoses would wait for it, and few need a root.
+    from scipy.optimize import root_scalar
+
     return float(root_scalar(f, bracket=(start, stop), xtol=1e-13).root)
 
 

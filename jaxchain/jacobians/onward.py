@@ -254,10 +254,8 @@ def _known(program: Program, equations: Sequence[Equation], moved: set[Var]) -> 
     """The values beside tangents that are the same at every call; and of others a pattern, where some are always zero."""
     beside = [v for e in equations for v in e.reads if v not in moved]
     masks = [v for e in program.needed() if e.name == "select_n" for v in e.reads]
-    read = dict.fromkeys(v for v in (*beside, *masks) if v not in program.open)
-    derived = [v for v in read if v not in program.constants]
-    values = dict(zip(derived, known_values(program, derived), strict=True)) if derived else {}
-    known = {v: np.asarray(program.constants[v] if v in program.constants else values[v]) for v in read}
+    read = list(dict.fromkeys(v for v in (*beside, *masks) if v not in program.open))
+    known = dict(zip(read, map(np.asarray, known_values(program, read)), strict=True))
     zeros = zeros_of(program, lambda atom: known.get(atom) if is_var(atom) else np.asarray(atom.val))
     return known | {v: ~pattern for v, pattern in zeros.items()}
 

@@ -121,8 +121,11 @@ def computing(program: Program, variables: Sequence[Var], inputs: Sequence[Var] 
 
 def known_values(program: Program, variables: Sequence[Var]) -> list[jax.Array]:
     """The values of variables that are not open, now, whatever is being traced."""
+    made = [var for var in variables if var not in program.constants]
     with jax.ensure_compile_time_eval():
-        return jax.jit(computing(program, variables).call)()
+        # Constants are there already: to compile a program that returns a matrix takes longer than most plans.
+        values = dict(zip(made, jax.jit(computing(program, made).call)() if made else (), strict=True))
+        return [values[var] if var in values else jnp.asarray(program.constants[var]) for var in variables]
 
 
 def rematerialised(equations: Sequence[Equation], outvars: Sequence[Atom]) -> list[JaxprEqn]:

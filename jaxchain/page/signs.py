@@ -16,9 +16,8 @@ def signs(structure: Structure | None) -> list[str]:
     if structure is None:
         return []
     kind = structure.kind
-    if (
-        structure.factors is not None
-    ):  # of the whole, whatever it stands on; A is to the blocks what the whole is to them
+    if structure.factors is not None:
+        # They are the whole's, whatever it stands on; between its blocks the whole looks as A does.
         between = kind.removeprefix("block").lstrip(" -") if kind.startswith("block") else "dense"
         drawn = {"A": between, "B": "dense"} | dict.fromkeys(structure.identity_factor, "identity")
         return [drawn["A"], "⊗", drawn["B"]]

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import lil_array
 
 from jaxchain.cost.count import flops
 from jaxchain.cost.liveness import bytes_of
@@ -213,10 +215,6 @@ def _solved(
     rows: Sequence[tuple[dict[int, float], float]], work: Floats, sizes: Floats, limit: int | None
 ) -> NDArray[np.bool_]:
     """Which equations run again and which values are kept: least work in a limit, each row at least its bound."""
-    # Loaded here: it takes longer to load than most functions to plan.
-    from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import lil_array
-
     matrix = lil_array((len(rows) + 1, len(work) + len(sizes)))
     for k, (row, _) in enumerate(rows):
         for column, value in row.items():

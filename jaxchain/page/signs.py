@@ -27,6 +27,6 @@ def signs(structure: Structure | None) -> list[str]:
 
 def ruled(structure: Structure | None) -> tuple[int, int] | None:
     """How many rows and columns of blocks there are, where the structure is one of blocks."""
-    if structure is None or not ("block" in structure.kind or structure.factors):
+    if structure is None or not (structure.kind.startswith("block") or structure.factors):
         return None
     return structure.blocks

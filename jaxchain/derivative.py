@@ -254,11 +254,14 @@ class Linear:
         f and x.
     which
         The leaves of x that are differentiated with respect to; the others are held fixed.
+    checkpointed
+        Whether `jax.checkpoint` is in f: tangents alone would evaluate that part of it once more.
     """
 
     fn: Callable[[State], State]
     state: State
     which: Carries = None
+    checkpointed: bool = False
 
     @cached_property
     def here(self) -> Coordinates:
@@ -277,6 +280,10 @@ class Linear:
         return out, lambda vector: there.flatten(push(self.here.unflatten(vector)))
 
     @cached_property
+    def _evaluated(self) -> State:
+        return self.fn(self.state)
+
+    @cached_property
     def _reverse(self) -> tuple[State, Callable[[jax.Array], jax.Array]]:
         out, back = vjp(self.fn, self.state, which=self.which)
         there = Coordinates.of(out)
@@ -284,6 +291,8 @@ class Linear:
 
     def value(self, mode: Literal["forward", "reverse"]) -> State:
         """f(x), as that mode's primal pass computes it."""
+        if mode == "forward" and self.checkpointed:
+            return self._evaluated
         return (self._forward if mode == "forward" else self._reverse)[0]
 
     @property
@@ -293,6 +302,8 @@ class Linear:
 
     def push(self, vector: jax.Array) -> jax.Array:
         """J ẋ."""
+        if self.checkpointed:
+            return self.there.flatten(jvp(self.fn, self.state, self.here.unflatten(vector), self.which)[1])
         return self._forward[1](vector)
 
     def pull(self, vector: jax.Array) -> jax.Array:
@@ -301,7 +312,7 @@ class Linear:
 
     def columns(self, matrix: jax.Array, how: Pass = ALL_AT_ONCE) -> jax.Array:
         """J · matrix."""
-        return how.columns(self._forward[1], matrix)
+        return how.columns(self.push, matrix)
 
     def rows(self, matrix: jax.Array, how: Pass = ALL_AT_ONCE) -> jax.Array:
         """Matrix · J."""
@@ -312,7 +323,7 @@ class Linear:
         if mode == "forward" and how.sharding is not None:  # as they are made, so that none is copied
             return self.columns(self.here.identity(), how)
         if mode == "forward":
-            return how.map(self._forward[1], self.here.identity()).T
+            return how.map(self.push, self.here.identity()).T
         if mode == "reverse":
             return self.rows(self.there.identity(), how)
         first, second = ("forward", "reverse") if self.here.size <= self.there.size else ("reverse", "forward")

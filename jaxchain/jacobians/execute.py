@@ -42,7 +42,8 @@ class Linearised:
     @cached_property
     def linear(self) -> Linear:
         """Its function at that state."""
-        return Linear(lambda state: self.unit.call(self.sides, state), self.state, self.unit.carries)
+        unit = self.unit
+        return Linear(lambda state: unit.call(self.sides, state), self.state, unit.carries, unit.checkpointed)
 
     @cached_property
     def diagonal(self) -> jax.Array:
@@ -77,25 +78,34 @@ class Linearised:
         if unit.kind == "linear" and unit.local.matrix is not None:
             return unit.local.matrix(*self.core_sides)
         if unit.colouring is not None:
-            return Dense(unit.colouring.jacobian(self.sides, self.state, self.how.chunk_size))
+            entries = unit.colouring.jacobian(self.sides, self.state, self.how.chunk_size)
+            return Blocks.within(entries, *unit.positions) if unit.positions else Dense(entries)
         if unit.inside is not None:
             return Dense(unit.inside.matrix(self.sides, self.state))
-        if kind == "accumulate tangent" and unit.positions is None:
-            pushed = self._onward(Identity(unit.here.size, unit.here.dtype))
-            if pushed is not None:
-                return pushed
-        mode: Direction = "forward" if kind == "accumulate tangent" else "reverse"
-        if unit.positions is not None:
-            return self._blocks(*unit.positions, mode)
-        return Dense(self.linear.matrix(self.how, mode))
+        if kind == "accumulate tangent":
+            made = self._forward(Identity(unit.here.size, unit.here.dtype))
+            return Dense(self.linear.matrix(self.how, "forward")) if made is None else made
+        made = self._reverse(Identity(unit.there.size, unit.there.dtype))
+        return Dense(self.linear.matrix(self.how, "reverse")) if made is None else made
 
-    def _blocks(self, into: Layout, out: Layout, mode: Direction) -> Blocks:
-        """J of positions that do not mix: a basis of one of them, at all of them at once."""
-        if mode == "forward":
-            columns = self.linear.columns(into.everywhere(self.unit.here.dtype).T, self.how)
-            return Blocks(out.split(columns, 0), into, out)
-        rows = self.linear.rows(out.everywhere(self.unit.there.dtype), self.how)
-        return Blocks(jnp.moveaxis(into.split(rows, 1), 0, 1), into, out)
+    def _forward(self, columns: Matrix) -> Matrix | None:
+        """J · columns of positions that stay apart, or reach later ones alone; ``None``: nothing is known of them."""
+        if (positions := self.unit.positions) is None:
+            return self._onward(columns)
+        into, out = positions
+        if (blocks := Blocks.of(columns, out=into)) is None:
+            return None
+        return Blocks(out.split(self.linear.columns(blocks.at_once, self.how), 0), blocks.into, out)
+
+    def _reverse(self, rows: Matrix) -> Blocks | None:
+        """Rows of positions that stay apart · J; ``None``: nothing is known of them."""
+        if (positions := self.unit.positions) is None:
+            return None
+        into, out = positions
+        if (blocks := Blocks.of(rows, into=out)) is None:
+            return None
+        each = into.split(self.linear.rows(blocks.transposed.at_once.T, self.how), 1)
+        return Blocks(jnp.moveaxis(each, 0, 1), into, blocks.out)
 
     def _onward(self, columns: Matrix) -> Triangle | Dense | None:
         """J · columns, in stretches of positions, where no position reaches an earlier one in either."""
@@ -109,24 +119,25 @@ class Linearised:
 
     def pushed(self, columns: Matrix) -> Matrix:
         """J · columns, as what they are."""
-        if isinstance(columns, Blocks | Triangle):
-            if self.unit.kind in ("identity", "diagonal"):
-                return multiply(self.matrix("read off"), columns)
-            if (pushed := self._onward(columns)) is not None:
-                return pushed
-        return Dense(self.after(columns.dense()))
+        if self.unit.kind in ("identity", "diagonal"):
+            return multiply(self.matrix("read off"), columns)
+        made = self._forward(columns)
+        return Dense(self.linear.columns(columns.dense(), self.how)) if made is None else made
+
+    def pulled(self, rows: Matrix) -> Matrix:
+        """Rows · J, as what they are."""
+        if self.unit.kind in ("identity", "diagonal"):
+            return multiply(rows, self.matrix("read off"))
+        made = self._reverse(rows)
+        return Dense(self.linear.rows(rows.dense(), self.how)) if made is None else made
 
     def after(self, columns: jax.Array) -> jax.Array:
-        """J · columns."""
-        if self.unit.kind in ("identity", "diagonal"):
-            return multiply(self.matrix("read off"), Dense(columns)).dense()
-        return self.linear.columns(columns, self.how)
+        """J · columns, all their entries."""
+        return self.pushed(Dense(columns)).dense()
 
     def before(self, rows: jax.Array) -> jax.Array:
-        """Rows · J."""
-        if self.unit.kind in ("identity", "diagonal"):
-            return multiply(Dense(rows), self.matrix("read off")).dense()
-        return self.linear.rows(rows, self.how)
+        """Rows · J, all their entries."""
+        return self.pulled(Dense(rows)).dense()
 
 
 def execute(plan: Plan, args: tuple[Any, ...], how: Pass = ALL_AT_ONCE) -> jax.Array:
@@ -224,8 +235,8 @@ def perform(steps: Sequence[Step], units: Sequence[Linearised]) -> dict[tuple[in
                 columns = unit.pushed(columns)
             ready[i, j] = columns
         else:
-            rows = ready.pop((k, j)).dense()
+            rows = ready.pop((k, j))
             for unit in reversed(units[i:k]):
-                rows = unit.before(rows)
-            ready[i, j] = Dense(rows)
+                rows = unit.pulled(rows)
+            ready[i, j] = rows
     return ready

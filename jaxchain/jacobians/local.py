@@ -183,25 +183,33 @@ def conv_general_dilated(equation: Equation, segment: Segment) -> Local | None:
     if convolution_of(eqn).batch_groups != 1 or dtype_of(eqn.invars[0]) != dtype_of(eqn.outvars[0]):
         return None
     rows, columns, weights = conv_entries(eqn)
-    shape = size_of(eqn.outvars[0]), size_of(eqn.invars[0])
+    x, y = eqn.invars[0], eqn.outvars[0]
+    image, out = convolution_of(eqn).image[0], convolution_of(eqn).out[0]
+    images = shape_of(x)[image]
+    shape = size_of(y) // images, size_of(x) // images
     order = np.lexsort((columns, rows))
     rows, columns, weights = rows[order], columns[order], weights[order]
+    layouts = (Layout.of([shape_of(x)], [(image,)]), Layout.of([shape_of(y)], [(out,)])) if images > 1 else None
     read = _side_reader(segment, eqn.invars[1])
 
     def matrix(*sides: jax.Array) -> Matrix:
-        kernel = read(*sides).reshape(-1)
-        return Dense(scattered(rows, columns, kernel[weights], shape))
+        each = scattered(rows, columns, read(*sides).reshape(-1)[weights], shape)
+        return Blocks(each[None], *layouts) if layouts else Dense(each)
 
-    return Local("linear", matrix)
+    return Local("linear", matrix, layouts)
 
 
 def conv_entries(eqn: JaxprEqn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Flat (output, input, kernel) indices of every product that a convolution sums."""
-    lhs, kernel, out = (shape_of(v) for v in (*eqn.invars[:2], eqn.outvars[0]))
+    """Flat (output, input, kernel) indices of every product that a convolution sums, of one image."""
     layout = convolution_of(eqn)
     lhs_spec, rhs_spec, out_spec, groups = layout.image, layout.kernel, layout.out, layout.feature_groups
+    kernel = shape_of(eqn.invars[1])
+    lhs, out = (
+        tuple(1 if axis == spec[0] else size for axis, size in enumerate(shape_of(v)))
+        for v, spec in ((eqn.invars[0], lhs_spec), (eqn.outvars[0], out_spec))
+    )
     n_out, n_in = kernel[rhs_spec[0]], kernel[rhs_spec[1]]
-    batch, feature, inner = np.arange(lhs[lhs_spec[0]]), np.arange(n_out), np.arange(n_in)
+    feature, inner = np.arange(n_out), np.arange(n_in)
     spatial = []
     windows = zip(layout.strides, layout.padding, layout.image_dilation, layout.kernel_dilation, strict=True)
     for axis, (stride, (low, _), dilate_in, dilate_kernel) in enumerate(windows):
@@ -209,17 +217,17 @@ def conv_entries(eqn: JaxprEqn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         i = o * stride - low + k * dilate_kernel
         real = (i % dilate_in == 0) & (i >= 0) & (i // dilate_in < lhs[lhs_spec[2 + axis]])
         spatial.append(np.stack([o, i // dilate_in, k], axis=-1)[real])
-    grids = np.meshgrid(batch, feature, inner, *(np.arange(len(s)) for s in spatial), indexing="ij")
-    b, f, c, *at = (grid.ravel() for grid in grids)
+    grids = np.meshgrid(feature, inner, *(np.arange(len(s)) for s in spatial), indexing="ij")
+    f, c, *at = (grid.ravel() for grid in grids)
     places = [s[index].T for s, index in zip(spatial, at, strict=True)]
     source = c + (f // (n_out // groups)) * n_in
 
-    def flat(shape: tuple[int, ...], spec: Any, first: np.ndarray, second: np.ndarray, which: int) -> np.ndarray:
-        coordinates = [first, second, *(place[which] for place in places)]
+    def flat(shape: tuple[int, ...], spec: Any, first: Any, second: np.ndarray, which: int) -> np.ndarray:
+        coordinates = [np.broadcast_to(first, f.shape), second, *(place[which] for place in places)]
         ordered = [coordinates[list(spec).index(axis)] for axis in range(len(shape))]
         return np.ravel_multi_index(ordered, shape)
 
-    return flat(out, out_spec, b, f, 0), flat(lhs, lhs_spec, b, source, 1), flat(kernel, rhs_spec, f, c, 2)
+    return flat(out, out_spec, 0, f, 0), flat(lhs, lhs_spec, 0, source, 1), flat(kernel, rhs_spec, f, c, 2)
 
 
 RULES: dict[str, Callable[[Equation, Segment], Local | None]] = {

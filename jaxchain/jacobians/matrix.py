@@ -73,11 +73,6 @@ class Layout:
             [_split(runs, part, axis) for runs, part in zip(self.arrays, parts, strict=True)], axis + 1
         )
 
-    def everywhere(self, dtype: jax.typing.DTypeLike) -> jax.Array:
-        """The basis of one position, at all of them at once, one vector a row: (w, P · w)."""
-        basis = jnp.eye(self.width, dtype=dtype)
-        return self.join(jnp.broadcast_to(basis[:, None], (self.width, self.count, self.width)), 1)
-
     def join(self, array: jax.Array, axis: int) -> jax.Array:
         """What `split` makes, ``axis`` and the next one again."""
         parts = pieces(array, self.widths, axis + 1)
@@ -138,6 +133,11 @@ class Diagonal:
 
     entries: jax.Array
 
+    @property
+    def dtype(self) -> jax.typing.DTypeLike:
+        """That of its entries."""
+        return self.entries.dtype
+
     def dense(self) -> jax.Array:
         """All its entries: scattered, not multiplied out."""
         at = np.arange(len(self.entries))
@@ -188,10 +188,40 @@ class Blocks:
         each = jnp.moveaxis(self.out.split(rows, 1), 1, 0)
         return self.into.join(jnp.moveaxis(each @ self.entries, 0, 1), 1)
 
+    @classmethod
+    def within(cls, entries: jax.Array, into: Layout, out: Layout) -> Blocks:
+        """Those of a matrix (P · m, P · n) that is zero beside them."""
+        at, apart = np.arange(into.count), into.split(out.split(entries, 0), 2)
+        return cls(apart[at, :, at, :], into, out)
+
     @property
     def transposed(self) -> Blocks:
         """Each block on its side."""
         return Blocks(jnp.swapaxes(self.entries, 1, 2), self.out, self.into)
+
+    @property
+    def each(self) -> jax.Array:
+        """Every position's block, (P, m, n)."""
+        return jnp.broadcast_to(self.entries, (self.into.count, *self.entries.shape[1:]))
+
+    @property
+    def at_once(self) -> jax.Array:
+        """Columns of all positions' blocks side by side, (P · m, n): what does not mix them maps all in one go."""
+        return self.out.join(self.each, 0)
+
+    @classmethod
+    def of(cls, matrix: Matrix, *, into: Layout | None = None, out: Layout | None = None) -> Blocks | None:
+        """A matrix as blocks of such positions before or after it; ``None``: it is none of theirs."""
+        match matrix:
+            case Blocks() if matrix.into == (into or matrix.into) and matrix.out == (out or matrix.out):
+                return matrix
+            case Identity() | Diagonal() if (layout := into or out) is not None:
+                basis = jnp.eye(layout.width, dtype=matrix.dtype)
+                if isinstance(matrix, Identity):
+                    return cls(basis[None], layout, layout)
+                return cls(layout.split(matrix.entries, 0)[:, :, None] * basis, layout, layout)
+            case _:
+                return None
 
 
 @partial(register_dataclass, data_fields=("parts",), meta_fields=("into", "out"))
@@ -214,17 +244,12 @@ class Triangle:
     @classmethod
     def of(cls, matrix: Matrix, into: Layout, out: Layout) -> Triangle | None:
         """One of the kinds that are made of positions' blocks, of positions that lie so; ``None``: it is another."""
-        match matrix:
-            case Identity() if into == out:
-                each = jnp.broadcast_to(jnp.eye(into.width, dtype=matrix.dtype), (into.count, into.width, into.width))
-            case Diagonal() if into == out:
-                each = into.split(matrix.entries, 0)[:, :, None] * jnp.eye(into.width, dtype=matrix.entries.dtype)
-            case Blocks() if (into, out) == (matrix.into, matrix.out):
-                each = jnp.broadcast_to(matrix.entries, (into.count, *matrix.entries.shape[1:]))
-            case Triangle() if (into, out) == (matrix.into, matrix.out):
-                return matrix
-            case _:
-                return None
+        if isinstance(matrix, Triangle):
+            return matrix if (into, out) == (matrix.into, matrix.out) else None
+        blocks = Blocks.of(matrix, into=into, out=out)
+        if blocks is None or (into, out) != (blocks.into, blocks.out):
+            return None
+        each = blocks.each
         parts: list[jax.Array] = []
         for start, stop in stretches(into.count):
             at, rest = np.arange(stop - start), (into.count - start, each.shape[1], stop - start, each.shape[2])

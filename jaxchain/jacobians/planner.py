@@ -125,7 +125,7 @@ class Plan:
         whole = f"∂{name[step.stop]}/∂{name[step.start]}"
         if step.middle is None:
             unit = self.units[step.start]
-            blocks = f", for each of {count(unit.layouts[0].count, 'position')}" if unit.layouts else ""
+            blocks = f", for each of {count(unit.positions[0].count, 'position')}" if unit.positions else ""
             if unit.kind in ("diagonal", "dense") and unit.known:
                 return f"{whole} is the same at every input, computed once{blocks}"
             if unit.colouring is not None:
@@ -147,11 +147,14 @@ class Plan:
             once = ", computed once" if known_together(self.units[step.start : step.stop]) else ""
             blocks = ", block by block" if self._positions[step.start, step.stop] > 1 else ""
             return f"{whole} = {left} · {right}{blocks}{once}"
+        positions = int(self._positions[step.start, step.stop])
+        each = f", for each of {count(positions, 'position')}" if positions > 1 else ""
         if step.kind == "eliminate tangent":
-            columns = count(self.sizes[step.start], "column")
+            columns = count(self.sizes[step.start] // positions, "column")
             later = ", each through later positions alone" if self._goes_on(step) else ""
-            return f"{whole}: push the {columns} of {right} through to {name[step.stop]}{later}"
-        return f"{whole}: pull the {count(self.sizes[step.stop], 'row')} of {left} back to {name[step.start]}"
+            return f"{whole}: push the {columns} of {right} through to {name[step.stop]}{each}{later}"
+        rows = count(self.sizes[step.stop] // positions, "row")
+        return f"{whole}: pull the {rows} of {left} back to {name[step.start]}{each}"
 
 
 def make_plan(found: Found) -> Plan:
@@ -246,9 +249,10 @@ def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
     free = np.array([u.known for u in units])  # and computed in the cheaper mode
     free_by_tangents = free & (by_tangents <= by_cotangents)
     full = np.concatenate([[0], np.cumsum([u.kind not in ("identity", "diagonal") for u in units])])
-    pulled, positions, known = _running(adjoint), _positions(units), _known(units)
+    positions, known = _positions(units), _known(units)
     share, later = _stretched(units)
     own = np.diagonal(share)
+    pushed, pulled = _sums(tangent, share / positions[:-1, 1:]), _sums(adjoint, 1 / positions[:-1, 1:].T)
 
     def multiply(i: Any, k: Any, j: Any) -> Any:
         # Two matrices; one scaled by a diagonal, or two diagonals: a multiplication without its addition.
@@ -264,8 +268,8 @@ def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
         tangent=np.where(free & ~free_by_tangents, math.inf, np.minimum(by_tangents * own, ready)),
         adjoint=np.where(free & ~free_by_tangents, 0.0, by_cotangents),
         multiply=multiply,
-        push=lambda i, k, j: _times(n[i], _from_each(tangent, share)(i, k, j)),
-        pull=lambda i, k, j: _times(n[j], pulled(i, k)),
+        push=lambda i, k, j: _times(n[i], pushed(i, k, j)),
+        pull=lambda i, k, j: _times(n[j], pulled(j - 1, i, k)),
     )
 
 
@@ -283,8 +287,8 @@ def _stretched(units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray]:
             unit = units[k]
             if unit.kind in ("identity", "diagonal"):
                 pass
-            elif blocks and unit.layouts is not None and layout in (None, unit.layouts[0]):
-                layout = unit.layouts[1]
+            elif blocks and unit.positions is not None and layout in (None, unit.positions[0]):
+                layout = unit.positions[1]
             elif unit.onward is not None and layout in (None, unit.onward.into):
                 share[i, k], layout, blocks = unit.onward.share, unit.onward.out, False
                 if layout is None:
@@ -292,7 +296,7 @@ def _stretched(units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray]:
             else:
                 break
             if not blocks and layout is not None and k + 1 < q:
-                following = units[k + 1].layouts
+                following = units[k + 1].positions
                 later[i, k + 1] = stretched_share(layout.count) if following and following[0] == layout else 1.0
     return share, later
 
@@ -307,7 +311,7 @@ def _positions(units: Sequence[Unit]) -> np.ndarray:
             if units[j].kind in ("identity", "diagonal"):
                 count[i, j + 1] = count[i, j]
                 continue
-            if (known := units[j].layouts) is None or layout not in (None, known[0]):
+            if (known := units[j].positions) is None or layout not in (None, known[0]):
                 break
             layout = known[1]
             count[i, j + 1] = layout.count
@@ -331,16 +335,11 @@ def _times(count: Any, work: Any) -> Any:
         return np.where(np.isinf(work), math.inf, count * work)
 
 
-def _from_each(work: np.ndarray, share: np.ndarray) -> Callable[[Any, Any, Any], Any]:
-    """Sums over ranges of units, of the share that is left for the columns of each state; infinite where a member is."""
+def _sums(work: np.ndarray, share: np.ndarray) -> Callable[[Any, Any, Any], Any]:
+    """At (which, start, stop): sums over ranges of units, of the share that is left for which state; infinite where a member is."""
     never = np.concatenate([[0], np.cumsum(np.isinf(work))])
     each = np.where(np.isinf(work), 0.0, work) * share
     total = np.concatenate([np.zeros((len(work), 1)), np.cumsum(each, axis=1)], axis=1)
-    return lambda i, k, j: np.where(never[j] > never[k], math.inf, total[i, j] - total[i, k])
-
-
-def _running(work: np.ndarray) -> Callable[[Any, Any], Any]:
-    """Sums over ranges, infinite where a member is."""
-    never = np.concatenate([[0], np.cumsum(np.isinf(work))])
-    total = np.concatenate([[0.0], np.cumsum(np.where(np.isinf(work), 0.0, work))])
-    return lambda i, j: np.where(never[j] > never[i], math.inf, total[j] - total[i])
+    return lambda which, start, stop: np.where(
+        never[stop] > never[start], math.inf, total[which, stop] - total[which, start]
+    )

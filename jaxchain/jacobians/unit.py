@@ -33,7 +33,7 @@ from jaxchain.program.fingerprint import Kept, fingerprint
 from jaxchain.program.flat import Equation
 from jaxchain.program.flatten import flatten
 from jaxchain.program.flow import dependent
-from jaxchain.program.primitives import Atom, Jaxpr, JaxprEqn, Var, any_equation_of, is_var, like, new_jaxpr
+from jaxchain.program.primitives import Atom, Jaxpr, JaxprEqn, Var, any_equation_of, is_remat, is_var, like, new_jaxpr
 from jaxchain.program.segment import Segment
 from jaxchain.samples.positions import position_axes
 
@@ -59,9 +59,9 @@ LEAST_FOR_LOOP, LOOP = 50_000, 0.6
 """A loop is gone through step by step where a basis takes so many multiply-adds at least, and the steps less than this
 share of them: else the loops that this takes are slower than the one that it saves."""
 
-LEAST_ONWARD, SHARE = 10_000_000, 0.8
+LEAST_ONWARD, SHARE = 40_000_000, 0.8
 """Columns are pushed in stretches of positions where all of them take so many multiply-adds at least, and the stretches
-less than this share: each is one more program to compile."""
+less than this share: each is one more program to compile, as long as a hundred calls save."""
 
 LEAST_OPENED, OPENED = 500, 0.7
 """The same where short loops are opened for it: a loop in a program is slow, but so are many small steps."""
@@ -195,6 +195,12 @@ class Unit:
         """Whether its matrix depends on where its function is evaluated."""
         return self.kind != "linear" and not self.known
 
+    @property
+    def checkpointed(self) -> bool:
+        """Whether a rematerialised call is in it, or in a loop of it."""
+        equations = self.segment.equations
+        return any(each.origin.remat is not None or any_equation_of(each.eqn, is_remat) for each in equations)
+
     @cached_property
     def beforehand(self) -> Kept:
         """What was computed before any call: its matrix, and products that begin with it, by where they end."""
@@ -209,11 +215,6 @@ class Unit:
             return None
         into, out = ([leaf.shape for leaf in side.leaves] for side in (self.here, self.there))
         return Layout.of(into, axes.into), Layout.of(out, axes.out)
-
-    @property
-    def layouts(self) -> tuple[Layout, Layout] | None:
-        """The same, where its matrix is kept as blocks: not where colours take fewer vectors."""
-        return None if self.colouring is not None else self.positions
 
     @property
     def vectors(self) -> tuple[int, int]:

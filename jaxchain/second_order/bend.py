@@ -170,7 +170,8 @@ class Bent:
             slope, second = self.columns(unit.here.identity(), self.at.how)
             return Dense(slope), Dense(second)
         into, out = unit.positions
-        slope, second = self.columns(into.everywhere(unit.here.dtype).T, self.at.how)
+        identity = Blocks(jnp.eye(into.width, dtype=unit.here.dtype)[None], into, into)
+        slope, second = self.columns(identity.at_once, self.at.how)
         return Blocks(out.split(slope, 0), into, out), Blocks(into.split(second, 0), into, into)
 
 

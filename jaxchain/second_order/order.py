@@ -156,7 +156,7 @@ class Order:
     def _layouts(self, start: int, stop: int) -> tuple[Layout, Layout] | None:
         """How the states of units that do not mix positions lie, first and last."""
         units = [unit for unit in self.plan.units[start:stop] if unit.kind not in ("identity", "diagonal")]
-        known = [unit.layouts for unit in units]
+        known = [unit.positions for unit in units]
         ends: tuple[Layout, Layout] | None = None
         for layouts in known:
             if layouts is None or (ends is not None and layouts[0] != ends[1]):

@@ -14,6 +14,11 @@ import jaxchain as jc
 from jaxchain.cost.count import total_flops
 from jaxchain.cost.linear import linear_work
 from jaxchain.cost.measure import flops
+from jaxchain.discovery.find import find
+from jaxchain.jacobians.bracketing import Step
+from jaxchain.jacobians.execute import linearise, perform
+from jaxchain.jacobians.matrix import Blocks
+from jaxchain.jacobians.planner import make_plan
 
 
 def w(*shape, seed=0):
@@ -75,6 +80,24 @@ def returns(rewards):
     return lax.scan(lambda a, r: (r + 0.9 * a * jnp.tanh(r),) * 2, 0.0, rewards, reverse=True)[1]
 
 
+def read(query, memory):
+    q, k, v = (x.reshape(-1, 2, 8) for x in (query @ w(16, 16), memory @ w(16, 16, seed=1), memory @ w(16, 16, seed=2)))
+    met = jnp.einsum("hqk,khd->qhd", jax.nn.softmax(jnp.einsum("qhd,khd->hqk", q, k)), v)
+    return met.reshape(-1, 16) @ w(16, 16, seed=3)
+
+
+def driven(parameters):
+    @jax.checkpoint
+    def drive(t):
+        return lax.scan(lambda s, _: (jnp.tanh(w(9, 9) @ s), None), w(9) + t, length=6)[0].sum()
+
+    @jax.checkpoint
+    def step(x, t):
+        return x + 0.1 * parameters[0] * jnp.tanh(drive(t) * x / parameters[1]), x
+
+    return lax.scan(step, parameters[2], jnp.arange(8.0))[1]
+
+
 PROGRAMS = {
     "a gated network's states, from the first": (lambda h: lax.scan(gated, h, w(8, 3, seed=4))[1], w(6)),
     "a gated network's last state, from inputs": (lambda xs: lax.scan(gated, jnp.zeros(6), xs)[0], w(8, 3)),
@@ -87,6 +110,8 @@ PROGRAMS = {
     "discounted returns": (returns, w(12)),
     "layer norms and weights": (lambda x: w(8, 4) @ jax.nn.standardize(w(4, 8) @ jax.nn.standardize(w(8, 4) @ x)), w(4)),
     "matrix exponential": (jax.scipy.linalg.expm, w(3, 3)),
+    "memory that given queries read": (lambda memory: read(w(4, 16), memory), w(9, 16)),
+    "a loop in checkpoints, each number for itself": (driven, w(3, 4) + 2),
 }  # fmt: skip
 
 
@@ -100,6 +125,45 @@ def test_auto_takes_no_more_work_than_the_better_simple_mode(name):
     best = min(flops(jax.jacfwd(fun), x), flops(jax.jacrev(fun), x))
     assert flops(jc.jacobian(fun), x) <= DONE_TWICE.get(name, 1.02) * best
     assert_close(jax.jit(jc.jacobian(fun))(x), jax.jit(jax.jacrev(fun))(x), tol=1e-4)
+
+
+def test_blocks_stay_blocks_where_they_are_pushed_through_what_keeps_positions_apart():
+    query, memory = w(4, 16), w(9, 16)
+    best = min(flops(jac(read, 1), query, memory) for jac in (jax.jacfwd, jax.jacrev))
+    assert flops(jc.jacobian(read, 1), query, memory) <= 0.7 * best
+    assert_close(jc.jacobian(read, 1)(query, memory), jax.jacrev(read, 1)(query, memory), tol=1e-5)
+
+
+def pushed(q):
+    return [Step("accumulate tangent", 0, None, 1, 0), Step("eliminate tangent", 0, 1, q, 0)]
+
+
+def pulled(q):
+    return [Step("accumulate adjoint", q - 1, None, q, 0), Step("eliminate adjoint", 0, q - 1, q, 0)]
+
+
+def from_the_middle(q):
+    return [
+        Step("accumulate tangent", 1, None, 2, 0),
+        Step("eliminate tangent", 1, 2, q - 1, 0),
+        Step("eliminate adjoint", 0, 1, q - 1, 0),
+        Step("eliminate tangent", 0, q - 1, q, 0),
+    ]
+
+
+@pytest.mark.parametrize("way", [pushed, pulled, from_the_middle])
+@pytest.mark.parametrize("first", [jnp.tanh, lambda x: x @ jnp.tanh(w(5, 5)), lambda x: jnp.tanh(x @ w(5, 5))])
+def test_every_way_over_positions_gives_their_blocks(first, way):
+    def fun(x):
+        x = jnp.tanh(jax.nn.standardize(first(x)) @ w(5, 3))
+        return jax.nn.softmax((x * x.sum(1, keepdims=True)) @ w(3, 4))
+
+    x = w(6, 5, seed=7)
+    plan = make_plan(find(fun, (x,), 0))
+    steps = way(len(plan.units))
+    got = perform(steps, linearise(plan, steps, (x,)))[0, len(plan.units)]
+    assert isinstance(got, Blocks)
+    assert_close(got.dense(), jax.jacrev(fun)(x).reshape(24, 30), tol=1e-5)
 
 
 # ----------------------------------------------------------------------- programs of positions, triangles and branches
@@ -121,6 +185,8 @@ LAYERS = {
     "perceptron": lambda x, w, _: x + jax.nn.gelu(normalised(x) @ w(x.shape[1], 12)) @ w(12, x.shape[1]),
     "mixing positions": lambda x, w, _: x + w(len(x), len(x)) @ jnp.tanh(x),
     "attention": lambda x, w, _: x + jax.nn.softmax((x @ w(x.shape[1], 8)) @ (x @ w(x.shape[1], 8)).T) @ x,
+    "queries": lambda x, w, _: jax.nn.softmax(w(5, 8) @ (x @ w(x.shape[1], 8)).T) @ (x @ w(x.shape[1], 6)),
+    "checkpoint": lambda x, w, _: jax.checkpoint(lambda x: jnp.sin(x) @ jnp.tanh(w(x.shape[1], 7)))(x),
     "causal": lambda x, w, _: x + jax.nn.softmax(jnp.where(np.tri(len(x), dtype=bool), x @ x.T, -1e9)) @ x,
     "cumulative": lambda x, w, _: jnp.cumsum(jnp.sin(x), 0),
     "products before": lambda x, w, _: lax.associative_scan(jnp.multiply, jnp.sin(x) + 1),

@@ -300,15 +300,19 @@ class Linear:
         """f(x), from whichever mode ran."""
         return self.value("reverse" if "_reverse" in vars(self) else "forward")
 
-    def push(self, vector: jax.Array) -> jax.Array:
-        """J ẋ."""
+    @property
+    def push(self) -> Callable[[jax.Array], jax.Array]:
+        """ẋ → J ẋ."""
         if self.checkpointed:
-            return self.there.flatten(jvp(self.fn, self.state, self.here.unflatten(vector), self.which)[1])
-        return self._forward[1](vector)
+            return lambda vector: self.there.flatten(
+                jvp(self.fn, self.state, self.here.unflatten(vector), self.which)[1]
+            )
+        return self._forward[1]
 
-    def pull(self, vector: jax.Array) -> jax.Array:
-        """Ȳ J."""
-        return self._reverse[1](vector)
+    @property
+    def pull(self) -> Callable[[jax.Array], jax.Array]:
+        """ȳ → ȳ J."""
+        return self._reverse[1]
 
     def columns(self, matrix: jax.Array, how: Pass = ALL_AT_ONCE) -> jax.Array:
         """J · matrix."""
@@ -316,7 +320,7 @@ class Linear:
 
     def rows(self, matrix: jax.Array, how: Pass = ALL_AT_ONCE) -> jax.Array:
         """Matrix · J."""
-        return how.map(self._reverse[1], matrix)
+        return how.map(self.pull, matrix)
 
     def matrix(self, how: Pass = ALL_AT_ONCE, mode: Literal["forward", "reverse"] | None = None) -> jax.Array:
         """J itself (m, n), in one mode; by default that of fewer vectors, or the other where that does not exist."""

@@ -29,7 +29,7 @@ __all__ = ["Linearised", "by_colours", "execute", "linearise", "perform", "state
 class Linearised:
     """One unit at one state: its matrix, and its action on matrices from either side.
 
-    Where ``stretched``, columns that begin at later positions are pushed through what they reach alone.
+    Products with it keep the positions of ``layouts`` apart. Where ``stretched``, columns that begin at later positions are pushed through what they reach alone.
     """
 
     unit: Unit
@@ -37,6 +37,7 @@ class Linearised:
     core_sides: list[Any]
     state: tuple[Any, ...]
     how: Pass
+    layouts: tuple[Layout, Layout] | None = None
     stretched: bool = False
 
     @cached_property
@@ -72,6 +73,11 @@ class Linearised:
             return jax.jit(of_values)(known_values(segment.program, (*segment.sides, *core.sides)), nowhere)
 
     def _accumulated(self, kind: str) -> Matrix:
+        """J, of the positions that products with it keep apart."""
+        finest = self._finest(kind)
+        return finest.coarser(*self.layouts) if isinstance(finest, Blocks) and self.layouts else finest
+
+    def _finest(self, kind: str) -> Matrix:
         unit = self.unit
         if unit.kind == "diagonal":
             return Diagonal(self.diagonal)
@@ -83,25 +89,25 @@ class Linearised:
         if unit.inside is not None:
             return Dense(unit.inside.matrix(self.sides, self.state))
         if kind == "accumulate tangent":
-            made = self._forward(Identity(unit.here.size, unit.here.dtype))
+            made = self._forward(Identity(unit.here.size, unit.here.dtype), unit.positions)
             return Dense(self.linear.matrix(self.how, "forward")) if made is None else made
-        made = self._reverse(Identity(unit.there.size, unit.there.dtype))
+        made = self._reverse(Identity(unit.there.size, unit.there.dtype), unit.positions)
         return Dense(self.linear.matrix(self.how, "reverse")) if made is None else made
 
-    def _forward(self, columns: Matrix) -> Matrix | None:
+    def _forward(self, columns: Matrix, layouts: tuple[Layout, Layout] | None) -> Matrix | None:
         """J · columns of positions that stay apart, or reach later ones alone; ``None``: nothing is known of them."""
-        if (positions := self.unit.positions) is None:
+        if layouts is None:
             return self._onward(columns)
-        into, out = positions
+        into, out = layouts
         if (blocks := Blocks.of(columns, out=into)) is None:
             return None
         return Blocks(out.split(self.linear.columns(blocks.at_once, self.how), 0), blocks.into, out)
 
-    def _reverse(self, rows: Matrix) -> Blocks | None:
+    def _reverse(self, rows: Matrix, layouts: tuple[Layout, Layout] | None) -> Blocks | None:
         """Rows of positions that stay apart · J; ``None``: nothing is known of them."""
-        if (positions := self.unit.positions) is None:
+        if layouts is None:
             return None
-        into, out = positions
+        into, out = layouts
         if (blocks := Blocks.of(rows, into=out)) is None:
             return None
         each = into.split(self.linear.rows(blocks.transposed.at_once.T, self.how), 1)
@@ -121,14 +127,14 @@ class Linearised:
         """J · columns, as what they are."""
         if self.unit.kind in ("identity", "diagonal"):
             return multiply(self.matrix("read off"), columns)
-        made = self._forward(columns)
+        made = self._forward(columns, self.layouts)
         return Dense(self.linear.columns(columns.dense(), self.how)) if made is None else made
 
     def pulled(self, rows: Matrix) -> Matrix:
         """Rows · J, as what they are."""
         if self.unit.kind in ("identity", "diagonal"):
             return multiply(rows, self.matrix("read off"))
-        made = self._reverse(rows)
+        made = self._reverse(rows, self.layouts)
         return Dense(self.linear.rows(rows.dense(), self.how)) if made is None else made
 
     def after(self, columns: jax.Array) -> jax.Array:
@@ -173,7 +179,7 @@ def linearise(plan: Plan, steps: Sequence[Step], args: tuple[Any, ...], how: Pas
     units: list[Linearised] = []
     for number, unit in enumerate(plan.units):
         sides, core_sides = ([values[v] for v in wanted[number]] for wanted in (evaluated, core))
-        units.append(Linearised(unit, sides, core_sides, state, how, stretched=True))
+        units.append(Linearised(unit, sides, core_sides, state, how, plan.layouts[number], stretched=True))
         if number >= last:
             continue
         mode = _direction(unit, modes.get(number))

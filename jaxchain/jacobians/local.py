@@ -59,12 +59,12 @@ class Local:
     matrix
         ``matrix(*sides)`` → (m, n), moving numbers without arithmetic. Only for ``linear``.
     layouts
-        Of the state before and the state after, where that matrix is `Blocks`.
+        Of the state before and the state after, where that matrix is `Blocks`; then coarser ones.
     """
 
     kind: Kind
     matrix: Callable[..., Matrix] | None = None
-    layouts: tuple[Layout, Layout] | None = None
+    layouts: tuple[tuple[Layout, Layout], ...] = ()
 
 
 def read_off(segment: Segment) -> Local:
@@ -164,13 +164,12 @@ def dot_general(equation: Equation, segment: Segment) -> Local | None:
     by = [axis for _, axis in sorted(zip(summed, by, strict=True))]
     first = 0 if own == 0 else len(kept)
     places = range(first, first + len(free))
-    into, out = Layout.of([shape_of(x)], [free]), Layout.of([shape_of(eqn.outvars[0])], [places])
-    layouts = (into, out) if into.count > 1 else None
+    layouts = Layout.each(([shape_of(x)], [free]), ([shape_of(eqn.outvars[0])], [places]))
     read = _side_reader(segment, w)
 
     def matrix(*sides: jax.Array) -> Matrix:
         weights = jnp.transpose(read(*sides), (*kept, *by)).reshape(outs, ins).astype(dtype)
-        return Blocks(weights[None], *layouts) if layouts else Dense(weights)
+        return Blocks(weights[None], *layouts[0]) if layouts else Dense(weights)
 
     return Local("linear", matrix, layouts)
 
@@ -189,12 +188,12 @@ def conv_general_dilated(equation: Equation, segment: Segment) -> Local | None:
     shape = size_of(y) // images, size_of(x) // images
     order = np.lexsort((columns, rows))
     rows, columns, weights = rows[order], columns[order], weights[order]
-    layouts = (Layout.of([shape_of(x)], [(image,)]), Layout.of([shape_of(y)], [(out,)])) if images > 1 else None
+    layouts = Layout.each(([shape_of(x)], [(image,)]), ([shape_of(y)], [(out,)]))
     read = _side_reader(segment, eqn.invars[1])
 
     def matrix(*sides: jax.Array) -> Matrix:
         each = scattered(rows, columns, read(*sides).reshape(-1)[weights], shape)
-        return Blocks(each[None], *layouts) if layouts else Dense(each)
+        return Blocks(each[None], *layouts[0]) if layouts else Dense(each)
 
     return Local("linear", matrix, layouts)
 

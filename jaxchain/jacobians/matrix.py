@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,10 @@ Runs = tuple[tuple[int, bool], ...]
 """(length, whether it counts positions) of neighbouring axes of an array taken together; equal for equal orders."""
 
 
+Arrays = tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]
+"""The shapes of a state's arrays, and of each some of its axes."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """How the coordinates of a state lie in positions: array after array, row by row, some of whose axes count them.
@@ -45,6 +49,21 @@ class Layout:
         """That of a state's arrays, by the axes of each that count positions, which must come in order."""
         return cls(tuple(map(_runs, shapes, axes)))
 
+    @classmethod
+    def each(cls, before: Arrays, after: Arrays) -> tuple[tuple[Layout, Layout], ...]:
+        """Those of two states, by the shapes of their arrays and the axes of each that count the same positions.
+
+        The finest first, then those by fewer of the axes.
+        """
+        number = len(before[1][0])
+        some = [kept for size in range(number, 0, -1) for kept in itertools.combinations(range(number), size)]
+
+        def of(arrays: Arrays, kept: tuple[int, ...]) -> Layout:
+            return cls.of(arrays[0], [[axes[k] for k in kept] for axes in arrays[1]])
+
+        found = dict.fromkeys((of(before, kept), of(after, kept)) for kept in some)
+        return tuple(pair for pair in found if pair[0].count > 1)
+
     @property
     def count(self) -> int:
         """P: how many positions there are."""
@@ -59,6 +78,12 @@ class Layout:
     def width(self) -> int:
         """How many numbers each position has."""
         return sum(self.widths)
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """Which coordinates each position has, (P, w)."""
+        with jax.ensure_compile_time_eval():
+            return np.asarray(self.split(jnp.arange(self.count * self.width), 0))
 
     def of_positions(self, count: int) -> Layout:
         """The same of so many positions; each array counts them along one axis."""
@@ -77,6 +102,13 @@ class Layout:
         """What `split` makes, ``axis`` and the next one again."""
         parts = pieces(array, self.widths, axis + 1)
         return _concatenated([_join(runs, part, axis) for runs, part in zip(self.arrays, parts, strict=True)], axis)
+
+
+def _found(fine: Layout, coarse: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """For each coordinate of each position of a layout, the position of a coarser one that has it, and where in it."""
+    position, place = np.empty((2, fine.count * fine.width), int)
+    position[coarse.places], place[coarse.places] = np.indices(coarse.places.shape)
+    return position[fine.places], place[fine.places]
 
 
 def _runs(shape: Sequence[int], axes: Sequence[int]) -> Runs:
@@ -193,6 +225,17 @@ class Blocks:
         """Those of a matrix (P · m, P · n) that is zero beside them."""
         at, apart = np.arange(into.count), into.split(out.split(entries, 0), 2)
         return cls(apart[at, :, at, :], into, out)
+
+    def coarser(self, into: Layout, out: Layout) -> Blocks:
+        """The same as blocks of fewer positions, each of which holds several of these."""
+        if (into, out) == (self.into, self.out):
+            return self
+        rows, columns = _found(self.out, out), _found(self.into, into)
+        alike = len(self.entries) == 1  # as many blocks as there are different ones
+        kept = rows[0][:, 0] == 0 if alike else slice(None)
+        at = rows[0][kept][:, :1, None], rows[1][kept][:, :, None], columns[1][kept][:, None, :]
+        blocks = jnp.zeros((1 if alike else into.count, out.width, into.width), self.entries.dtype)
+        return Blocks(blocks.at[at].set(self.entries), into, out)
 
     @property
     def transposed(self) -> Blocks:

@@ -17,18 +17,23 @@ import numpy as np
 from jaxchain.discovery.find import Found
 from jaxchain.jacobians.bracketing import Costs, Solution, Step, solve
 from jaxchain.jacobians.bundles import opened_at_bundles
-from jaxchain.jacobians.matrix import stretched_share
+from jaxchain.jacobians.matrix import Layout, stretched_share
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse
 from jaxchain.jacobians.unit import Unit, joined, known_together, units_of
 from jaxchain.show.values import count
 
 __all__ = ["Plan", "make_plan", "whole_colouring"]
 
+Layouts = tuple[tuple[Layout, Layout] | None, ...]
+
 FEWER = 0.97
 """More cuts are made where the plan then takes less than this share of the one without them."""
 
 NEAR = 1.5
 """Within this ratio of each other both simple modes are priced by programs of their own."""
+
+FINER = 1e-3
+"""What finer layouts are worth beside one more boundary at which neighbours agree; their logarithm is taken of positions."""
 
 FEW = 500
 """Above this many equations in a stage they are not: to trace reverse mode takes as long as to plan."""
@@ -42,6 +47,8 @@ class Plan:
     ----------
     units
         The stages, in order of evaluation.
+    layouts
+        How the positions of each lie that do not mix in it, its state before and its state after; ``None``: of none.
     steps
         What to do, in order; states are numbered 0 … q.
     cost, forward_cost, reverse_cost
@@ -56,6 +63,7 @@ class Plan:
 
     found: Found
     units: tuple[Unit, ...]
+    layouts: Layouts
     steps: tuple[Step, ...]
     cost: float
     forward_cost: float
@@ -93,12 +101,12 @@ class Plan:
     @cached_property
     def _positions(self) -> np.ndarray:
         """How many positions the product of units i … j has blocks for, at [i, j]."""
-        return _positions(self.units)
+        return _positions(self.units, self.layouts)
 
     @cached_property
     def _share(self) -> np.ndarray:
         """What is left of the work of pushing the columns of state i through unit k, at [i, k]."""
-        return _stretched(self.units)[0]
+        return _stretched(self.units, self.layouts)[0]
 
     def _goes_on(self, step: Step) -> bool:
         """Whether a step pushes columns in stretches of positions."""
@@ -117,7 +125,8 @@ class Plan:
         head, m = joined(self.found, others[-1].label, others), self.sizes[-1]
         pull = self.reverse_cost - m * last.adjoint
         steps = Step("accumulate adjoint", 1, None, 2, last.ready), Step("eliminate adjoint", 0, 1, 2, pull)
-        return replace(self, units=(head, last), steps=steps, cost=last.ready + pull)
+        layouts = None, self.layouts[-1]
+        return replace(self, units=(head, last), layouts=layouts, steps=steps, cost=last.ready + pull)
 
     def describe(self, step: Step) -> str:
         """One step in words."""
@@ -173,8 +182,9 @@ def _between_cuts(found: Found) -> Plan:
     if len(units) == 1 and _are_close(units):  # of several the order matters more
         units = tuple(replace(unit, exact=True) for unit in units)
     sizes = np.array([units[0].here.size, *(u.there.size for u in units)], float)
-    solution = solve(_costs(units, sizes))
-    q = len(units)
+    q, finest = len(units), tuple(unit.positions for unit in units)
+    solutions = {layouts: solve(_costs(units, layouts, sizes)) for layouts in dict.fromkeys((finest, _agreed(units)))}
+    layouts, solution = min(solutions.items(), key=lambda each: each[1].cost(0, q))
     cost = solution.cost(0, q)
     tangent, adjoint = sum(u.tangent for u in units), sum(u.adjoint for u in units)
     # Of a single unit the planner has asked for the pattern already.
@@ -187,7 +197,7 @@ def _between_cuts(found: Found) -> Plan:
     # What no matrix depends on is not evaluated: of the last unit whose matrix depends on the state, and after it.
     last = max((k for k, u in enumerate(units) if u.needs_state), default=None)
     once = 0.0 if last is None else sum(u.evaluation for u in units[:last]) + units[last].work.once
-    return Plan(found, units, solution.steps(0, q), cost, forward, reverse, once, solution, whole, by_colour)
+    return Plan(found, units, layouts, solution.steps(0, q), cost, forward, reverse, once, solution, whole, by_colour)
 
 
 def _are_close(units: Sequence[Unit]) -> bool:
@@ -241,7 +251,27 @@ def _fewest(units: tuple[Unit, ...], tangent: float, adjoint: float) -> float:
     return min(in_rows * tangent, in_columns * adjoint)
 
 
-def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
+def _agreed(units: Sequence[Unit]) -> Layouts:
+    """Layouts that neighbours share, as far as they may, if need be of fewer positions than each could tell apart."""
+    ways: list[tuple[float, Layouts]] = [(0.0, ())]
+    last: list[tuple[Layout, Layout] | None] = [None]
+    for unit in units:
+        if unit.kind in ("identity", "diagonal"):
+            ways = [(worth, (*path, None)) for worth, path in ways]
+            continue
+        longer: list[tuple[float, Layouts]] = []
+        for layouts in unit.layouts or (None,):
+            shared = [layouts is not None and before is not None and before[1] == layouts[0] for before in last]
+            worth, path = max(
+                ((worth + own, path) for own, (worth, path) in zip(shared, ways, strict=True)), key=lambda way: way[0]
+            )
+            fine = 0.0 if layouts is None else FINER * math.log(layouts[0].count)
+            longer.append((worth + fine, (*path, layouts)))
+        ways, last = longer, [path[-1] for _, path in longer]
+    return max(ways, key=lambda way: way[0])[1]
+
+
+def _costs(units: tuple[Unit, ...], layouts: Layouts, n: np.ndarray) -> Costs:
     """What each way costs; structure makes products cheaper than dense ones."""
     tangent, adjoint, ready = (np.array([getattr(u, name) for u in units]) for name in ("tangent", "adjoint", "ready"))
     columns, rows = np.array([u.vectors for u in units], float).T
@@ -249,8 +279,8 @@ def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
     free = np.array([u.known for u in units])  # and computed in the cheaper mode
     free_by_tangents = free & (by_tangents <= by_cotangents)
     full = np.concatenate([[0], np.cumsum([u.kind not in ("identity", "diagonal") for u in units])])
-    positions, known = _positions(units), _known(units)
-    share, later = _stretched(units)
+    positions, known = _positions(units, layouts), _known(units)
+    share, later = _stretched(units, layouts)
     own = np.diagonal(share)
     pushed, pulled = _sums(tangent, share / positions[:-1, 1:]), _sums(adjoint, 1 / positions[:-1, 1:].T)
 
@@ -273,7 +303,7 @@ def _costs(units: tuple[Unit, ...], n: np.ndarray) -> Costs:
     )
 
 
-def _stretched(units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray]:
+def _stretched(units: Sequence[Unit], layouts: Layouts) -> tuple[np.ndarray, np.ndarray]:
     """What pushing columns in stretches of positions leaves of the work.
 
     Where no position reaches an earlier one: at [i, k] of the columns of state i through unit k, and of a product of their
@@ -284,11 +314,11 @@ def _stretched(units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray]:
     for i in range(q):
         layout, blocks = None, True
         for k in range(i, q):
-            unit = units[k]
+            unit, own = units[k], layouts[k]
             if unit.kind in ("identity", "diagonal"):
                 pass
-            elif blocks and unit.positions is not None and layout in (None, unit.positions[0]):
-                layout = unit.positions[1]
+            elif blocks and own is not None and layout in (None, own[0]):
+                layout = own[1]
             elif unit.onward is not None and layout in (None, unit.onward.into):
                 share[i, k], layout, blocks = unit.onward.share, unit.onward.out, False
                 if layout is None:
@@ -296,12 +326,12 @@ def _stretched(units: Sequence[Unit]) -> tuple[np.ndarray, np.ndarray]:
             else:
                 break
             if not blocks and layout is not None and k + 1 < q:
-                following = units[k + 1].positions
+                following = layouts[k + 1]
                 later[i, k + 1] = stretched_share(layout.count) if following and following[0] == layout else 1.0
     return share, later
 
 
-def _positions(units: Sequence[Unit]) -> np.ndarray:
+def _positions(units: Sequence[Unit], layouts: Layouts) -> np.ndarray:
     """How many positions the product of units i … j has blocks for, at [i, j]; 1 where it is full, or a diagonal."""
     q = len(units)
     count = np.ones((q + 1, q + 1))
@@ -311,7 +341,7 @@ def _positions(units: Sequence[Unit]) -> np.ndarray:
             if units[j].kind in ("identity", "diagonal"):
                 count[i, j + 1] = count[i, j]
                 continue
-            if (known := units[j].positions) is None or layout not in (None, known[0]):
+            if (known := layouts[j]) is None or layout not in (None, known[0]):
                 break
             layout = known[1]
             count[i, j + 1] = layout.count

@@ -207,14 +207,19 @@ class Unit:
         return Kept(MOST)
 
     @cached_property
-    def positions(self) -> tuple[Layout, Layout] | None:
-        """How its input and output lie in positions that do not mix; ``None``: nothing is known to stay apart."""
+    def layouts(self) -> tuple[tuple[Layout, Layout], ...]:
+        """How its input and output lie in positions that do not mix, the finest first; empty: nothing is known to stay apart."""
         if self.kind != "dense" or not self.sparse:
             return self.local.layouts
         if (axes := position_axes(self.segment)) is None:
-            return None
+            return ()
         into, out = ([leaf.shape for leaf in side.leaves] for side in (self.here, self.there))
-        return Layout.of(into, axes.into), Layout.of(out, axes.out)
+        return Layout.each((into, axes.into), (out, axes.out))
+
+    @property
+    def positions(self) -> tuple[Layout, Layout] | None:
+        """The finest of them."""
+        return self.layouts[0] if self.layouts else None
 
     @property
     def vectors(self) -> tuple[int, int]:

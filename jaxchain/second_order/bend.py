@@ -166,10 +166,10 @@ class Bent:
         if unit.kind == "diagonal":
             slope, second = self.diagonals
             return Diagonal(slope), Diagonal(second)
-        if unit.positions is None:
+        if self.at.layouts is None:
             slope, second = self.columns(unit.here.identity(), self.at.how)
             return Dense(slope), Dense(second)
-        into, out = unit.positions
+        into, out = self.at.layouts
         identity = Blocks(jnp.eye(into.width, dtype=unit.here.dtype)[None], into, into)
         slope, second = self.columns(identity.at_once, self.at.how)
         return Blocks(out.split(slope, 0), into, out), Blocks(into.split(second, 0), into, into)

@@ -55,9 +55,9 @@ def point(order: Order, args: tuple[Any, ...], how: Pass = ALL_AT_ONCE) -> Point
         order.plan.found, args, [*(unit.segment.sides for unit in units), *(unit.core.sides for unit in units)]
     )
     made: list[Linearised] = []
-    for unit in units:
+    for unit, layouts in zip(units, order.plan.layouts, strict=True):
         sides, core = ([values[v] for v in wanted.sides] for wanted in (unit.segment, unit.core))
-        made.append(Linearised(unit, sides, core, state, how))
+        made.append(Linearised(unit, sides, core, state, how, layouts))
         # A rule that somebody wrote says a value, too, which the backward pass takes.
         ruled = unit.kind not in ("identity", "linear")
         state = made[-1].linear.value("reverse") if ruled else unit.call(sides, state)

@@ -155,10 +155,11 @@ class Order:
 
     def _layouts(self, start: int, stop: int) -> tuple[Layout, Layout] | None:
         """How the states of units that do not mix positions lie, first and last."""
-        units = [unit for unit in self.plan.units[start:stop] if unit.kind not in ("identity", "diagonal")]
-        known = [unit.positions for unit in units]
+        members = list(zip(self.plan.units, self.plan.layouts, strict=True))[start:stop]
         ends: tuple[Layout, Layout] | None = None
-        for layouts in known:
+        for unit, layouts in members:
+            if unit.kind in ("identity", "diagonal"):
+                continue
             if layouts is None or (ends is not None and layouts[0] != ends[1]):
                 return None
             ends = (ends[0] if ends else layouts[0], layouts[1])
@@ -178,7 +179,7 @@ class Order:
             cost += read(form)
             return cost, replace(form, kind=kind), Turn(number, "multiply", cost)
         each = self.bends[number].work.tangent
-        into, layout = unit.positions or (None, None)
+        into, layout = self.plan.layouts[number] or (None, None)
         bent, _ = form.applied(rows, rows, into)
         moved, left = form.applied(out, rows, into)
         blocks = layout if left is not None else None

@@ -19,7 +19,7 @@ from jaxchain.jacobians.bracketing import Costs, Solution, Step, solve
 from jaxchain.jacobians.bundles import opened_at_bundles
 from jaxchain.jacobians.matrix import Layout, stretched_share
 from jaxchain.jacobians.sparse import Colouring, available, colouring_of, may_be_sparse
-from jaxchain.jacobians.unit import Unit, joined, known_together, units_of
+from jaxchain.jacobians.unit import MOST_IN_BLOCKS, Unit, joined, known_together, units_of
 from jaxchain.show.values import count
 
 __all__ = ["Plan", "make_plan", "whole_colouring"]
@@ -223,7 +223,10 @@ def _may_be_sparse(units: tuple[Unit, ...]) -> bool:
     """Whether no unit makes the product dense, as far as one can see without looking for a pattern."""
     # In this order: to find out whether asdex is available it is imported, which takes long.
     return (
-        all(u.kind in ("identity", "diagonal") or may_be_sparse(u.segment, u.here, u.there) for u in units)
+        all(
+            u.kind in ("identity", "diagonal") or u.positions or may_be_sparse(u.segment, u.here, u.there)
+            for u in units
+        )
         and available()
     )
 
@@ -236,16 +239,12 @@ def _fewest(units: tuple[Unit, ...], tangent: float, adjoint: float) -> float:
     for unit in units:
         if unit.kind in ("identity", "diagonal"):
             continue
-        found = (
-            unit.colouring
-            if unit.kind == "dense" and not unit.known
-            else colouring_of(unit.segment, unit.here, unit.there)
-        )
-        if found is None:
+        if (entries := _entries(unit)) is None:
             return math.inf
-        rows, columns, shape = found.entries
-        pattern = csr_array(csr_array((np.ones(len(rows), bool), (rows, columns)), shape) @ pattern)
-        if pattern.data.size > shape[0] * units[0].here.size / 2:
+        rows, columns = entries
+        own = csr_array((np.ones(len(rows), bool), (rows, columns)), (unit.there.size, unit.here.size))
+        pattern = csr_array(own @ pattern)
+        if pattern.data.size > unit.there.size * units[0].here.size / 2:
             return math.inf  # as good as dense; to list its entries one by one takes long
     in_rows, in_columns = (int(pattern.sum(axis, dtype=int).max()) for axis in (1, 0))
     return min(in_rows * tangent, in_columns * adjoint)
@@ -269,6 +268,18 @@ def _agreed(units: Sequence[Unit]) -> Layouts:
             longer.append((worth + fine, (*path, layouts)))
         ways, last = longer, [path[-1] for _, path in longer]
     return max(ways, key=lambda way: way[0])[1]
+
+
+def _entries(unit: Unit) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows and columns of what may be another number than zero, as far as one can see without much ado."""
+    if unit.positions is not None and (unit.known or unit.colouring is None):
+        if unit.here.size * unit.positions[1].width > MOST_IN_BLOCKS:
+            return None
+        into, out = (layout.places for layout in unit.positions)
+        rows, columns = np.broadcast_arrays(out[:, :, None], into[:, None, :])
+        return rows.ravel(), columns.ravel()
+    found = colouring_of(unit.segment, unit.here, unit.there)
+    return None if found is None else found.entries[:2]
 
 
 def _costs(units: tuple[Unit, ...], layouts: Layouts, n: np.ndarray) -> Costs:

@@ -26,7 +26,6 @@ from jaxchain.program.flat import Program
 from jaxchain.program.flatten import flatten
 from jaxchain.program.flow import reach
 from jaxchain.program.primitives import (
-    MIXING,
     ClosedJaxpr,
     Var,
     any_equation,
@@ -34,6 +33,7 @@ from jaxchain.program.primitives import (
     dtype_of,
     is_forward_of_custom_vjp,
     is_inexact,
+    mixes,
     shape_of,
 )
 from jaxchain.program.segment import Segment, run
@@ -164,8 +164,9 @@ def may_have_pattern(here: Coordinates, there: Coordinates) -> bool:
 
 def may_be_sparse(segment: Segment, here: Coordinates, there: Coordinates) -> bool:
     """Whether it is worth looking for a pattern that saves vectors."""
+    given = {*segment.sides, *segment.constants}
     return may_have_pattern(here, there) and not any(
-        any_equation_of(e.eqn, lambda eqn: eqn.primitive.name in MIXING) for e in segment.equations
+        any_equation_of(e.eqn, lambda eqn: mixes(eqn, given)) for e in segment.equations
     )
 
 

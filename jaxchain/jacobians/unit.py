@@ -178,14 +178,18 @@ class Unit:
     @cached_property
     def known(self) -> bool:
         """Whether its matrix is the same at every state, and is computed before any call."""
-        if self.kind == "identity":
-            return True
-        given = (*self.segment.sides, *self.segment.constants)
-        if self.alone or not self.segment.program.open.isdisjoint(given):
+        if not self.constant or self.alone:
             return False
         into, out = self.vectors
-        entries = self.here.size if self.kind == "diagonal" else min(into * self.there.size, self.here.size * out)
-        if entries > MOST_KNOWN:
+        entries = min(into * self.there.size, self.here.size * out) if self.kind in ("linear", "dense") else 0
+        return entries <= MOST_KNOWN
+
+    @cached_property
+    def constant(self) -> bool:
+        """Whether its matrix is the same at every state and in every call, however large it is."""
+        if self.kind == "identity":
+            return True
+        if not self.segment.program.open.isdisjoint((*self.segment.sides, *self.segment.constants)):
             return False
         # Where neither mode exists JAX says why when it is called.
         return self.kind == "linear" or not (self._counted.bends or math.isinf(min(self.tangent, self.adjoint)))
@@ -406,21 +410,39 @@ def _until_bent(found: Found, units: list[Unit]) -> list[Unit]:
 def _known_together(found: Found, units: list[Unit]) -> list[Unit]:
     """The units, neighbours that are known before any call joined: but where few numbers pass, which products may use."""
     kept: list[Unit] = []
-    for known, run in itertools.groupby(units, key=lambda unit: unit.known):
+    for constant, run in itertools.groupby(units, key=lambda unit: unit.constant):
         members = list(run)
-        if not known or len(members) == 1:
-            kept += [replace(unit, alone=True) if unit.kind == "linear" else unit for unit in members]
+        if not constant or len(members) == 1:
+            kept += map(_alone, members)
             continue
-        ends = min(members[0].here.size, members[-1].there.size)
-        waists = [k for k, unit in enumerate(members[:-1], start=1) if unit.there.size < ends]
-        for start, stop in itertools.pairwise([0, *waists, len(members)]):
-            part = members[start:stop]
-            whole = part[0]
-            if len(part) > 1:
-                sparse = all(unit.sparse for unit in part)
-                whole = replace(joined(found, part[-1].label, part), sparse=sparse)
-            kept += [whole] if whole.known else part
+        for part in _between_waists(members):
+            # What lies between may be larger than its ends: the real and imaginary parts of a spectrum.
+            whole = _as_one(found, part)
+            if whole.known:
+                kept.append(whole)
+                continue
+            for known, few in itertools.groupby(part, key=lambda unit: unit.known):
+                several = list(few)
+                kept += [_as_one(found, several)] if known and len(several) > 1 else map(_alone, several)
     return kept
+
+
+def _alone(unit: Unit) -> Unit:
+    """Weights that no neighbour is multiplied with before any call are read off in it."""
+    return replace(unit, alone=True) if unit.kind == "linear" else unit
+
+
+def _between_waists(units: list[Unit]) -> list[list[Unit]]:
+    """Units, divided where fewer numbers pass than at either end."""
+    ends = min(units[0].here.size, units[-1].there.size)
+    waists = [k for k, unit in enumerate(units[:-1], start=1) if unit.there.size < ends]
+    return [units[start:stop] for start, stop in itertools.pairwise([0, *waists, len(units)])]
+
+
+def _as_one(found: Found, units: list[Unit]) -> Unit:
+    if len(units) == 1:
+        return units[0]
+    return replace(joined(found, units[-1].label, units), sparse=all(unit.sparse for unit in units))
 
 
 def known_together(units: Sequence[Unit]) -> bool:

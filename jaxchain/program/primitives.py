@@ -9,7 +9,7 @@ formula live beside their use, keyed by the names here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -201,6 +201,9 @@ MIXING = names_in("cumulative", "fourier", "matrix", "solve") | frozenset(
     ["call_hi_primitive", "custom_vjp_call", "dot_general", "scan", "sort", "while"]
 )
 """Makes a pattern dense more often than not, or has a derivative that no program shows before it runs."""
+
+MOST_LISTED = 1 << 20
+"""Products whose results read more numbers in sum are not gone through for a pattern."""
 
 # ----------------------------------------------------------------------------------------------- variables and programs
 
@@ -667,6 +670,21 @@ def dot_of(eqn: JaxprEqn) -> Dot:
     if "ragged_dot_dimension_numbers" in eqn.params:
         return Dot(*eqn.params["ragged_dot_dimension_numbers"].dot_dimension_numbers)
     return Dot(*eqn.params["dimension_numbers"])
+
+
+def mixes(eqn: JaxprEqn, given: Container[Atom] = ()) -> bool:
+    """Whether an equation makes a pattern dense more often than not.
+
+    Not so a product that is taken many times: of rotations with points, of nodes with weights that are ``given``.
+    """
+    if eqn.primitive.name != "dot_general":
+        return eqn.primitive.name in MIXING
+    dot, shapes = dot_of(eqn), list(map(shape_of, eqn.invars))
+    summed, times = (math.prod(shapes[0][axis] for axis in axes) for axes in (dot.contracted[0], dot.batched[0]))
+    for own, other in ((0, 1), (1, 0)):
+        if not is_var(eqn.invars[other]) or eqn.invars[other] in given:
+            times *= math.prod(shapes[own][axis] for axis in dot.free(own, len(shapes[own])))
+    return summed > times or summed * size_of(eqn.outvars[0]) > MOST_LISTED
 
 
 def precision_of(eqn: JaxprEqn) -> frozenset[str]:

@@ -21,7 +21,7 @@ from jaxchain.derivative import Pass, jvp, vjp
 from jaxchain.jacobians.sparse import LEAST, MOST, PATTERNS, Flat, available, pattern_of
 from jaxchain.jacobians.unit import Unit
 from jaxchain.program.fingerprint import fingerprint
-from jaxchain.program.primitives import MIXING, any_equation_of
+from jaxchain.program.primitives import any_equation_of, mixes
 from jaxchain.second_order.bend import with_gradient
 
 __all__ = ["Star", "may_be_sparse", "star_of"]
@@ -68,7 +68,7 @@ def may_be_sparse(unit: Unit) -> bool:
     return (
         size >= LEAST
         and size**2 <= MOST
-        and not any(any_equation_of(e.eqn, lambda eqn: eqn.primitive.name in MIXING) for e in unit.segment.equations)
+        and not any(any_equation_of(e.eqn, mixes) for e in unit.segment.equations)
         and available()
     )
 

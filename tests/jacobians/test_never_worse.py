@@ -15,6 +15,7 @@ from jaxchain.cost.count import total_flops
 from jaxchain.cost.linear import linear_work
 from jaxchain.cost.measure import flops
 from jaxchain.discovery.find import find
+from jaxchain.jacobians import unit
 from jaxchain.jacobians.bracketing import Step
 from jaxchain.jacobians.execute import linearise, perform
 from jaxchain.jacobians.matrix import Blocks
@@ -164,6 +165,50 @@ def test_every_way_over_positions_gives_their_blocks(first, way):
     got = perform(steps, linearise(plan, steps, (x,)))[0, len(plan.units)]
     assert isinstance(got, Blocks)
     assert_close(got.dense(), jax.jacrev(fun)(x).reshape(24, 30), tol=1e-5)
+
+
+def images(x):
+    for seed in (0, 1):
+        x = x + jax.nn.relu(lax.conv_general_dilated(x, w(3, 3, 4, 4, seed=seed), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))  # fmt: skip
+    return x.mean((1, 2)) @ w(4, 3)
+
+
+def by_groups(x):
+    heads = x.reshape(4, 5, 2, 3)
+    heads = jax.nn.standardize(heads) * heads.sum(1, keepdims=True)  # a sample's steps meet, its heads do not
+    return jnp.tanh(heads.reshape(4, 5, 6) @ w(6, 2)).sum(1) @ w(2, 2)
+
+
+def filtered_field(x):
+    return jnp.fft.irfft(jnp.fft.rfft(jnp.sin(x)) * jnp.asarray(np.linspace(1, 0, 33)))
+
+
+def between(keys):
+    ends = keys / jnp.linalg.norm(keys, axis=1, keepdims=True)
+    turned = jax.vmap(lambda a, b: jnp.arccos(0.9 * a @ b) * jnp.stack([a, b, a + b]))
+    return turned(ends[:-1], ends[1:])
+
+
+STRUCTURES = {  # function, input, share of the better simple mode's work
+    "images of a batch, through a mean over pixels": (images, w(4, 6, 6, 4), 0.35),
+    "samples whose heads are apart in a part of the way": (by_groups, w(4, 5, 6), 0.5),
+    "neighbours of a sequence": (between, w(24, 4), 0.3),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_structure_that_neighbouring_stages_have_in_part_is_found(name):
+    fun, x, share = STRUCTURES[name]
+    best = min(flops(jax.jacfwd(fun), x), flops(jax.jacrev(fun), x))
+    assert flops(jc.jacobian(fun), x) <= share * best
+    assert_close(jc.jacobian(fun)(x), jax.jacrev(fun)(x), tol=1e-5)
+
+
+def test_what_is_known_is_known_though_it_is_wider_between_its_ends(monkeypatch):
+    x = w(64)
+    monkeypatch.setattr(unit, "MOST_KNOWN", x.size**2)  # the spectrum has 66 numbers, real and imaginary
+    assert flops(jc.jacobian(filtered_field), x) <= 3 * x.size**2
+    assert_close(jc.jacobian(filtered_field)(x), jax.jacrev(filtered_field)(x), tol=1e-5)
 
 
 # ----------------------------------------------------------------------- programs of positions, triangles and branches

@@ -281,7 +281,7 @@ def test_a_plan_names_blocks_and_kronecker_products():
     decision = jc.plan(net, (jax.ShapeDtypeStruct(SQUARE.shape, X.dtype), X), argnum=1)
     told = list(map(decision.describe, decision.steps))
     assert any(step.endswith("is I ⊗ its weights, read off, for each of 6 positions") for step in told)
-    assert told[-1].endswith(", block by block")
+    assert told[-1].endswith("back to input, for each of 6 positions")
 
 
 def test_a_function_over_a_batch_takes_one_samples_vectors():

@@ -216,17 +216,19 @@ def _pushed(
     if way.simple(plan):
         linear = _whole(plan, args)
         linear.value("forward")
-        push = linear.push
+        push: Callable[[jax.Array], jax.Array] = linear.push
     else:
         units = _at_point(plan, way, args)[way.start :]
         for unit in units:
             _linearise(unit, "forward")
 
-        def push(vector: jax.Array) -> jax.Array:
+        def through(vector: jax.Array) -> jax.Array:
             matrix = vector[:, None]
             for unit in units:
                 matrix = unit.after(matrix)
             return matrix[:, 0]
+
+        push = through
 
     columns = None if start is None else start.dense()
 

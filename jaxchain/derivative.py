@@ -358,8 +358,8 @@ def pulls_linearly(eqn: JaxprEqn, active: Container[Var] | None = None) -> bool:
     """Whether an equation's backward rule is linear in the cotangents, as a derivative is, and one that clips is not.
 
     Every rule of JAX's own is. Of one that a user wrote JAX is asked for the transpose: what is linear has one; and
-    nothing may be added that does not come from the cotangent. A rule that is told which operands move is asked of
-    those in ``active`` alone, and not where they are unknown: the answer is then no.
+    nothing may be added that does not come from the cotangent. It is asked of the operands in ``active`` alone; a rule
+    that is told which operands move is not asked where they are unknown: the answer is then no.
     """
     rule = custom_rule(eqn)
     if rule is None or rule.forward or (rule.body is not None and is_library(rule.body)):
@@ -370,7 +370,8 @@ def pulls_linearly(eqn: JaxprEqn, active: Container[Var] | None = None) -> bool:
     try:
         reads, writes, _ = function_of_equation(eqn)
         # One that fails, asked for what JAX never asks of it, leaves JAX's record of its results empty for good.
-        which = [var in active for var in reads] if told and active is not None else None
+        # Nor are there cotangents of what a rule closes over.
+        which = None if active is None else [var in active for var in reads]
         program, moved, results = rule_program(eqn, forward=False, which=which)
         if not adds_nothing(program, [*(False for _ in reads), *(True for _ in results)]):
             return False

@@ -312,3 +312,26 @@ def test_what_jax_has_asked_of_a_rule_can_be_asked_after_anything_that_looks(loo
     assert_close(jax.jit(jax.jacrev(lambda x, scale: fun(x, scale) * 1.0))(X, X), want)
     if look == "plan":
         assert jc.plan(fun, (X, X)).mode != "forward"
+
+
+def test_samples_stay_apart_in_a_rule_that_closes_over_weights():
+    inner, outer = draw(jnp.zeros((5, 5))) / 5, draw(jnp.zeros((3, 5)))
+
+    def cell(z, x):
+        return jnp.tanh(z @ inner + x @ outer)
+
+    @jax.custom_vjp
+    def settled(x):
+        return jax.lax.fori_loop(0, 9, lambda _, z: cell(z, x), jnp.zeros(5))
+
+    def back(kept, cotangent):
+        z, x = kept
+        slope = jnp.linalg.solve(jnp.eye(5) - jax.jacrev(cell)(z, x).T, cotangent)
+        return jax.vjp(lambda x: cell(z, x), x)[1](slope)
+
+    settled.defvjp(lambda x: ((z := settled(x)), (z, x)), back)
+    fun, x = jax.vmap(settled), draw(jnp.zeros((6, 3)))
+    decision = jc.plan(fun, (x,))
+    assert decision.plan is not None
+    assert decision.plan.cost < 0.3 * decision.plan.reverse_cost
+    assert_close(jc.jacobian(fun)(x), jax.jacrev(fun)(x), tol=1e-5)

@@ -29,7 +29,8 @@ __all__ = ["Linearised", "by_colours", "execute", "linearise", "perform", "state
 class Linearised:
     """One unit at one state: its matrix, and its action on matrices from either side.
 
-    Products with it keep the positions of ``layouts`` apart. Where ``stretched``, columns that begin at later positions are pushed through what they reach alone.
+    Products with it keep the positions of ``layouts`` apart. Where ``stretched``, columns that begin at later positions
+    are pushed through what they reach alone.
     """
 
     unit: Unit
@@ -56,9 +57,9 @@ class Linearised:
         unit = self.unit
         if unit.kind == "identity":
             return Identity(unit.here.size, unit.here.dtype)
-        if unit.known:
-            return unit.beforehand.get(unit, lambda: self._beforehand(kind))
-        return self._accumulated(kind)
+        made = unit.beforehand.get(unit, lambda: self._beforehand(kind)) if unit.known else self._accumulated(kind)
+        # What is known stays small until it is needed: blocks of fewer positions are larger.
+        return made.coarser(*self.layouts) if isinstance(made, Blocks) and self.layouts else made
 
     def _beforehand(self, kind: str) -> Matrix:
         """J of a unit that no state enters, computed now, whatever is being traced."""
@@ -73,11 +74,6 @@ class Linearised:
             return jax.jit(of_values)(known_values(segment.program, (*segment.sides, *core.sides)), nowhere)
 
     def _accumulated(self, kind: str) -> Matrix:
-        """J, of the positions that products with it keep apart."""
-        finest = self._finest(kind)
-        return finest.coarser(*self.layouts) if isinstance(finest, Blocks) and self.layouts else finest
-
-    def _finest(self, kind: str) -> Matrix:
         unit = self.unit
         if unit.kind == "diagonal":
             return Diagonal(self.diagonal)

@@ -181,8 +181,8 @@ class Unit:
         if not self.constant or self.alone:
             return False
         into, out = self.vectors
-        entries = min(into * self.there.size, self.here.size * out) if self.kind in ("linear", "dense") else 0
-        return entries <= MOST_KNOWN
+        entries = self.here.size if self.kind == "diagonal" else min(into * self.there.size, self.here.size * out)
+        return self.kind == "identity" or entries <= MOST_KNOWN
 
     @cached_property
     def constant(self) -> bool:

@@ -121,7 +121,8 @@ class Inside:
                 continue
             inner = item.unit.segment
             sides = [values[v] for v in inner.sides]
-            at = Linearised(item.unit, sides, sides, tuple(values[v] for v in inner.inputs), link.at.how)
+            state = tuple(values[v] for v in inner.inputs)
+            at = Linearised(item.unit, sides, sides, state, link.at.how, item.unit.positions)
             values.update(zip(inner.outputs, at.linear.value("reverse"), strict=True))
             made.append((Bent(at), item))
         whole = cls(unit, tuple(made))

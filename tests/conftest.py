@@ -16,6 +16,8 @@ if version("jaxlib").startswith("0.10."):
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1")
 # Programs here are compiled once and run once, those of processes that tests start among them.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# Matrices here are small: threads of LAPACK's factorisations wait for each other, and for the suite's other workers.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import jax.numpy as jnp

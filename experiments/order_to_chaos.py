@@ -148,7 +148,7 @@ def follow(
 
 def draw_plane(points: Sequence[Point], quick: bool, out: Path) -> Path:
     """χ₁ over the plane of scales, the critical line, and the points measured in the same colours."""
-    side = 5 if quick else 41
+    side = 3 if quick else 41
     weights, biases = np.linspace(0.4, 2.6, side), np.linspace(0.0, 0.4, side)
     chi = [[jc.signal.chi(ACTIVATION, sigma_w=float(w), sigma_b=float(b)) for w in weights] for b in biases]
     line = [jc.signal.critical_line(ACTIVATION, sigma_b=float(b)) for b in biases]

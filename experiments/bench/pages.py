@@ -20,7 +20,7 @@ from bench.models import Case, of_net
 
 def report_pages(seed: int, quick: bool) -> Iterable[Row]:
     """Seconds to make a page, its size, and seconds until a headless browser can use it."""
-    layers = 25 if quick else 1000
+    layers = 5 if quick else 1000
     cases: dict[str, tuple[Case, float, float, float]] = {
         "digits MLP": (of_net(jc.nets.mlp([64, 128, 64, 10]), (64,), seed), 10, 3e6, 1),
         f"{2 * layers:,} stages": (deep(layers, seed), 60, 10e6, 3),

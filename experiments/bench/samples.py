@@ -31,13 +31,15 @@ class ConvNet(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Two blocks of attention and a perceptron, each behind a LayerNorm."""
+    """Blocks of attention and a perceptron, each behind a LayerNorm."""
+
+    blocks: int = 2
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Logits of a batch."""
         x = nn.Embed(100, 64)(tokens)
-        for _ in range(2):
+        for _ in range(self.blocks):
             x = x + nn.MultiHeadDotProductAttention(4)(nn.LayerNorm()(x))
             x = x + nn.Dense(64)(nn.gelu(nn.Dense(256)(nn.LayerNorm()(x))))
         return nn.Dense(100)(nn.LayerNorm()(x))

@@ -33,7 +33,18 @@ from jaxchain.program.fingerprint import Kept, fingerprint
 from jaxchain.program.flat import Equation
 from jaxchain.program.flatten import flatten
 from jaxchain.program.flow import dependent
-from jaxchain.program.primitives import Atom, Jaxpr, JaxprEqn, Var, any_equation_of, is_remat, is_var, like, new_jaxpr
+from jaxchain.program.primitives import (
+    Atom,
+    Jaxpr,
+    JaxprEqn,
+    Var,
+    any_equation_of,
+    is_new,
+    is_remat,
+    is_var,
+    like,
+    new_jaxpr,
+)
 from jaxchain.program.segment import Segment
 from jaxchain.samples.positions import position_axes
 
@@ -203,7 +214,9 @@ class Unit:
     def checkpointed(self) -> bool:
         """Whether a rematerialised call is in it, or in a loop of it."""
         equations = self.segment.equations
-        return any(each.origin.remat is not None or any_equation_of(each.eqn, is_remat) for each in equations)
+        called = any(each.origin.remat is not None or any_equation_of(each.eqn, is_remat) for each in equations)
+        # JAX 0.12 has no JVP of its new primitives inside a call that was taken apart and put together again.
+        return called and not any(any_equation_of(each.eqn, is_new) for each in equations)
 
     @cached_property
     def beforehand(self) -> Kept:

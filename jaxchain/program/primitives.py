@@ -397,6 +397,11 @@ def name_given(eqn: JaxprEqn) -> str | None:
     return eqn.params["name"] if eqn.primitive.name == "name" else None
 
 
+def is_new(eqn: JaxprEqn) -> bool:
+    """Whether an equation is of JAX's new primitives, which are objects: some of its own functions are, since 0.12."""
+    return eqn.primitive.name == "call_hi_primitive"
+
+
 def is_remat(eqn: JaxprEqn) -> bool:
     """Whether an equation is a rematerialised call (``jax.checkpoint``)."""
     return FAMILY.get(eqn.primitive.name) == "remat"
@@ -451,7 +456,7 @@ def custom_rule(eqn: JaxprEqn) -> Custom | None:
         return Custom(params.get("call_jaxpr", params.get("jaxpr")), forward=True)
     if name == "custom_vjp_call":
         return Custom(params["call_jaxpr"], forward=False)
-    if name == "call_hi_primitive":
+    if is_new(eqn):
         return Custom(_expanded(eqn), forward=False)
     return None
 

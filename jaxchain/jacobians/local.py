@@ -219,14 +219,14 @@ def conv_entries(eqn: JaxprEqn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     grids = np.meshgrid(feature, inner, *(np.arange(len(s)) for s in spatial), indexing="ij")
     f, c, *at = (grid.ravel() for grid in grids)
     places = [s[index].T for s, index in zip(spatial, at, strict=True)]
-    source = c + (f // (n_out // groups)) * n_in
+    image, source = np.zeros_like(f), c + (f // (n_out // groups)) * n_in
 
-    def flat(shape: tuple[int, ...], spec: Any, first: Any, second: np.ndarray, which: int) -> np.ndarray:
-        coordinates = [np.broadcast_to(first, f.shape), second, *(place[which] for place in places)]
+    def flat(shape: tuple[int, ...], spec: Any, first: np.ndarray, second: np.ndarray, which: int) -> np.ndarray:
+        coordinates = [first, second, *(place[which] for place in places)]
         ordered = [coordinates[list(spec).index(axis)] for axis in range(len(shape))]
         return np.ravel_multi_index(ordered, shape)
 
-    return flat(out, out_spec, 0, f, 0), flat(lhs, lhs_spec, 0, source, 1), flat(kernel, rhs_spec, f, c, 2)
+    return flat(out, out_spec, image, f, 0), flat(lhs, lhs_spec, image, source, 1), flat(kernel, rhs_spec, f, c, 2)
 
 
 RULES: dict[str, Callable[[Equation, Segment], Local | None]] = {

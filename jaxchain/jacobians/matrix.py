@@ -221,6 +221,11 @@ class Blocks:
         return self.into.join(jnp.moveaxis(each @ self.entries, 0, 1), 1)
 
     @classmethod
+    def identity(cls, layout: Layout, dtype: jax.typing.DTypeLike) -> Blocks:
+        """I, of so many positions."""
+        return cls(jnp.eye(layout.width, dtype=dtype)[None], layout, layout)
+
+    @classmethod
     def within(cls, entries: jax.Array, into: Layout, out: Layout) -> Blocks:
         """Those of a matrix (P · m, P · n) that is zero beside them."""
         at, apart = np.arange(into.count), into.split(out.split(entries, 0), 2)
@@ -259,10 +264,10 @@ class Blocks:
             case Blocks() if matrix.into == (into or matrix.into) and matrix.out == (out or matrix.out):
                 return matrix
             case Identity() | Diagonal() if (layout := into or out) is not None:
-                basis = jnp.eye(layout.width, dtype=matrix.dtype)
+                each = cls.identity(layout, matrix.dtype)
                 if isinstance(matrix, Identity):
-                    return cls(basis[None], layout, layout)
-                return cls(layout.split(matrix.entries, 0)[:, :, None] * basis, layout, layout)
+                    return each
+                return replace(each, entries=layout.split(matrix.entries, 0)[:, :, None] * each.entries)
             case _:
                 return None
 

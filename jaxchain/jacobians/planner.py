@@ -188,7 +188,8 @@ def _between_cuts(found: Found) -> Plan:
     cost = solution.cost(0, q)
     tangent, adjoint = sum(u.tangent for u in units), sum(u.adjoint for u in units)
     # Of a single unit the planner has asked for the pattern already.
-    worth = q > 1 and _may_be_sparse(units) and _fewest(units, tangent, adjoint) < cost
+    apart = bool(_positions(units, layouts)[0, q] > 1)
+    worth = q > 1 and _may_be_sparse(units, apart) and _fewest(units, tangent, adjoint) < cost
     whole = whole_colouring(found, units) if worth else None
     by_colour = math.inf if whole is None else whole.colours * (tangent if whole.forward else adjoint)
     if by_colour >= cost:
@@ -219,12 +220,17 @@ def whole_colouring(found: Found, units: Sequence[Unit]) -> Colouring | None:
     return colouring_of(whole.segment, whole.here, whole.there)
 
 
-def _may_be_sparse(units: tuple[Unit, ...]) -> bool:
-    """Whether no unit makes the product dense, as far as one can see without looking for a pattern."""
+def _may_be_sparse(units: tuple[Unit, ...], apart: bool) -> bool:
+    """Whether no unit makes the product dense, as far as one can see without looking for a pattern.
+
+    Blocks of a unit do not, but where the product keeps the same positions ``apart`` colours find no more than these.
+    """
     # In this order: to find out whether asdex is available it is imported, which takes long.
     return (
         all(
-            u.kind in ("identity", "diagonal") or u.positions or may_be_sparse(u.segment, u.here, u.there)
+            u.kind in ("identity", "diagonal")
+            or (u.positions and not apart)
+            or may_be_sparse(u.segment, u.here, u.there)
             for u in units
         )
         and available()

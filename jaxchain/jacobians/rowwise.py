@@ -208,28 +208,30 @@ def _puller(plan: Plan, way: RowWay, args: tuple[Any, ...]) -> tuple[Callable[[j
     return pull, units[-1].unit.there
 
 
+def _pusher(plan: Plan, way: RowWay, args: tuple[Any, ...]) -> Callable[[jax.Array], jax.Array]:
+    """What pushes a column from state ``start`` to the end, linearised here."""
+    if way.simple(plan):
+        linear = _whole(plan, args)
+        linear.value("forward")
+        return linear.push
+    units = _at_point(plan, way, args)[way.start :]
+
+    def push(column: jax.Array) -> jax.Array:
+        matrix = column[:, None]
+        for unit in units:
+            matrix = unit.after(matrix)
+        return matrix[:, 0]
+
+    for unit in units:
+        _linearise(unit, "forward")
+    return push
+
+
 def _pushed(
     plan: Plan, way: RowWay, rows: int, how: Pass, start: Any, first: jax.Array, args: tuple[Any, ...]
 ) -> jax.Array:
     """A block by all columns, of which it keeps its own rows alone."""
-    here = plan.units[0].here
-    if way.simple(plan):
-        linear = _whole(plan, args)
-        linear.value("forward")
-        push: Callable[[jax.Array], jax.Array] = linear.push
-    else:
-        units = _at_point(plan, way, args)[way.start :]
-        for unit in units:
-            _linearise(unit, "forward")
-
-        def through(vector: jax.Array) -> jax.Array:
-            matrix = vector[:, None]
-            for unit in units:
-                matrix = unit.after(matrix)
-            return matrix[:, 0]
-
-        push = through
-
+    here, push = plan.units[0].here, _pusher(plan, way, args)
     columns = None if start is None else start.dense()
 
     def part(number: jax.Array) -> jax.Array:

@@ -430,13 +430,16 @@ def _known_together(found: Found, units: list[Unit]) -> list[Unit]:
             continue
         for part in _between_waists(members):
             # What lies between may be larger than its ends: the real and imaginary parts of a spectrum.
-            whole = _as_one(found, part)
-            if whole.known:
+            if (whole := _as_one(found, part)).known:
                 kept.append(whole)
                 continue
             for known, few in itertools.groupby(part, key=lambda unit: unit.known):
                 several = list(few)
-                kept += [_as_one(found, several)] if known and len(several) > 1 else map(_alone, several)
+                if not known or len(several) == 1:
+                    kept += map(_alone, several)
+                    continue
+                one = _as_one(found, several)
+                kept += [one] if one.known else several
     return kept
 
 

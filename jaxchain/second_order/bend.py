@@ -170,8 +170,7 @@ class Bent:
             slope, second = self.columns(unit.here.identity(), self.at.how)
             return Dense(slope), Dense(second)
         into, out = self.at.layouts
-        identity = Blocks(jnp.eye(into.width, dtype=unit.here.dtype)[None], into, into)
-        slope, second = self.columns(identity.at_once, self.at.how)
+        slope, second = self.columns(Blocks.identity(into, unit.here.dtype).at_once, self.at.how)
         return Blocks(out.split(slope, 0), into, out), Blocks(into.split(second, 0), into, into)
 
 

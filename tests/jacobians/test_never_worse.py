@@ -211,6 +211,17 @@ def test_what_is_known_is_known_though_it_is_wider_between_its_ends(monkeypatch)
     assert_close(jc.jacobian(filtered_field)(x), jax.jacrev(filtered_field)(x), tol=1e-5)
 
 
+def test_what_is_known_stays_known_where_its_product_is_too_large(monkeypatch):
+    weights = w(32, 32)
+
+    def fun(x):
+        return jnp.broadcast_to((weights @ jnp.sin(x))[:, None], (32, 2))
+
+    monkeypatch.setattr(unit, "MOST_KNOWN", 32 * 32)
+    known = [each.known for each in make_plan(find(fun, (w(32),), 0)).units]
+    assert known == [False, True, True]
+
+
 # ----------------------------------------------------------------------- programs of positions, triangles and branches
 
 
